@@ -1,0 +1,236 @@
+"""Profiles: named scales of the same study, one YAML file each, validated before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pcamlib.errors import StudyError
+from pcamlib.store import digest, resolve
+
+FOLDER = Path(__file__).with_name("profiles")
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "bf16"]
+
+
+class Section(BaseModel):
+    """A part of a profile: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Phantom(Section):
+    """Sizes of the phantom data set made when `data_root` is "phantom"."""
+
+    train: Positive
+    valid: Positive
+    test: Positive
+    seed: int = 0
+
+
+class Subsets(Section):
+    """Disjoint stratified subsets of the train split (§4.1): `size` rows each, or ceil(fraction * N)."""
+
+    count: Positive
+    size: Positive | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    seed: int = 0
+
+
+class Autoencoder(Section):
+    """VAE (§3.2): diffusers' AutoencoderKL behind a pixel-unshuffle by `patchify`, with or without a PCA shortcut."""
+
+    patchify: Literal[1, 2, 4]
+    pca_shortcut: bool
+    block_channels: list[Positive]
+    layers_per_block: Positive
+    latent_channels: Positive
+    kl_weight: Rate
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    precision: Precision = "fp32"
+
+
+class UNet(Section):
+    """U-Net denoiser (diffusers' UNet2DModel), attention at the coarsest level."""
+
+    block_channels: list[Positive]
+    layers_per_block: Positive
+
+
+class DiT(Section):
+    """Transformer denoiser (diffusers' DiTTransformer2DModel)."""
+
+    layers: Positive
+    heads: Positive
+    head_dim: Positive
+    patch_size: Positive
+
+
+class Diffusion(Section):
+    """Latent diffusion (§3.2), the same recipe for both denoisers."""
+
+    unet: UNet
+    dit: DiT
+    timesteps: Positive = 1000
+    label_dropout: Share
+    ema_decay: Share
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    sampler: Literal["ddpm", "dpm-solver++"]
+    sampling_steps: Positive
+    guidance: Annotated[float, Field(ge=0)]
+    precision: Precision = "fp32"
+
+    @model_validator(mode="after")
+    def _guidance_needs_a_null_class(self) -> Diffusion:
+        if self.guidance != 1 and self.label_dropout == 0:
+            raise ValueError("guidance other than 1 needs label_dropout above 0, or no null class is learned")
+        return self
+
+
+class HistoGAN(Section):
+    """Class-conditional GAN of Krause et al. 2021, adapted to 96x96.
+
+    `mismatch` is the share of the discriminator's negatives that are real images with the wrong label; 0 is Krause's.
+    """
+
+    noise_dim: Positive = 100
+    base_channels: Positive
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    label_flip: Annotated[float, Field(ge=0, lt=0.5)]
+    input_dropout: Annotated[float, Field(ge=0, lt=1)]
+    mismatch: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Share
+    precision: Precision = "fp32"
+
+
+class Augmentation(Section):
+    """The paper's four transforms (§4.2); their magnitudes are ours, the paper gives none."""
+
+    rotation: Literal["right-angles", "any", "none"]
+    brightness: Share
+    contrast: Share
+    saturation: Share
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class Classifier(Section):
+    """ResNet18 (§4.2). `pretrained` is "none", "imagenet" (from the hub's cache) or the path of a weights file."""
+
+    image_size: Annotated[int, Field(ge=32, le=96)]
+    pretrained: str
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    momentum: Share = 0.9
+    augmentation: Augmentation
+    schedule: Literal["constant", "cosine"]
+    model_choice: Literal["last", "best-valid-auc"]
+    precision: Precision = "fp32"
+
+
+class Selection(Section):
+    """Realism selection (§3.3). At most `candidates` times the real count is generated per class."""
+
+    k: Positive = 3
+    prune: bool = False
+    candidates: Annotated[float, Field(ge=1)]
+
+
+class Judge(Section):
+    """The network whose features measure quality when Inception is not used; never seen by selection."""
+
+    architecture: str
+    size: Positive
+    epochs: Positive
+
+
+class Quality(Section):
+    """Image quality (§4.3). `inception` is a path to the FID Inception-V3 weights, or null: then the judge only."""
+
+    k: Positive = 3
+    inception: str | None = None
+    judge: Judge
+
+
+class Profile(Section):
+    """One scale of the study. `budget` says for whom and how long; `threads` is per notebook run;
+    with `orientations` 8 the generators also see each patch turned and mirrored."""
+
+    name: str
+    budget: str
+    seed: int
+    threads: Positive
+    orientations: Literal[1, 8]
+    phantom: Phantom
+    subsets: Subsets
+    autoencoder: Autoencoder
+    diffusion: Diffusion
+    histogan: HistoGAN
+    classifier: Classifier
+    selection: Selection
+    quality: Quality
+
+    @property
+    def sha(self) -> str:
+        """Hash of every setting that can change a result."""
+        return digest(self.model_dump(exclude={"budget"}))
+
+
+def names() -> list[str]:
+    """The profiles that come with the package."""
+    return sorted(p.stem for p in FOLDER.glob("*.yml"))
+
+
+def load(profile: str) -> Profile:
+    """Load a profile by name ("demo") or from a YAML file's path ("mine.yml").
+
+    Raises StudyError naming the file, the key and, for an unknown key, the nearest known one.
+    """
+    if profile.endswith((".yml", ".yaml")):
+        path = resolve(profile)
+        if not path.is_file():
+            raise StudyError(f"profile file {path} does not exist: give a name ({', '.join(names())}) or a file.")
+    else:
+        path = FOLDER / f"{profile}.yml"
+        if profile not in names():
+            near = difflib.get_close_matches(profile, names(), n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise StudyError(f"profile {profile!r} is unknown: {hint}known are {', '.join(names())}, or a .yml file.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path} must be a mapping of settings; it holds {type(content).__name__}.")
+    try:
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {_explain(error.errors()[0])}") from None
+
+
+def _explain(error: dict) -> str:
+    """One sentence for pydantic's first complaint, with the nearest key for an unknown one."""
+    where = ".".join(str(part) for part in error["loc"]) or "the profile"
+    if error["type"] == "missing":
+        return f"the key '{where}' is missing: add it (the other profiles show it)."
+    if error["type"] == "extra_forbidden":
+        section: type[BaseModel] = Profile
+        for part in error["loc"][:-1]:
+            section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+        near = difflib.get_close_matches(str(error["loc"][-1]), list(section.model_fields), n=1, cutoff=0)
+        return f"the key '{where}' is unknown: did you mean '{near[0]}'?"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"'{where}' is {error['input']!r}: {message[0].lower()}{message[1:]}." if error["loc"] else f"{message}."

@@ -1,0 +1,143 @@
+"""The run folder: atomic writes, locks, hashes and the provenance every number carries."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pcamlib import __version__
+from pcamlib.errors import StudyError
+
+
+@functools.cache
+def project_root() -> Path:
+    """The checkout that holds notebooks/ and pcamlib/, or the working directory for an installed package.
+
+    Relative paths given to notebooks and commands start here, because papermill's working directory is the
+    caller's and JupyterLab's is notebooks/.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def resolve(path: str | Path) -> Path:
+    """Absolute path; relative ones start at the project's root, `~` is the home folder."""
+    return project_root() / Path(path).expanduser()
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place if the block succeeds, else remove it.
+
+    A reader therefore sees the old file, the whole new file, or none. Works for files only. The data reach the
+    disk before the rename, so a crash of the machine cannot leave an empty file under the final name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        with open(aside, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinities are refused: they are not JSON."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    with atomic(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; StudyError if it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path} does not exist: run the notebook that makes it first.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} is not valid JSON ({error}): remove it and run its notebook again.") from None
+
+
+@contextlib.contextmanager
+def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """Hold `folder` for this process (flock, so the system releases it however the process ends).
+
+    With `wait` block until it is free; otherwise raise StudyError at once if another process holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            f.seek(0)
+            raise StudyError(
+                f"{folder} is in use by another run ({f.read().strip() or 'unknown process'}): "
+                "wait until it ends, stop it, or choose another runs_dir."
+            ) from None
+        f.truncate(0)
+        f.write(f"process {os.getpid()}")
+        f.flush()
+        try:
+            yield
+        finally:
+            f.truncate(0)
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of bytes, or of a value's canonical JSON."""
+    if not isinstance(value, bytes):
+        value = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
+    return hashlib.sha256(value).hexdigest()[:16]
+
+
+@functools.cache
+def code_version() -> str:
+    """Package version, with the commit when the code runs from a git checkout ('+abc1234', '.dirty' if edited)."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # an unrelated repository around an installed package says nothing about this code
+        if Path(git("rev-parse", "--show-toplevel")) != Path(__file__).resolve().parents[1]:
+            return __version__
+        dirty = ".dirty" if git("status", "--porcelain", "--", "pcamlib", "notebooks") else ""
+        return f"{__version__}+{git('rev-parse', '--short', 'HEAD')}{dirty}"
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+
+
+def now() -> str:
+    """Current time, UTC, ISO 8601, whole seconds."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; rename it into place (replacing an old one) if the block succeeds."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""What several tests need: a tiny phantom, a tiny profile, a study on them. Offline, two cores, seconds."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network must fail, not wait
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pcamlib import data, profiles, study, training
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def patches():
+    """192 coloured-noise patches whose centre tells the class, enough to learn from in seconds."""
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 96).astype(np.uint8)
+    images = rng.integers(90, 160, (192, 96, 96, 3), dtype=np.uint8)
+    images[labels == 1, 32:64, 32:64] //= 2
+    return data.Arrays(images, labels)
+
+
+@pytest.fixture(scope="session")
+def pcam(tmp_path_factory, patches):
+    """A folder of PCam files: 128 train, 32 valid, 32 test."""
+    root = tmp_path_factory.mktemp("pcam") / "tiny"
+    for split, rows in {"train": slice(0, 128), "valid": slice(128, 160), "test": slice(160, 192)}.items():
+        data.write(root, split, patches.images[rows], patches.labels[rows])
+    return root
+
+
+def settings(**changes):
+    """The smoke profile as a dict, with dotted changes: settings(**{"subsets.size": 32})."""
+    content = yaml.safe_load((profiles.FOLDER / "smoke.yml").read_text())
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        section = content
+        for part in path:
+            section = section[part]
+        section[last] = value
+    return content
+
+
+@pytest.fixture
+def open_tiny(tmp_path, pcam):
+    """open_tiny(**dotted changes) -> Study on the tiny files with a changed smoke profile, in a folder of its own."""
+
+    def open_it(subset=0, runs="runs", **changes):
+        changes = {"subsets.size": 32, "quality.judge.size": 32} | changes
+        path = tmp_path / "tiny.yml"
+        path.write_text(yaml.safe_dump(settings(**changes)))
+        return study.open_study(data_root=str(pcam), runs_dir=str(tmp_path / runs), profile=str(path), subset=subset)
+
+    return open_it
+
+
+@pytest.fixture
+def checkpoint_always(monkeypatch):
+    """A checkpoint after every step."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
