@@ -1,0 +1,200 @@
+"""One study at one scale: which data, which profile, which subset, where results go, what every number carries."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pcamlib import data, phantom, profiles
+from pcamlib.errors import StudyError
+from pcamlib.store import code_version, digest, lock, now, read_json, resolve, write_json
+
+GENERATORS = ("histogan", "unet", "dit")
+SELECTIONS = ("none", "realism", "class")
+REAL = "real"  # where a generator is asked for: real patches only
+
+
+def name_of(generator: str) -> str:
+    """What a reader calls a generator (or REAL); StudyError if there is no such generator."""
+    names = {"histogan": "HistoGAN", "unet": "U-Net", "dit": "DiT", REAL: "real patches only"}
+    if generator not in names:
+        raise StudyError(f"generator {generator!r} is unknown: it is one of {', '.join(names)}.")
+    return names[generator]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """An opened study: see `open_study`. Paths are absolute; row numbers refer to the train split."""
+
+    data_root: Path
+    data: str
+    data_sha: str
+    profile: profiles.Profile
+    subset: int
+    root: Path
+    rows: np.ndarray
+    others: np.ndarray
+    judge_rows: np.ndarray
+    opened: float
+
+    @property
+    def folder(self) -> Path:
+        """The subset's folder, runs/<data>-<profile>/subset-<k>."""
+        return self.root / f"subset-{self.subset}"
+
+    @property
+    def results(self) -> Path:
+        """Where the subset's results/*.json lie."""
+        return self.folder / "results"
+
+    @property
+    def seed(self) -> int:
+        """Seed of this subset: the profile's seed and the subset number, mixed."""
+        return self.profile.seed * 1000 + self.subset
+
+    @cached_property
+    def real(self) -> data.Arrays:
+        """The subset's patches: images uint8 (N, 96, 96, 3), labels uint8 (N,)."""
+        return data.load(self.data_root, "train", self.rows)
+
+    @cached_property
+    def other_real(self) -> data.Arrays:
+        """As many real train patches outside this subset and unseen by the judge (empty if there are too few)."""
+        return data.load(self.data_root, "train", self.others)
+
+    def split(self, name: str) -> data.Arrays:
+        """The whole "valid" or "test" split."""
+        return data.load(self.data_root, name)
+
+    def synthetic(self, generator: str, selection: str) -> Path:
+        """Folder of a synthetic set, itself a PCam train split."""
+        return self.folder / "synthetic" / f"{generator}-{selection}"
+
+    def scale(self, precision: str = "fp32", **extra: Any) -> dict[str, Any]:
+        """What every number must carry: data, profile, subset, seed, counts, device, threads, seconds, versions."""
+        return {
+            "data": self.data,
+            "data_sha": self.data_sha,
+            "profile": self.profile.name,
+            "profile_sha": self.profile.sha,
+            "subset": self.subset,
+            "seed": self.seed,
+            "n_real": len(self.rows),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "threads": torch.get_num_threads(),
+            "precision": precision,
+            "seconds": round(time.monotonic() - self.opened, 1),
+            "version": code_version(),
+            "torch": torch.__version__,
+            "created": now(),
+        } | extra
+
+    def write_result(self, name: str, value: dict[str, Any], **scale: Any) -> dict[str, Any]:
+        """Write results/<name>.json with the scale of this run in front; returns what was written."""
+        value = {"scale": self.scale(**scale)} | value
+        write_json(self.results / f"{name}.json", value)
+        return value
+
+    def need(self, path: Path, notebook: str) -> Path:
+        """`path` if it exists, else a StudyError that names the notebook to run first."""
+        if not path.exists():
+            raise StudyError(f"{path} is missing: run notebooks/{notebook} for subset {self.subset} first.")
+        return path
+
+
+def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> Study:
+    """Open (and on first use lay out) the run folder runs_dir/<data>-<profile> for one subset.
+
+    data_root
+        Folder of PCam files, or "phantom": the phantom of the profile's size, made under data/ if it is not there.
+    profile
+        Name of a profile or path of a YAML file.
+    subset
+        0 .. profile.subsets.count - 1.
+
+    Pins torch to the profile's thread count: results differ between counts. Raises StudyError for bad data, an
+    unknown profile, a subset out of range, or a run folder made from other data or another profile.
+    """
+    opened = time.monotonic()
+    settings = profiles.load(profile)
+    torch.set_num_threads(settings.threads)
+    if not isinstance(subset, int) or not 0 <= subset < settings.subsets.count:
+        raise StudyError(
+            f"subset {subset!r} is out of range: profile {settings.name!r} has subsets 0 to {settings.subsets.count - 1}."
+        )
+    if data_root == "phantom":
+        p = settings.phantom
+        root = resolve(f"data/phantom-{p.train}-{p.valid}-{p.test}-{p.seed}")
+        with lock(root, wait=True):
+            phantom.write(root, train=p.train, valid=p.valid, test=p.test, seed=p.seed)
+        name = "phantom"
+    else:
+        root = resolve(data_root)
+        name = root.name
+        if not root.is_dir():
+            raise StudyError(f"data_root {root} is not a folder: give a folder of PCam files, or \"phantom\".")
+    labels = data.labels(root, "train")
+    parts = data.subsets(
+        labels, n=settings.subsets.count, fraction=settings.subsets.fraction, size=settings.subsets.size, seed=settings.subsets.seed
+    )
+    judge_rows, others = _outside(labels, parts, subset, settings)
+    run = resolve(runs_dir) / f"{name}-{settings.name}"
+    sha = data.fingerprint(root)
+    _claim(run, {"data": name, "data_sha": sha, "profile": settings.name, "profile_sha": settings.sha}, settings, parts, labels)
+    return Study(root, name, sha, settings, subset, run, parts[subset], others, judge_rows, opened)
+
+
+def _outside(
+    labels: np.ndarray, parts: list[np.ndarray], subset: int, settings: profiles.Profile
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for the judge (outside every subset) and as many others as the subset has (outside it and the judge).
+
+    Either is empty when there are not enough rows.
+    """
+    def draw(pool: np.ndarray, size: int, seed: int) -> np.ndarray:
+        try:
+            return pool[data.subsets(labels[pool], n=1, size=size, seed=seed)[0]] if len(pool) else pool
+        except StudyError:
+            return pool[:0]
+
+    reserve = np.setdiff1d(np.arange(len(labels)), np.concatenate(parts))
+    judge = draw(reserve, settings.quality.judge.size, settings.subsets.seed + 1)
+    free = np.setdiff1d(np.arange(len(labels)), np.concatenate([parts[subset], judge]))
+    return judge, draw(free, len(parts[subset]), settings.subsets.seed + 2 + subset)
+
+
+def _claim(run: Path, identity: dict, settings: profiles.Profile, parts: list[np.ndarray], labels: np.ndarray) -> None:
+    """Write study.json and subsets.json once; refuse a folder that another study made."""
+    with lock(run / ".claim", wait=True):
+        path = run / "study.json"
+        if path.exists():
+            held = read_json(path)
+            for key, value in identity.items():
+                if held.get(key) != value:
+                    raise StudyError(
+                        f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}: choose another runs_dir or remove it."
+                    )
+            return
+        write_json(
+            run / "subsets.json",
+            {
+                "seed": settings.subsets.seed,
+                "train_rows": len(labels),
+                "subsets": [
+                    {
+                        "sha": digest(rows.astype("<i8").tobytes()),
+                        "patches": len(rows),
+                        "tumour": int(labels[rows].sum()),
+                        "rows": rows.tolist(),
+                    }
+                    for rows in parts
+                ],
+            },
+        )
+        write_json(path, identity | {"settings": settings.model_dump(), "version": code_version(), "created": now()})
