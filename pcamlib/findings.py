@@ -1,0 +1,178 @@
+"""Sentences that state what a run found, with the paper's value beside, made from the result rows.
+
+Prose written this way cannot disagree with the tables. With two to five subsets none of it is a test.
+"""
+
+from __future__ import annotations
+
+from pcamlib import paper, stats
+from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row, Summary
+from pcamlib.tables import CALIBRATION, all_arms, arm_name, cell, points, signed
+
+
+def bullets(sentences: list[str]) -> str:
+    """Markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def auc_means(rows: list[Row]) -> dict[Arm, float]:
+    """Mean test AUC (0..1) of every arm that ran."""
+    found = stats.of_kind(rows, "classification")
+    means = {arm: stats.summary(found, arm, "auc") for arm in all_arms()}
+    return {arm: value.mean for arm, value in means.items() if value}
+
+
+PAPER_AUC = {(row.regime, row.generator, row.selection): row.auc.mean / 100 for row in paper.TABLE_2}
+"""Mean AUC (0..1) of the paper's twenty arms, in the form of `auc_means`."""
+
+
+def beats_both(means: dict[Arm, float], generator: str) -> tuple[int, int]:
+    """How many of a generator's arms with real data have a higher mean than both references, of how many."""
+    references = [means[arm] for arm in (BASELINE, TRADITIONAL) if arm in means]
+    arms = [arm for arm in means if arm[1] == generator and arm[0] in ("augmentation", "transfer")]
+    if len(references) < 2:
+        return 0, 0
+    return sum(means[arm] > max(references) for arm in arms), len(arms)
+
+
+def gain(means: dict[Arm, float], pairs: list[tuple[Arm, Arm]]) -> float | None:
+    """Mean of first minus second over those pairs of arms that both ran; None if there is no such pair."""
+    values = [means[a] - means[b] for a, b in pairs if a in means and b in means]
+    return sum(values) / len(values) if values else None
+
+
+def _pairs(generator: str, what: str) -> list[tuple[Arm, Arm]]:
+    if what == "transfer":
+        return [(("transfer", generator, s), ("augmentation", generator, s)) for s in paper.SELECTIONS]
+    return [((r, generator, "realism"), (r, generator, "none")) for r in ("augmentation", "transfer")]
+
+
+def _gains(means: dict[Arm, float], what: str) -> str:
+    gains = {name: gain(means, _pairs(g, what)) for g, name in paper.GENERATOR_NAMES.items()}
+    return ", ".join(f"{name} {NOT_RUN if v is None else points(v)}" for name, v in gains.items())
+
+
+def _order(values: dict[str, float], best: str) -> list[str]:
+    return sorted(values, key=values.get, reverse=best == "highest")
+
+
+def findings_quality(rows: list[Row], extractor: str) -> list[str]:
+    """Sentences on Table 1: order of generators, what selection did to FID, floor and cap."""
+    quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == extractor]
+
+    def get(generator: str, metric: str, selection: str | None = "none") -> Summary | None:
+        return stats.summary(quality, ("quality", generator, selection), metric, extractor)
+
+    of = len({row["subset"] for row in rows})
+    sentences = []
+    for metric, best in (("fid", "lowest"), ("precision", "highest"), ("recall", "highest")):
+        ours = {g: get(g, metric) for g in paper.GENERATORS}
+        ran = {g: value.mean for g, value in ours.items() if value}
+        theirs = _order({g: getattr(paper.quality("none", g), metric).mean for g in ran}, best)
+        order = _order(ran, best)
+        listed = ", ".join(f"{paper.GENERATOR_NAMES[g]} {cell(ours[g], metric, of)}" for g in order)
+        verdict = "the paper's order is " + ", ".join(paper.GENERATOR_NAMES[g] for g in theirs)
+        if order == theirs:
+            verdict = "the paper has the same order"
+        name = "Fréchet distance" if metric == "fid" else metric
+        unit = "" if metric == "fid" else ", in percent"
+        sentences.append(f"By {name} without selection{unit}, {best} first: {listed or NOT_RUN}; {verdict}.")
+    for selection in ("realism", "class"):
+        parts = []
+        for g, name in paper.GENERATOR_NAMES.items():
+            arm, none = ("quality", g, selection), ("quality", g, "none")
+            change = stats.paired(quality, arm, none, "fid", extractor)
+            printed = paper.quality(selection, g).fid.mean - paper.quality("none", g).fid.mean
+            parts.append(f"{name} {signed(change.mean) if change else NOT_RUN} (paper {signed(printed)})")
+        name = paper.SELECTION_NAMES[selection].capitalize()
+        sentences.append(f"{name} selection changed the distance: {', '.join(parts)}.")
+    floor, cap = get("real", "fid", None), get("autoencoder", "fid", None)
+    if floor and cap:
+        sentences.append(
+            f"For orientation: real patches against other real ones have distance {cell(floor, 'fid', of)}, "
+            f"reconstructions by the autoencoder {cell(cap, 'fid', of)}, roughly what bounds diffusion in it."
+        )
+    return sentences
+
+
+def findings_classification(rows: list[Row]) -> list[str]:
+    """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, never on test."""
+    found = stats.of_kind(rows, "classification")
+    means = auc_means(rows)
+    sentences = []
+    step = stats.paired(found, TRADITIONAL, BASELINE)
+    if step:
+        sentences.append(
+            f"Baseline reaches AUC {100 * means[BASELINE]:.2f} %, traditional augmentation "
+            f"{100 * means[TRADITIONAL]:.2f} %: {points(step.mean)} points, paired over subsets "
+            f"(paper {points(PAPER_AUC[TRADITIONAL] - PAPER_AUC[BASELINE])})."
+        )
+    paper_best = max((arm for arm in PAPER_AUC if arm[1]), key=PAPER_AUC.get)
+    mixed = [arm for arm in means if arm[1] and arm[0] != "synthetic"]
+    if mixed:
+        lead = PAPER_AUC[paper_best] - PAPER_AUC[TRADITIONAL]
+        best = max(mixed, key=lambda arm: stats.summary(found, arm, "valid_auc").mean)
+        against = stats.paired(found, best, TRADITIONAL)
+        sentences.append(
+            f"Of the arms that use synthetic images with real ones, {arm_name(best)} has the highest AUC on "
+            f"validation; on test it has {100 * means[best]:.2f} %, "
+            f"{points(against.mean) if against else NOT_RUN} points against traditional augmentation. "
+            f"The paper's best is {arm_name(paper_best)}, {points(lead)} points."
+        )
+    parts = []
+    for g, name in paper.GENERATOR_NAMES.items():
+        ours, theirs = beats_both(means, g), beats_both(PAPER_AUC, g)
+        parts.append(f"{name} {ours[0]} of {ours[1]} (paper {theirs[0]} of {theirs[1]})")
+    sentences.append(f"Arms with a mean AUC above baseline and traditional augmentation: {', '.join(parts)}.")
+    for what, text in (
+        ("transfer", "Transfer minus augmentation, averaged over the selections that ran"),
+        ("realism", "Realism selection minus none, averaged over the regimes that ran"),
+    ):
+        sentences.append(f"{text}, AUC points: {_gains(means, what)} (paper: {_gains(PAPER_AUC, what)}).")
+    alone = {g: [v for arm, v in means.items() if arm[:2] == ("synthetic", g)] for g in paper.GENERATORS}
+    alone = {g: sum(values) / len(values) for g, values in alone.items() if values}
+    listed = ", ".join(f"{paper.GENERATOR_NAMES[g]} {100 * alone[g]:.2f} %" for g in _order(alone, "highest"))
+    sentences.append(
+        f"Trained on synthetic images only, AUC averaged over the selections that ran: {listed or NOT_RUN}; "
+        "the paper's order is DiT, U-Net, HistoGAN."
+    )
+    return sentences
+
+
+def findings_controls(rows: list[Row]) -> list[str]:
+    """Sentences on the controls, each against traditional augmentation, paired over subsets."""
+    found = stats.of_kind(rows, "classification")
+    meaning = {
+        "traditional-2x": "the same real images, as many steps as the arms with synthetic ones take",
+        "transfer-real": "two stages like transfer learning, both on the real images",
+        "double-real": "further real images in place of the synthetic ones, the ceiling",
+    }
+    sentences = []
+    for regime in paper.CONTROLS:
+        change = stats.paired(found, (regime, None, None), TRADITIONAL)
+        value = f"{points(change.mean)} AUC points" if change else NOT_RUN
+        sentences.append(f"{paper.REGIME_NAMES[regime]} ({meaning[regime]}): {value}.")
+    return sentences
+
+
+def gaps(rows: list[Row], missing: list[str]) -> list[str]:
+    """Sentences on what the tables lack: absent result files, and arms that were not run, with the reason."""
+    sentences = [f'`{name}` is not there: its cells say "{NOT_RUN}".' for name in missing]
+    by_reason: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in rows:
+        if row.get("status") == NOT_RUN:
+            if row["kind"] == "classification":
+                name = arm_name(stats.arm_of(row))
+            elif row["selection"] is None:
+                name = CALIBRATION[row["generator"]]
+            else:
+                name = (
+                    f"{paper.GENERATOR_NAMES[row['generator']]} ({paper.SELECTION_NAMES[row['selection']]})"
+                )
+            subsets = by_reason.setdefault((row["kind"], row["reason"]), {}).setdefault(name, [])
+            if str(row["subset"]) not in subsets:
+                subsets.append(str(row["subset"]))
+    for (kind, reason), names in by_reason.items():
+        listed = "; ".join(f"{name}, subset {' and '.join(subsets)}" for name, subsets in names.items())
+        sentences.append(f"Not run in {kind}, because {reason}: {listed}.")
+    return sentences or ["Nothing: every cell was run for every subset."]

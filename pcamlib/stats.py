@@ -1,0 +1,278 @@
+"""Results of a study over its subsets: collected, checked, summarised, compared pairwise.
+
+Result files hold fractions. What is reported is the mean and standard deviation over subsets (§4.2 averages
+five), together with how many subsets there were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from scipy import stats as scipy_stats
+
+from pcamlib import paper
+from pcamlib.errors import StudyError
+from pcamlib.store import read_json
+
+Row = dict[str, Any]
+Arm = tuple[str, str | None, str | None]
+"""(regime, generator, selection); generator and selection are None for arms without synthetic images."""
+
+BASELINE: Arm = ("baseline", None, None)
+TRADITIONAL: Arm = ("traditional", None, None)
+METRICS = {
+    "quality": ("fid", "precision", "recall", "f1", "label_auc"),
+    "classification": ("accuracy", "auc", "sensitivity", "specificity"),
+}
+FILES = (
+    *(f"selection-{generator}.json" for generator in paper.GENERATORS),
+    "quality.json",
+    *(f"classification-{source}.json" for source in ("real", *paper.GENERATORS)),
+)
+NOT_RUN = "not run"
+
+
+class Summary(NamedTuple):
+    """Mean and sample standard deviation (n - 1) over subsets; `sd` is None when there is one subset only."""
+
+    mean: float
+    sd: float | None
+    values: tuple[float, ...]
+
+
+class Difference(NamedTuple):
+    """Paired differences over subsets: one value per subset that has both arms, and their summary.
+
+    `low` and `high` bound Student's 95 % t interval; None with fewer than 3 subsets, where it means little.
+    """
+
+    mean: float
+    sd: float | None
+    values: dict[int, float]
+    low: float | None
+    high: float | None
+
+
+def mean_sd(values: Iterable[float]) -> Summary:
+    """Mean and standard deviation with n - 1; ValueError without values."""
+    values = tuple(values)
+    if not values:
+        raise ValueError("a mean needs at least one value")
+    return Summary(mean(values), stdev(values) if len(values) > 1 else None, values)
+
+
+# ------------------------------------------------------------------------------------------------ collecting
+
+
+def collect(run_root: str | Path, subsets: int | Iterable[int]) -> list[Row]:
+    """Rows of all result files of a run folder, each with its "kind", "subset", "file" and "scale".
+
+    Parameters
+    ----------
+    run_root: the folder runs/<data>-<profile>, with subset-<k>/results/*.json in it.
+    subsets: how many (0, 1, …), or which.
+
+    Returns
+    -------
+    Plain dicts of kind "quality", "classification" or "selection", in file order. An absent file gives no
+    rows: its cells are "not run" (see `missing`).
+
+    Raises StudyError if a subset has no results at all, if a file is damaged, and if files disagree about
+    data, profile, extractor or judge: such numbers do not belong in one table.
+    """
+    run_root = Path(run_root)
+    wanted = list(range(subsets)) if isinstance(subsets, int) else list(subsets)
+    if not wanted:
+        raise StudyError(f"subsets is {subsets!r}: give a number of at least 1.")
+    rows: list[Row] = []
+    for subset in wanted:
+        folder = run_root / f"subset-{subset}" / "results"
+        found = [folder / name for name in FILES if (folder / name).exists()]
+        if not found:
+            raise StudyError(
+                f"{folder} holds no results: run notebooks 01 to 07 with -p subset {subset} first, "
+                "or give a smaller number of subsets."
+            )
+        for path in found:
+            rows += _read(path, subset)
+    _check_same_scale(rows)
+    _check_unique(rows)
+    return rows
+
+
+def missing(run_root: str | Path, subsets: int) -> list[str]:
+    """Result files that a complete study of this many subsets would have and this one has not."""
+    names = [f"subset-{subset}/results/{name}" for subset in range(subsets) for name in FILES]
+    return [name for name in names if not (Path(run_root) / name).exists()]
+
+
+def of_kind(rows: Iterable[Row], kind: str) -> list[Row]:
+    """The rows of one kind."""
+    return [row for row in rows if row["kind"] == kind]
+
+
+def extractors(rows: Iterable[Row]) -> list[str]:
+    """Names of the feature spaces in which quality was judged, in order of appearance."""
+    return list(dict.fromkeys(row["extractor"] for row in of_kind(rows, "quality")))
+
+
+def _read(path: Path, subset: int) -> list[Row]:
+    """The rows of one result file, checked."""
+    content = read_json(path)
+    kind = path.stem.split("-")[0]
+    shared = {"kind": kind, "subset": subset, "file": str(path)}
+    try:
+        shared["scale"] = content["scale"]
+        if content["scale"]["subset"] != subset:
+            raise StudyError(
+                f"{path} says that it is of subset {content['scale']['subset']}: it was copied or moved; "
+                "remove it and run its notebook again."
+            )
+        if kind == "selection":
+            shared |= {key: content[key] for key in ("generator", "extractor", "k")}
+            return [{**shared, "selection": name, **row} for name, row in content["selections"].items()]
+        rows = [{**shared, **row} for row in content["rows"]]
+        for row in rows:
+            if kind == "quality":
+                row["judge"] = content["judge"][row["extractor"]]
+            if row["status"] == "ok":
+                _check_numbers(path, row, METRICS[kind])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"{path} does not have the form of a result file ({type(error).__name__}: {error}): "
+            "remove it and run its notebook again."
+        ) from None
+    return rows
+
+
+def _check_numbers(path: Path, row: Row, metrics: tuple[str, ...]) -> None:
+    for metric in metrics:
+        value = row[metric]
+        high = math.inf if metric == "fid" else 1
+        # FID may be a hair below zero for identical sets: a matrix square root is not exact
+        low = -1e-3 if metric == "fid" else 0
+        if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+            raise StudyError(
+                f"{path}: {metric} is {value!r} in a row with status ok, which is not a number in its range: "
+                "run its notebook again."
+            )
+
+
+def _check_same_scale(rows: list[Row]) -> None:
+    """Refuse to mix data, profiles, extractors or judges."""
+    first: dict[str, tuple[Any, str]] = {}
+    for row in rows:
+        facts = {f"scale {key}": row["scale"].get(key) for key in ("data_sha", "profile_sha")}
+        if row["kind"] == "quality":
+            names = {r["extractor"] for r in rows if r["file"] == row["file"]}
+            facts |= {"quality extractors": sorted(names), f"judge {row['extractor']}": row["judge"]}
+        if row["kind"] == "selection":
+            facts["selection extractor"] = row["extractor"]
+        for name, value in facts.items():
+            known, file = first.setdefault(name, (value, row["file"]))
+            if known != value:
+                raise StudyError(
+                    f"{row['file']}: {name} is {value!r} but {known!r} in {file}: results of different "
+                    "scales do not belong in one table; remove the older one or use another runs_dir."
+                )
+
+
+def _check_unique(rows: list[Row]) -> None:
+    seen: dict[tuple, str] = {}
+    for row in rows:
+        key = (row["kind"], row["subset"], arm_of(row), row.get("extractor"))
+        if key in seen:
+            raise StudyError(f"{row['file']} repeats an arm that is already in {seen[key]}: {arm_of(row)}.")
+        seen[key] = row["file"]
+
+
+# ------------------------------------------------------------------------------------------------ summaries
+
+
+def arm_of(row: Row) -> Arm:
+    """(regime, generator, selection) of a row; the regime of a quality or selection row is its kind."""
+    return row.get("regime", row["kind"]), row["generator"], row["selection"]
+
+
+def per_subset(rows: Iterable[Row], arm: Arm, metric: str, extractor: str | None = None) -> dict[int, float]:
+    """Value of `metric` by subset, for the subsets where this arm ran; FID as is, all else a fraction."""
+    return {
+        row["subset"]: row[metric]
+        for row in rows
+        if arm_of(row) == arm and row["status"] == "ok" and extractor in (None, row.get("extractor"))
+    }
+
+
+def summary(rows: Iterable[Row], arm: Arm, metric: str, extractor: str | None = None) -> Summary | None:
+    """Mean and standard deviation of an arm over subsets, or None if it ran for none."""
+    values = per_subset(rows, arm, metric, extractor)
+    return mean_sd(values.values()) if values else None
+
+
+def paired(
+    rows: Iterable[Row], arm: Arm, against: Arm, metric: str = "auc", extractor: str | None = None
+) -> Difference | None:
+    """`arm` minus `against`, subset by subset; None if no subset has both. Units are the metric's own."""
+    rows = list(rows)
+    ours = per_subset(rows, arm, metric, extractor)
+    theirs = per_subset(rows, against, metric, extractor)
+    values = {subset: ours[subset] - theirs[subset] for subset in ours if subset in theirs}
+    if not values:
+        return None
+    centre, sd, _ = mean_sd(values.values())
+    low = high = None
+    if len(values) >= 3:
+        half = float(scipy_stats.t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
+        low, high = centre - half, centre + half
+    return Difference(centre, sd, values, low, high)
+
+
+# ------------------------------------------------------------------------------------------------ scale
+
+
+def scale_of(rows: Iterable[Row]) -> Row:
+    """One scale for many rows: lists of what may differ between files, "subsets", "seconds" of all files."""
+    files = {row["file"]: row for row in rows}
+    if not files:
+        raise StudyError("there are no results to state a scale for: run notebooks 05 to 07 first.")
+    scales = [row["scale"] for row in files.values()]
+    merged = {"data": scales[0]["data"], "profile": scales[0]["profile"]}
+    merged["subsets"] = sorted({row["subset"] for row in files.values()})
+    for key in ("n_real", "device", "precision", "threads", "version"):
+        merged[key] = sorted({scale[key] for scale in scales})
+    merged["seconds"] = sum(scale["seconds"] for scale in scales)
+    return merged
+
+
+def duration(seconds: float) -> str:
+    """A span of time as one would say it: "48 s", "12 min 5 s", "3 h 10 min"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def scale_note(scale: Row) -> str:
+    """One line that says where numbers come from, for captions and figure footnotes.
+
+    Takes the "scale" of a result file or the merged one of `scale_of`.
+    """
+
+    def several(key: str) -> str:
+        value = scale[key]
+        return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    data = "phantom (procedural stand-in, no tissue)" if scale["data"] == "phantom" else scale["data"]
+    count = len(scale.get("subsets", ()))
+    subsets = f"{count} subset{'s' * (count != 1)}" if count else f"subset {scale['subset']}"
+    return (
+        f"Data: {data}; profile {scale['profile']}; {subsets} of {several('n_real')} patches; "
+        f"{several('device')}, {several('precision')}; {duration(scale['seconds'])}; "
+        f"pcamlib {several('version')}."
+    )

@@ -1,0 +1,305 @@
+"""Tables 1 and 2 with the paper beside our run, and paired differences, as text and HTML.
+
+Tables are lists of plain row dicts of text, rendered as HTML that scrolls within its own box.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import NamedTuple
+
+from pcamlib import paper, stats
+from pcamlib.stats import BASELINE, METRICS, NOT_RUN, TRADITIONAL, Arm, Row, Summary
+
+CALIBRATION = {
+    "real": "Real against other real (the floor)",
+    "autoencoder": "VAE reconstructions (the cap)",
+}
+NOT_PRINTED = "–"
+HEADINGS = {
+    "fid": "Fréchet distance (FID) ↓",
+    "precision": "Precision, % ↑",
+    "recall": "Recall, % ↑",
+    "f1": "F1, % ↑",
+    "label_auc": "Label AUC, % ↑",
+    "accuracy": "Accuracy, % ↑",
+    "auc": "AUC, % ↑",
+    "sensitivity": "Sensitivity, % ↑",
+    "specificity": "Specificity, % ↑",
+}
+
+
+class Table(NamedTuple):
+    """Rows of text. Each has "section", "label" and one entry per column key; `head` names the columns.
+
+    `head` is a list of (heading, {column key: sub-heading}).
+    """
+
+    title: str
+    head: list[tuple[str, dict[str, str]]]
+    rows: list[Row]
+    caption: str
+
+
+def cell(summary: Summary | None, metric: str, of: int) -> str:
+    """Text like "85.05 ± 0.43", percent but for FID, with n where it is one or fewer than `of` subsets."""
+    if summary is None:
+        return NOT_RUN
+    factor = 1 if metric == "fid" else 100
+    n = len(summary.values)
+    digits = 3 if metric == "fid" and summary.mean < 10 else 2  # in a judge's space distances can be small
+    spread = "–" if summary.sd is None else f"{factor * summary.sd:.{digits}f}"
+    count = "" if n == of and n > 1 else f" (n = {n})"
+    return f"{factor * summary.mean:.{digits}f} ± {spread}{count}"
+
+
+def _counts(rows: list[Row], arm: Arm, *keys: str) -> str:
+    """Image counts of an arm, e.g. "256 + 256"; a range where subsets differ."""
+    found = [row for row in rows if stats.arm_of(row) == arm and row["status"] == "ok"]
+    if not found:
+        return NOT_RUN
+    spans = [(min(row[key] for row in found), max(row[key] for row in found)) for key in keys]
+    return " + ".join(f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in spans)
+
+
+def table_1(rows: list[Row], extractor: str) -> Table:
+    """Table 1 in the paper's order, and the calibration rows, in one feature space.
+
+    One table per extractor: distances and shares of two feature spaces must never meet in a column.
+    """
+    quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == extractor]
+    metrics = METRICS["quality"]
+    of = len({row["subset"] for row in rows})
+
+    def line(section: str, label: str, arm: Arm, printed: paper.QualityRow | None) -> Row:
+        row = {"section": section, "label": label, "images": _counts(quality, arm, "n_fake")}
+        for metric in metrics:
+            value = getattr(printed, metric, None)  # label_auc is ours alone
+            row[f"{metric} paper"] = value.printed if value else NOT_PRINTED
+            row[metric] = cell(stats.summary(quality, arm, metric, extractor), metric, of)
+        return row
+
+    lines = [
+        line(
+            paper.SELECTION_HEADINGS[printed.selection],
+            paper.GENERATOR_NAMES[printed.generator],
+            ("quality", printed.generator, printed.selection),
+            printed,
+        )
+        for printed in paper.TABLE_1
+    ]
+    for source, label in CALIBRATION.items():
+        lines.append(line("Calibration (ours)", label, ("quality", source, None), None))
+    about = f" ({quality[0]['judge']})" if quality else ""
+    head = [("Images judged", {"images": "ours"})]
+    head += [(HEADINGS[metric], {f"{metric} paper": "paper", metric: "ours"}) for metric in metrics[:-1]]
+    head += [(HEADINGS["label_auc"], {"label_auc": "ours"})]
+    caption = (
+        f"Mean ± standard deviation over subsets. Ours: features of {extractor}{about}; the "
+        "distance is FID proper in Inception-V3's space only. Label AUC: how well the judge, a classifier of real "
+        f"patches, recognises the class each image was asked to show (50 is chance). {_scale(quality)} "
+        "Paper: full PCam, five subsets of 26,215, ImageNet-pretrained Inception-V3 for FID, an unstated "
+        "extractor for precision and recall; so its columns are not comparable with ours in absolute value: "
+        "compare the order of the rows."
+    )
+    return Table(f"Table 1. Image quality, judged by {extractor}", head, lines, caption)
+
+
+def table_2(rows: list[Row]) -> Table:
+    """Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls."""
+    found = stats.of_kind(rows, "classification")
+    metrics = METRICS["classification"]
+    of = len({row["subset"] for row in rows})
+
+    lines = []
+    for arm in all_arms():
+        regime, generator, selection = arm
+        printed = None
+        if paper.has_classification(selection, generator, regime):
+            printed = paper.classification(selection, generator, regime)
+        counts = ("n_real", "n_synthetic") if generator else ("n_real",)
+        row = {"section": _section(arm), "label": _label(arm), "images": _counts(found, arm, *counts)}
+        for metric in metrics:
+            value = getattr(printed, metric, None)  # label_auc is ours alone
+            row[f"{metric} paper"] = value.printed if value else NOT_PRINTED
+            row[metric] = cell(stats.summary(found, arm, metric), metric, of)
+        lines.append(row)
+    head = [("Training images", {"images": "real + synthetic"})]
+    head += [(HEADINGS[metric], {f"{metric} paper": "paper", metric: "ours"}) for metric in metrics]
+    ran = [row for row in found if row["status"] == "ok"]
+    tests = " or ".join(f"{n:,}" for n in sorted({row["test_n"] for row in ran})) or "no"
+    thresholds = " or ".join(f"{t:g}" for t in sorted({row["threshold"] for row in ran})) or "–"
+    caption = (
+        f"Mean ± standard deviation over subsets, on {tests} test patches, decision threshold {thresholds}. "
+        f"Ours: {_scale(found)} Paper: ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215, "
+        "100 epochs, so its columns are not comparable with ours in absolute value: compare differences to "
+        "traditional augmentation. It shows synthetic-only training in its Figure 6 alone, without numbers."
+    )
+    return Table("Table 2. Classification of the test split", head, lines, caption)
+
+
+def table_differences(rows: list[Row], metric: str = "auc") -> Table:
+    """Every arm minus baseline and minus traditional augmentation, paired by subset, in percentage points."""
+    found = stats.of_kind(rows, "classification")
+    of = len({row["subset"] for row in rows})
+    lines = []
+    for arm in all_arms():
+        row = {"section": _section(arm), "label": _label(arm)}
+        for key, against in (("baseline", BASELINE), ("traditional", TRADITIONAL)):
+            difference = stats.paired(found, arm, against, metric) if arm != against else None
+            row |= {f"{key} mean": NOT_RUN, f"{key} each": NOT_RUN, f"{key} interval": NOT_RUN}
+            if arm == against:
+                row |= {f"{key} mean": "reference", f"{key} each": "", f"{key} interval": ""}
+            if difference:
+                row[f"{key} mean"] = f"{points(difference.mean)} ± " + (
+                    "–" if difference.sd is None else f"{100 * difference.sd:.2f}"
+                )
+                each = {k: points(value) for k, value in difference.values.items()}
+                row[f"{key} each"] = ", ".join(
+                    each.values()
+                    if len(each) == of
+                    else (f"subset {k}: {value}" for k, value in each.items())
+                )
+                row[f"{key} interval"] = (
+                    f"n = {len(difference.values)} < 3"
+                    if difference.low is None
+                    else f"{points(difference.low)} to {points(difference.high)}"
+                )
+        lines.append(row)
+    columns = {"mean": "mean ± sd", "each": "each subset", "interval": "95 % t interval"}
+    head = [
+        (f"minus {name}", {f"{key} {column}": text for column, text in columns.items()})
+        for key, name in (("baseline", "baseline"), ("traditional", "traditional augmentation"))
+    ]
+    caption = (
+        f"Differences of {HEADINGS[metric].split(',')[0]} in percentage points, each arm against the "
+        f"reference trained on the same subset. {_scale(found)} The intervals cover the choice of the subset "
+        "only, one classifier seed each, and patches of one slide are not independent: they are too narrow."
+    )
+    return Table("Paired differences", head, lines, caption)
+
+
+def table_scale(rows: list[Row]) -> Table:
+    """What the numbers of this run are, one fact a line."""
+    scale = stats.scale_of(rows)
+    judged = [row for row in stats.of_kind(rows, "quality") if row["status"] == "ok"]
+    ran = [row for row in stats.of_kind(rows, "classification") if row["status"] == "ok"]
+
+    def listed(values: object) -> str:
+        return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values) or NOT_RUN
+
+    epochs = sorted({row["epochs"] for row in ran})
+    facts = {
+        "data": (
+            "phantom: procedural patches, a stand-in; nothing here is a finding about tissue"
+            if scale["data"] == "phantom"
+            else scale["data"],
+            "PatchCamelyon, 327,680 patches",
+        ),
+        "subsets": (str(len(scale["subsets"])), str(paper.PROTOCOL.subsets)),
+        "real patches per subset": (listed(scale["n_real"]), f"{paper.PROTOCOL.subset_size:,}"),
+        "test patches": (listed(sorted({row["test_n"] for row in ran})), f"{paper.PROTOCOL.test:,}"),
+        "classifier epochs": (listed(epochs), f"{paper.PROTOCOL.classifier_epochs}"),
+        "quality judged by": (listed(stats.extractors(rows)), "Inception-V3 for FID; else not stated"),
+        "k of the manifolds": (listed(sorted({row["k"] for row in judged})), "not stated"),
+        "device": (listed(scale["device"]), "NVIDIA TITAN X"),
+        "time, all result files": (stats.duration(scale["seconds"]), "not stated"),
+        "profile and version": (f"{scale['profile']}, pcamlib {listed(scale['version'])}", "–"),
+    }
+    lines = [{"section": "", "label": name, "ours": us, "paper": they} for name, (us, they) in facts.items()]
+    return Table("This run and the paper's", [("", {"ours": "this run", "paper": "paper"})], lines, "")
+
+
+def render(table: Table) -> str:
+    """HTML of a table; wide ones scroll within their box while the row names stay in view.
+
+    The class `dataframe` makes Jupyter Book's theme style it in light and dark mode, as it does for pandas.
+    """
+    sticky = (
+        "position:sticky;left:0;min-width:min(12.5em,35vw);padding:0.2em 0.6em;text-align:left;"
+        "background:var(--pst-color-background,var(--jp-layout-color0,Canvas))"
+    )
+    keys = [key for _, columns in table.head for key in columns]
+    head = [f'<tr><th rowspan="2" style="{sticky}"></th>']
+    head += [
+        f'<th colspan="{len(columns)}" scope="colgroup" style="text-align:center">{escape(heading)}</th>'
+        for heading, columns in table.head
+    ]
+    head += ["</tr><tr>"]
+    head += [
+        f'<th scope="col" style="padding:0.2em 0.6em;text-align:left">{escape(text)}</th>'
+        for _, columns in table.head
+        for text in columns.values()
+    ]
+    body, section = [], ""
+    for row in table.rows:
+        if row["section"] != section:
+            section = row["section"]
+            body.append(
+                f'<tr class="pcam-section"><th colspan="{len(keys) + 1}" style="text-align:left">'
+                f'<span style="position:sticky;left:0.5em">{escape(section)}</span></th></tr>'
+            )
+        cells = "".join(_td(row[key], key) for key in keys)
+        name = f'<th scope="row" style="{sticky}">{escape(row["label"])}</th>'
+        body.append(f"<tr>{name}{cells}</tr>")
+    caption = f'<p class="pcam-caption"><small>{escape(table.caption)}</small></p>' if table.caption else ""
+    return (
+        f'<div class="pcam-table"><p class="pcam-title"><strong>{escape(table.title)}</strong></p>'
+        f'<div role="region" tabindex="0" aria-label="{escape(table.title)}" '
+        'style="overflow-x:auto;max-width:100%">'
+        '<table class="dataframe" style="font-variant-numeric:tabular-nums;font-size:0.85em">'
+        f"<thead>{''.join(head)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{caption}</div>"
+    )
+
+
+def _td(text: str, key: str) -> str:
+    wrap = "nowrap" if len(text) < 28 else "normal"
+    source = "paper" if key.endswith("paper") else "ours"
+    style = f"padding:0.2em 0.6em;text-align:left;white-space:{wrap}"
+    return f'<td class="pcam-{source}" style="{style}">{escape(text)}</td>'
+
+
+def arm_name(arm: Arm) -> str:
+    """What a reader would call an arm, e.g. "U-Net transfer (realism)"."""
+    regime, generator, selection = arm
+    if generator is None:
+        return paper.REGIME_NAMES[regime]
+    name = f"{paper.GENERATOR_NAMES[generator]} {paper.REGIME_NAMES[regime]}"
+    return f"{name} ({paper.SELECTION_NAMES[selection]})"
+
+
+def _label(arm: Arm) -> str:
+    """The arm's name without what the heading of its section says."""
+    regime, generator, selection = arm
+    if regime == "synthetic":
+        return f"{paper.GENERATOR_NAMES[generator]} ({paper.SELECTION_NAMES[selection]})"
+    return arm_name(arm).removesuffix(f" ({paper.SELECTION_NAMES.get(selection)})")
+
+
+def all_arms() -> list[Arm]:
+    """All 29 arms of the paper and the controls, in Table 2's order."""
+    arms = [(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
+    arms += [("synthetic", g, selection) for selection in paper.SELECTIONS for g in paper.GENERATORS]
+    return arms + [(regime, None, None) for regime in paper.CONTROLS]
+
+
+def _section(arm: Arm) -> str:
+    if arm[0] in paper.CONTROLS:
+        return "Controls (ours, not in the paper)"
+    if arm[1] is None:
+        return "Real images only"
+    return "Synthetic images only" if arm[0] == "synthetic" else paper.SELECTION_HEADINGS[arm[2]]
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return signed(100 * value)
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign, the minus a real one."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0 turns −0.00 into +0.00
+
+
+def _scale(rows: list[Row]) -> str:
+    return stats.scale_note(stats.scale_of(rows)) if rows else "Nothing was run yet."

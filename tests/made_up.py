@@ -1,0 +1,167 @@
+"""Result files as the notebooks write them, with made-up numbers that are easy to check by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pcamlib import paper
+from pcamlib.store import read_json, write_json
+
+JUDGES = ("judge-a", "judge-b")
+
+
+def scale(subset: int, **other: Any) -> dict[str, Any]:
+    """The scale of one file; 10 s each."""
+    return {
+        "data": "phantom",
+        "data_sha": "d0",
+        "profile": "demo",
+        "profile_sha": "p0",
+        "subset": subset,
+        "seed": subset,
+        "n_real": 256,
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        "seconds": 10.0,
+        "version": "0.1.0+abc",
+        "torch": "2",
+        "created": "2026-01-01T00:00:00+00:00",
+    } | other
+
+
+def fid(generator: str, selection: str | None, subset: int) -> float:
+    """HistoGAN 100, U-Net 50, DiT 40, real 2, autoencoder 10; selections add 5 and 6; subset k adds k."""
+    base = {"histogan": 100.0, "unet": 50.0, "dit": 40.0, "real": 2.0, "autoencoder": 10.0}[generator]
+    return base + {None: 0, "none": 0, "realism": 5, "class": 6}[selection] + subset
+
+
+def auc(regime: str, generator: str | None, selection: str | None, subset: int) -> float:
+    """Baseline 0.80, traditional 0.85, arms around it; subset k adds 0.01 k."""
+    base = {
+        "baseline": 0.80,
+        "traditional": 0.85,
+        "traditional-2x": 0.86,
+        "transfer-real": 0.855,
+        "double-real": 0.90,
+        "synthetic": 0.70,
+        "augmentation": 0.84,
+        "transfer": 0.86,
+    }[regime]
+    bonus = {None: 0, "histogan": -0.03, "unet": 0.01, "dit": 0.0}[generator]
+    return base + bonus + {None: 0, "none": 0, "realism": 0.004, "class": 0.002}[selection] + 0.01 * subset
+
+
+def quality_row(generator: str, selection: str | None, judge: str, subset: int) -> dict[str, Any]:
+    """Judge b has ten times the FID of judge a."""
+    return {
+        "generator": generator,
+        "selection": selection,
+        "extractor": judge,
+        "status": "ok",
+        "reason": None,
+        "fid": fid(generator, selection, subset) * (10 if judge == "judge-b" else 1),
+        "precision": 0.5,
+        "recall": 0.25,
+        "f1": 1 / 3,
+        "label_auc": 0.75,
+        "n_real": 256,
+        "n_fake": 250,
+        "k": 3,
+    }
+
+
+def arm_row(regime: str, generator: str | None, selection: str | None, subset: int) -> dict[str, Any]:
+    """Validation AUC falls where test AUC rises, so that a choice on test would be another one."""
+    value = auc(regime, generator, selection, subset)
+    return {
+        "arm": "-".join(filter(None, (regime, generator, selection))),
+        "generator": generator,
+        "selection": selection,
+        "regime": regime,
+        "control": regime in paper.CONTROLS,
+        "status": "ok",
+        "reason": None,
+        "accuracy": 0.75,
+        "auc": value,
+        "sensitivity": 0.7,
+        "specificity": 0.8,
+        "valid_auc": 1.5 - value,
+        "threshold": 0.5,
+        "n_real": 0 if regime == "synthetic" else 256,
+        "n_synthetic": 256 if generator else 0,
+        "epochs": 5,
+        "steps": 80,
+        "seconds": 3.0,
+        "test_n": 1024,
+        "chosen_epoch": 5,
+        "model_choice": "last",
+    }
+
+
+def write_run(root: Path, subsets: int = 2) -> Path:
+    """A complete run: every file of every subset."""
+    for k in range(subsets):
+        results = root / f"subset-{k}" / "results"
+        rows = [
+            quality_row(generator, selection, judge, k)
+            for judge in JUDGES
+            for generator, selection in [
+                *((row.generator, row.selection) for row in paper.TABLE_1),
+                ("real", None),
+                ("autoencoder", None),
+            ]
+        ]
+        judges = {name: f"about {name}" for name in JUDGES}
+        write_json(results / "quality.json", {"scale": scale(k), "judge": judges, "rows": rows})
+        real = [arm_row(r, None, None, k) for r in ("baseline", "traditional", *paper.CONTROLS)]
+        write_json(results / "classification-real.json", {"scale": scale(k), "rows": real})
+        for generator in paper.GENERATORS:
+            rows = [
+                arm_row(regime, generator, selection, k)
+                for selection in paper.SELECTIONS
+                for regime in ("synthetic", "transfer", "augmentation")
+            ]
+            write_json(results / f"classification-{generator}.json", {"scale": scale(k), "rows": rows})
+            counts = {"requested": [128, 128], "kept": [128, 128], "seen": [200, 300], "passed": [150, 128]}
+            selections = {
+                s: counts | {"acceptance": None if s == "none" else [0.75, 0.43], "short": False}
+                for s in paper.SELECTIONS
+            }
+            write_json(
+                results / f"selection-{generator}.json",
+                {
+                    "scale": scale(k),
+                    "generator": generator,
+                    "extractor": "gatekeeper",
+                    "k": 3,
+                    "cap": 4.0,
+                    "candidates": 500,
+                    "selections": selections,
+                    "realism_scores": {"realism": [0.9, 1.1], "class": [0.8, 1.2]},
+                },
+            )
+    return root
+
+
+def edit(path: Path, change: Any) -> Path:
+    """Rewrite a result file after `change(content)`."""
+    content = read_json(path)
+    change(content)
+    write_json(path, content)
+    return path
+
+
+def not_run(path: Path, **where: Any) -> None:
+    """Turn the rows of a file that match `where` into "not run" rows, without numbers, as notebooks do."""
+
+    def change(content: dict[str, Any]) -> None:
+        keep = ("arm", "generator", "selection", "regime", "control", "extractor")
+        matching = [i for i, row in enumerate(content["rows"]) if where.items() <= row.items()]
+        assert matching
+        for i in matching:
+            row = {key: value for key, value in content["rows"][i].items() if key in keep}
+            content["rows"][i] = row | {"status": "not run", "reason": "kept 3 of 256"}
+
+    edit(path, change)

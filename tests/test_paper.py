@@ -1,0 +1,85 @@
+"""The paper's numbers: complete, in order, and consistent with each other."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pcamlib import paper
+from pcamlib.errors import StudyError
+
+
+def test_table_1_is_in_print_order():
+    assert [(row.selection, row.generator) for row in paper.TABLE_1] == [
+        (selection, generator) for selection in paper.SELECTIONS for generator in paper.GENERATORS
+    ]
+
+
+def test_table_2_is_in_print_order():
+    arms = [(row.selection, row.regime, row.generator) for row in paper.TABLE_2]
+    assert arms[:2] == [(None, "baseline", None), (None, "traditional", None)]
+    assert arms[2:] == [
+        (selection, regime, generator)
+        for selection in paper.SELECTIONS
+        for regime in ("augmentation", "transfer")
+        for generator in paper.GENERATORS
+    ]
+
+
+def test_values_are_what_was_printed():
+    for row in (*paper.TABLE_1, *paper.TABLE_2):
+        for value in vars(row).values():
+            if isinstance(value, paper.Value):
+                mean, sd = value.printed.split(" ± ")
+                assert (value.mean, value.sd) == (float(mean), float(sd))
+                assert 0 <= value.sd < 20
+
+
+def test_lookups():
+    assert paper.quality("none", "dit").f1 == paper.Value(17.9, 0.72, "17.9 ± 0.72")
+    assert paper.quality("class", "histogan").recall.mean == 0.02
+    assert paper.classification("realism", "unet", "transfer").auc == paper.Value(93.54, 0.38, "93.54 ± 0.38")
+    assert paper.classification(None, None, "baseline").specificity.printed == "82.99 ± 1.42"
+    assert paper.has_classification("class", "dit", "augmentation")
+    assert not paper.has_classification("none", "dit", "synthetic")
+
+
+@pytest.mark.parametrize("arguments", [("none", "stylegan"), ("best", "dit")])
+def test_unknown_quality_row(arguments):
+    with pytest.raises(StudyError, match="Table 1 of the paper has no row"):
+        paper.quality(*arguments)
+
+
+def test_synthetic_only_has_no_printed_row():
+    with pytest.raises(StudyError, match="Table 2 of the paper has no row.*'synthetic'"):
+        paper.classification("none", "dit", "synthetic")
+
+
+def test_f1_is_close_to_the_harmonic_mean():
+    # F1 was averaged over subsets, so the mean's F1 differs a little
+    for row in paper.TABLE_1:
+        p, r = row.precision.mean, row.recall.mean
+        assert row.f1.mean == pytest.approx(2 * p * r / (p + r), abs=0.06)
+
+
+def test_accuracy_is_the_mean_of_sensitivity_and_specificity():
+    # PCam's test split is balanced
+    for row in paper.TABLE_2:
+        assert row.accuracy.mean == pytest.approx((row.sensitivity.mean + row.specificity.mean) / 2, abs=0.03)
+
+
+def test_protocol_adds_up():
+    p = paper.PROTOCOL
+    assert p.subset_size == math.ceil(p.fraction * p.train)
+    assert p.subsets * p.subset_size <= p.train
+
+
+def test_claims_agree_with_the_tables():
+    assert [claim.number for claim in paper.CLAIMS] == list(range(1, 14))
+    best = max(paper.TABLE_2, key=lambda row: row.auc.mean)
+    assert (best.generator, best.regime, best.selection) == ("unet", "transfer", "realism")
+    assert str(best.auc.mean) in paper.CLAIMS[10].text
+    for generator in paper.GENERATORS:
+        for selection in ("realism", "class"):
+            assert paper.quality(selection, generator).fid.mean > paper.quality("none", generator).fid.mean

@@ -1,0 +1,218 @@
+"""Figures hold what they are given: pictures, bars, lines, words; and leave nothing behind."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from made_up import not_run, write_run
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from pcamlib import paper, plots, result_plots, stats
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "phantom-demo")
+
+
+@pytest.fixture(autouse=True)
+def no_global_figures():
+    yield
+    assert not Gcf.figs
+
+
+def patches(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, 96, 96, 3), dtype=np.uint8)
+
+
+def texts(figure) -> str:
+    return "\n".join(t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def bars(axes) -> list:
+    """The bars of a panel; bands and the panel's own background are patches too, but not in a container."""
+    return [
+        bar for container in axes.containers if hasattr(container, "patches") for bar in container.patches
+    ]
+
+
+def lines(axes, colour: str) -> list[float]:
+    """Heights of horizontal lines of a colour."""
+    return [
+        line.get_ydata()[0]
+        for line in axes.lines
+        if to_hex(line.get_color()).lower() == colour.lower() and len(set(line.get_ydata())) == 1
+    ]
+
+
+def pixels(figure) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(plots.show(figure).data)).convert("RGB"))
+
+
+def test_show_gives_a_white_png_wide_enough_for_a_page():
+    picture = pixels(plots.patch_grid(patches(3), note="A footnote."))
+    assert picture.shape[1] == 780
+    assert (picture[0] == 255).all() and (picture[:, 0] == 255).all()
+
+
+def test_patch_grid_shows_every_patch_once_with_its_class():
+    images = patches(8)
+    figure = plots.patch_grid(images, labels=[0, 1] * 4, columns=3, title="Title", note="Where from.")
+    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(figure.axes) == 9 and len(shown) == 8
+    assert all((a == b).all() for a, b in zip(shown, images, strict=True))
+    assert [axes.get_xlabel() for axes in figure.axes[:2]] == ["no tumour", "tumour"]
+    assert "Where from." in texts(figure) and "Title" in texts(figure)
+
+
+@pytest.mark.parametrize("images", [patches(2)[0], patches(2).astype(float), patches(0), patches(2)[..., :1]])
+def test_patches_of_another_form_are_refused(images):
+    with pytest.raises(ValueError, match=r"uint8 \(N, H, W, 3\)"):
+        plots.patch_grid(images)
+
+
+def test_forward_noise_labels_the_steps():
+    one = plots.forward_noise(patches(4), [0, 100, 500, 999])
+    assert [axes.get_xlabel() for axes in one.axes] == ["t = 0", "t = 100", "t = 500", "t = 999"]
+    two = plots.forward_noise(np.stack([patches(4), patches(4, 1)]), [0, 100, 500, 999])
+    assert len(two.axes) == 8
+    with pytest.raises(ValueError):
+        plots.forward_noise(patches(4), [0, 100])
+
+
+def test_reconstructions_are_below_their_originals():
+    real, recon = patches(3), patches(3, 1)
+    figure = plots.reconstructions(real, recon)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert (shown[1] == real[1]).all() and (shown[3 + 1] == recon[1]).all()
+    assert "reconstructed" in texts(figure)
+
+
+def test_accepted_rejected():
+    figure = plots.accepted_rejected(patches(3), patches(2), ([1.5, 1.25, 1.0], [0.5, 0.25]))
+    assert sum(bool(axes.images) for axes in figure.axes) == 5
+    assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["1.50", "1.25", "1.00"]
+    assert "0.25" in texts(figure)
+    assert "nothing was dropped" in texts(plots.accepted_rejected(patches(3), patches(0)))
+    with pytest.raises(ValueError, match="at least one patch"):
+        plots.accepted_rejected(patches(0), patches(0))
+
+
+def test_figure_3_marks_what_was_not_run():
+    images = {g: {s: {c: patches(2) for c in (0, 1)} for s in paper.SELECTIONS} for g in paper.GENERATORS}
+    images["dit"]["realism"][1] = patches(1)
+    del images["histogan"]["class"]
+    figure = plots.samples_figure_3(images)
+    assert len(figure.axes) == 3 * 2 * 6
+    assert sum(bool(axes.images) for axes in figure.axes) == 36 - 4 - 1
+    assert texts(figure).count("not run") == 5
+    assert [axes.get_title(loc="left") for axes in figure.axes[:6]] == [
+        "none\nno tumour", "\ntumour", "realism\nno tumour", "\ntumour", "class-based\nno tumour", "\ntumour"
+    ]  # fmt: skip
+
+
+def test_loss_curves_draw_what_was_logged():
+    log = [
+        {"epoch": e, "step": 9 * e, "images": 99, "loss": 1 / e, "kl": e, "seconds": 1.0} for e in (1, 2, 3)
+    ]
+    figure = plots.loss_curves(log)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "kl"]
+    assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3]
+    assert list(figure.axes[0].lines[0].get_ydata()) == [1, 1 / 2, 1 / 3]
+    assert list(plots.loss_curves(log, ["kl"], x="step").axes[0].lines[0].get_xdata()) == [9, 18, 27]
+    with pytest.raises(ValueError, match="at least one row"):
+        plots.loss_curves([])
+
+
+def test_classifier_curves_use_the_arms_colours():
+    logs = {
+        name: [{"epoch": e, "loss": 1 / e, "valid_auc": 0.5 + 0.1 * e} for e in (1, 2)]
+        for name in ("baseline", "traditional", "unet")
+    }
+    figure = plots.classifier_curves(logs)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "valid AUC"]
+    for axes in figure.axes:
+        assert [line.get_color() for line in axes.lines] == [plots.COLOURS[name] for name in logs]
+    assert "U-Net" in texts(figure)
+    only_loss = plots.classifier_curves([{"epoch": 1, "loss": 0.5}], keys=["loss"])
+    assert len(only_loss.axes) == 1
+
+
+def test_label_balance_counts():
+    figure = plots.label_balance({"train": np.array([0] * 1500 + [1] * 500), "test": np.zeros(7, np.uint8)})
+    assert "1,500" in texts(figure) and "500" in texts(figure) and "7" in texts(figure)
+    assert [bar.get_width() for bar in bars(figure.axes[0])] == [0.75, 0.25, 1, 0]
+
+
+def test_realism_histogram_counts_every_score_and_says_the_share():
+    scores = {"realism": [0.5, 0.9, 1.0, 1e6], "class": [0.2, 0.3, 0.4, 1.5]}
+    figure = plots.realism_histogram(scores, threshold=1)
+    for axes in figure.axes:
+        assert sum(bar.get_height() for bar in bars(axes)) == 4
+        assert 1 in axes.lines[0].get_xdata()
+    assert "realism: 50.0% at or above 1" in texts(figure) and "class-based: 25.0%" in texts(figure)
+    with pytest.raises(ValueError, match="at least one score"):
+        plots.realism_histogram({"realism": []})
+
+
+def test_figure_4(run):
+    rows = stats.collect(run, 2)
+    figure = result_plots.quality_figure_4(rows, "judge-b")
+    assert [len(bars(axes)) for axes in figure.axes] == [9, 9, 9]
+    heights = [bar.get_height() for bar in bars(figure.axes[0])]
+    assert heights == pytest.approx([1005, 1055, 1065, 505, 555, 565, 405, 455, 465])
+    assert {bar.get_height() for bar in bars(figure.axes[2])} == {25}
+    assert lines(figure.axes[0], plots.GREY) == [25] and 105 in lines(figure.axes[0], plots.INK)
+    for i, generator in enumerate(paper.GENERATORS):
+        colours = {to_hex(bar.get_facecolor()).upper() for bar in bars(figure.axes[0])[3 * i : 3 * i + 3]}
+        assert colours == {plots.COLOURS[generator]}
+
+
+def test_figure_5(run):
+    figure = result_plots.auc_figure_5(stats.collect(run, 2))
+    assert len(figure.axes) == 3
+    for axes, generator in zip(figure.axes, paper.GENERATORS, strict=True):
+        assert len(bars(axes)) == 6
+        assert lines(axes, "#009E73") == pytest.approx([80.5])  # baseline, green
+        assert lines(axes, "#0072B2") == pytest.approx([85.5])  # traditional, blue
+        assert {to_hex(bar.get_edgecolor()).upper() for bar in bars(axes)} == {plots.COLOURS[generator]}
+        assert axes.get_title(loc="left") == paper.GENERATOR_NAMES[generator]
+        low, high = axes.get_ylim()
+        assert low < 80 and high > 88
+    augmentation, transfer = bars(figure.axes[1])[:3], bars(figure.axes[1])[3:]
+    assert [bar.get_height() for bar in augmentation] == pytest.approx([85.5, 85.9, 85.7])
+    assert [bar.get_height() for bar in transfer] == pytest.approx([87.5, 87.9, 87.7])
+    assert all(bar.get_hatch() for bar in transfer) and not any(bar.get_hatch() for bar in augmentation)
+
+
+def test_figure_6_with_an_arm_not_run(run):
+    for subset in (0, 1):
+        not_run(
+            run / f"subset-{subset}/results/classification-histogan.json",
+            regime="synthetic",
+            selection="class",
+        )
+    figure = result_plots.auc_figure_6(stats.collect(run, 2), note="Where from.")
+    assert len(bars(figure.axes[0])) == 8
+    assert texts(figure).count("not run") == 1
+    assert lines(figure.axes[0], "#009E73") == pytest.approx([80.5])
+    assert "Where from." in texts(figure)
+
+
+def test_one_subset_has_no_whiskers_and_no_band(tmp_path):
+    rows = stats.collect(write_run(tmp_path / "run", 1), 1)
+    axes = result_plots.auc_figure_6(rows).axes[0]
+    assert len(bars(axes)) == 9 and not axes.collections
+    assert len(axes.patches) == 9  # no band beside the bars
+
+
+def test_nothing_run_still_draws_and_says_so(run):
+    rows = [row for row in stats.collect(run, 2) if row["kind"] == "selection"]
+    for figure in (result_plots.auc_figure_5(rows), result_plots.quality_figure_4(rows, "judge-a")):
+        assert not any(bars(axes) for axes in figure.axes)
+        assert "not run" in texts(figure)
+        assert pixels(figure).size

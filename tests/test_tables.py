@@ -1,0 +1,188 @@
+"""Tables 1 and 2: rows, order, formatting, captions, and HTML that holds together."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from made_up import not_run, write_run
+
+from pcamlib import paper, stats, tables
+from pcamlib.stats import Summary
+from pcamlib.tables import Table
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "phantom-demo")
+
+
+@pytest.fixture
+def rows(run):
+    return stats.collect(run, 2)
+
+
+def find(table: Table, section: str, label: str) -> dict:
+    (row,) = [r for r in table.rows if r["section"].startswith(section) and r["label"] == label]
+    return row
+
+
+@pytest.mark.parametrize(
+    "summary, metric, of, text",
+    [
+        (Summary(0.85049, 0.00434, (0.8, 0.9)), "auc", 2, "85.05 ± 0.43"),
+        (Summary(35.7, 2.549, (35, 36)), "fid", 2, "35.70 ± 2.55"),
+        (Summary(0.0712, 0.0031, (0.07, 0.08)), "fid", 2, "0.071 ± 0.003"),
+        (Summary(0.5, None, (0.5,)), "recall", 1, "50.00 ± – (n = 1)"),
+        (Summary(0.5, 0.1, (0.4, 0.6)), "recall", 3, "50.00 ± 10.00 (n = 2)"),
+        (None, "auc", 2, "not run"),
+    ],
+)
+def test_cell(summary, metric, of, text):
+    assert tables.cell(summary, metric, of) == text
+
+
+def test_table_1_has_the_papers_rows_then_calibration(rows):
+    table = tables.table_1(rows, "judge-a")
+    names = ["HistoGAN", "U-Net", "DiT"]
+    assert [row["label"] for row in table.rows] == names * 3 + list(tables.CALIBRATION.values())
+    assert [row["section"] for row in table.rows[:9:3]] == list(paper.SELECTION_HEADINGS.values())
+    row = find(table, "Realism", "DiT")
+    assert row["fid paper"] == "40.02 ± 1.78"
+    assert row["fid"] == "45.50 ± 0.71"  # 45 and 46
+    assert row["precision"] == "50.00 ± 0.00"
+    assert row["images"] == "250"
+    assert find(table, "Calibration", "VAE reconstructions (the cap)")["fid paper"] == "–"
+
+
+def test_two_extractors_never_share_a_table(rows):
+    a, b = (tables.table_1(rows, judge) for judge in ("judge-a", "judge-b"))
+    assert find(a, "No image", "U-Net")["fid"] == "50.50 ± 0.71"
+    assert find(b, "No image", "U-Net")["fid"] == "505.00 ± 7.07"
+    assert "judge-b" not in a.title + a.caption and "judge-b" in b.title and "judge-b" in b.caption
+
+
+def test_table_1_without_quality_says_so_everywhere(rows):
+    table = tables.table_1([row for row in rows if row["kind"] != "quality"], "judge-a")
+    assert len(table.rows) == 11
+    assert {row["fid"] for row in table.rows} == {row["images"] for row in table.rows} == {"not run"}
+    assert table.rows[0]["fid paper"] == "126.71 ± 17.13"
+
+
+def test_table_2_has_20_9_and_3_rows_in_order(rows):
+    table = tables.table_2(rows)
+    assert len(table.rows) == 20 + 9 + 3
+    assert [row["auc paper"] for row in table.rows[:20]] == [row.auc.printed for row in paper.TABLE_2]
+    assert {row["auc paper"] for row in table.rows[20:]} == {"–"}
+    assert {row["section"] for row in table.rows[20:29]} == {"Synthetic images only"}
+    assert {row["section"] for row in table.rows[29:]} == {"Controls (ours, not in the paper)"}
+    assert find(table, "Real", "Baseline")["auc"] == "80.50 ± 0.71"
+    assert find(table, "Class", "U-Net transfer")["auc"] == "87.70 ± 0.71"  # 86 + 1 + 0.2, and a point more
+    assert find(table, "Class", "U-Net transfer")["images"] == "256 + 256"
+    assert find(table, "Synthetic", "HistoGAN (realism)")["auc"] == "67.90 ± 0.71"
+    assert find(table, "Synthetic", "HistoGAN (realism)")["images"] == "0 + 256"
+
+
+def test_cells_of_partial_results(run):
+    not_run(run / "subset-0/results/classification-unet.json", regime="transfer", selection="class")
+    for subset in (0, 1):
+        not_run(run / f"subset-{subset}/results/classification-histogan.json", selection="realism")
+    not_run(run / "subset-1/results/quality.json", generator="dit", selection="class")
+    rows = stats.collect(run, 2)
+    table = tables.table_2(rows)
+    assert find(table, "Class", "U-Net transfer")["auc"] == "88.20 ± – (n = 1)"
+    row = find(table, "Realism", "HistoGAN augmentation")
+    assert {row[key] for key in ("images", "accuracy", "auc", "sensitivity", "specificity")} == {"not run"}
+    assert find(tables.table_1(rows, "judge-a"), "Class", "DiT")["fid"] == "46.00 ± – (n = 1)"
+    row = find(tables.table_differences(rows), "Class", "U-Net transfer")
+    assert (row["baseline mean"], row["baseline each"]) == ("+7.20 ± –", "subset 1: +7.20")
+
+
+def test_differences(rows):
+    table = tables.table_differences(rows)
+    assert len(table.rows) == 32
+    row = find(table, "No image", "HistoGAN augmentation")  # 81 against 80 and 85 in both subsets
+    assert row["baseline mean"] == "+1.00 ± 0.00" and row["baseline each"] == "+1.00, +1.00"
+    assert row["traditional mean"] == "−4.00 ± 0.00" and row["traditional interval"] == "n = 2 < 3"
+    assert find(table, "Real", "Baseline")["baseline mean"] == "reference"
+
+
+def test_three_subsets_have_an_interval(tmp_path):
+    rows = stats.collect(write_run(tmp_path / "run", 3), 3)
+    row = find(tables.table_differences(rows), "Real", "Traditional augmentation")
+    assert row["baseline interval"] == "+5.00 to +5.00"
+
+
+def test_no_negative_zero():
+    assert [tables.points(x) for x in (-0.00001, 0.0, 0.0055, -0.0055)] == [
+        "+0.00",
+        "+0.00",
+        "+0.55",
+        "−0.55",
+    ]
+
+
+def test_captions_state_the_scale_and_what_is_not_comparable(rows):
+    for table in (tables.table_1(rows, "judge-a"), tables.table_2(rows)):
+        for part in ("phantom", "profile demo", "2 subsets of 256", "cpu", " s;", "pcamlib 0.1.0+abc"):
+            assert part in table.caption
+        for part in ("ImageNet", "full PCam", "not comparable with ours in absolute value"):
+            assert part in table.caption
+    assert "judge-a (about judge-a)" in tables.table_1(rows, "judge-a").caption
+    assert "1,024 test patches" in tables.table_2(rows).caption
+    assert "threshold 0.5" in tables.table_2(rows).caption
+
+
+class Cells(HTMLParser):
+    """Number of columns of every table row, and the nesting."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.widths, self.text, self.reserved = [], [], "", 0
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        attrs = dict(attrs)
+        if tag == "tr":
+            self.widths.append(self.reserved)
+            self.reserved = 0
+        if tag in ("td", "th"):
+            self.widths[-1] += int(attrs.get("colspan", 1))
+            self.reserved += int(attrs.get("rowspan", 1)) - 1
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_html_is_balanced_rectangular_and_complete(rows):
+    everything = [tables.table_1(rows, "judge-a"), tables.table_2(rows), tables.table_differences(rows)]
+    for table in [*everything, tables.table_scale(rows)]:
+        parser = Cells()
+        parser.feed(tables.render(table))
+        assert parser.open == []
+        assert set(parser.widths) == {1 + sum(len(columns) for _, columns in table.head)}
+        headings = len({row["section"] for row in table.rows} - {""})
+        assert len(parser.widths) == 2 + headings + len(table.rows)
+        for row in table.rows:
+            assert all(row[key] in parser.text for _, columns in table.head for key in columns)
+        assert 'class="dataframe"' in tables.render(table) and "overflow-x:auto" in tables.render(table)
+
+
+def test_html_is_escaped():
+    row = {"section": "a < b", "label": "<b>", "x": "R & D"}
+    html = tables.render(Table('"q"', [("h", {"x": "<i>"})], [row], "1 < 2"))
+    assert "a &lt; b" in html and "&lt;b&gt;" in html and "R &amp; D" in html and "&lt;i&gt;" in html
+    assert "<b>" not in html and "<i>" not in html
+
+
+def test_scale_table(rows):
+    table = tables.table_scale(rows)
+    values = {row["label"]: (row["ours"], row["paper"]) for row in table.rows}
+    assert values["subsets"] == ("2", "5")
+    assert values["real patches per subset"] == ("256", "26,215")
+    assert values["test patches"] == ("1,024", "32,768")
+    assert values["quality judged by"][0] == "judge-a, judge-b"
+    assert "stand-in" in values["data"][0]
