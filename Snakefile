@@ -1,0 +1,114 @@
+# The study as a graph; a node is one notebook run. Started by `python -m pcamlib.workflow`, which holds the run folder's
+# lock (so --nolock here) and passes the configuration.
+import sys
+from pathlib import Path
+
+RUN, PROFILE, DATA, RUNS = config["run"], config["profile"], config["data"], config["runs_dir"]
+SUBSETS, THREADS = int(config["subsets"]), int(config["threads"])
+NOTEBOOKS = Path(workflow.basedir) / "notebooks"
+EXECUTED = f"{RUN}/subset-{{k}}/notebooks"
+GENERATORS = ["unet", "dit", "histogan"]
+
+
+def source(name):
+    return str(NOTEBOOKS / f"{name}.md")
+
+
+# exec: the run replaces the shell, so that it is this process's own child
+COMMAND = (
+    f"exec {{config[python]:q}} -m pcamlib.run {{input.source:q}} {{output:q}} -p data_root {{config[data]:q}} "
+    f"-p runs_dir {{config[runs_dir]:q}} -p profile {{config[profile]:q}} "
+)
+ONE = COMMAND + "-p subset {wildcards.k}"
+
+
+wildcard_constraints:
+    k=r"\d+",
+    generator="|".join(GENERATORS),
+    backbone="unet|dit",
+
+
+rule all:
+    input:
+        expand(EXECUTED + "/01_dataset.ipynb", k=range(SUBSETS)),
+        f"{RUN}/notebooks/08_results-{SUBSETS}.ipynb",
+
+
+rule dataset:
+    input: source=source("01_dataset")
+    output: EXECUTED + "/01_dataset.ipynb"
+    threads: THREADS
+    priority: 90
+    shell: ONE
+
+
+rule autoencoder:
+    input: source=source("02_autoencoder")
+    output: EXECUTED + "/02_autoencoder.ipynb"
+    threads: THREADS
+    priority: 80
+    shell: ONE
+
+
+rule diffusion:
+    input: EXECUTED + "/02_autoencoder.ipynb", source=source("03_diffusion")
+    output: EXECUTED + "/03_diffusion_{backbone}.ipynb"
+    threads: THREADS
+    priority: 70
+    shell: ONE + " -p backbone {wildcards.backbone}"
+
+
+rule histogan:
+    input: source=source("04_histogan")
+    output: EXECUTED + "/04_histogan.ipynb"
+    threads: THREADS
+    priority: 50
+    shell: ONE
+
+
+rule classification_real:
+    input: source=source("07_classification")
+    output: EXECUTED + "/07_classification_real.ipynb"
+    threads: THREADS
+    priority: 60
+    shell: ONE + " -p generator real"
+
+
+def trained(wildcards):
+    if wildcards.generator == "histogan":
+        return EXECUTED.format(k=wildcards.k) + "/04_histogan.ipynb"
+    return EXECUTED.format(k=wildcards.k) + f"/03_diffusion_{wildcards.generator}.ipynb"
+
+
+rule selection:
+    input: trained, EXECUTED + "/07_classification_real.ipynb", source=source("05_selection")
+    output: EXECUTED + "/05_selection_{generator}.ipynb"
+    threads: THREADS
+    priority: 65
+    shell: ONE + " -p generator {wildcards.generator}"
+
+
+rule quality:
+    input: expand(EXECUTED + "/05_selection_{generator}.ipynb", generator=GENERATORS, allow_missing=True), source=source("06_quality")
+    output: EXECUTED + "/06_quality.ipynb"
+    threads: THREADS
+    priority: 40
+    shell: ONE
+
+
+rule classification:
+    input: EXECUTED + "/05_selection_{generator}.ipynb", source=source("07_classification")
+    output: EXECUTED + "/07_classification_{generator}.ipynb"
+    threads: THREADS
+    priority: 45
+    shell: ONE + " -p generator {wildcards.generator}"
+
+
+rule results:
+    input:
+        expand(EXECUTED + "/06_quality.ipynb", k=range(SUBSETS)),
+        expand(EXECUTED + "/07_classification_{generator}.ipynb", k=range(SUBSETS), generator=["real", *GENERATORS]),
+        source=source("08_results"),
+    output: f"{RUN}/notebooks/08_results-{SUBSETS}.ipynb"
+    threads: THREADS
+    shell: COMMAND + "-p subsets {SUBSETS}"

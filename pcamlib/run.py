@@ -1,0 +1,175 @@
+"""Strict papermill: a text notebook in, an executed notebook out.
+
+    python -m pcamlib.run notebooks/03_diffusion.md OUT.ipynb -p subset 2 -p backbone dit
+
+What plain papermill leaves to chance is settled here: an unknown parameter is an error, values must have the type of
+the notebook's own, the kernel is this interpreter, progress bars stay out of the file, a failing cell fails the
+command and keeps the partial notebook aside as OUT.failed.ipynb.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from papermill.exceptions import PapermillExecutionError
+
+from pcamlib.errors import StudyError
+from pcamlib.store import atomic, project_root
+
+Literal = int | float | str | bool | None
+
+
+def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]:
+    """The literals of a notebook's one cell tagged "parameters". StudyError if there is not exactly one such cell."""
+    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise StudyError(f"{name} has {len(cells)} cells tagged 'parameters', it needs exactly one.")
+    found: dict[str, Literal] = {}
+    for node in ast.parse(cells[0].source).body:
+        try:
+            (target,) = node.targets  # type: ignore[attr-defined]
+            found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+        except (AttributeError, ValueError):
+            raise StudyError(f"{name}: the parameters cell may hold only `name = literal` lines.") from None
+    return found
+
+
+def check(given: dict[str, str], known: dict[str, Literal], name: str) -> dict[str, Literal]:
+    """Values from the command line in the types of the notebook's defaults; StudyError for an unknown or ill-typed one."""
+    values: dict[str, Literal] = {}
+    for key, text in given.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            raise StudyError(f"{name} has no parameter '{key}': did you mean '{near[0]}'? It has: {', '.join(known)}.")
+        kind = type(known[key])
+        if kind is str:
+            values[key] = text
+            continue
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if type(value) is not kind:
+            raise StudyError(f"{name}: parameter '{key}' must be {kind.__name__} like {known[key]!r}, got {text!r}.")
+        values[key] = value
+    return values
+
+
+def run(source: str | Path, target: str | Path, given: dict[str, str] | None = None) -> Path:
+    """Execute the text notebook `source` into `target` (.ipynb, written when whole). Returns `target`'s path.
+
+    Raises StudyError for a bad notebook or parameter, and for a failing cell: then the message is the cell's own
+    last line and the partial notebook is kept beside `target`.
+    """
+    source, target = Path(source).resolve(), Path(target).resolve()
+    if not source.is_file():
+        raise StudyError(f"notebook {source} does not exist.")
+    notebook = jupytext.read(source)
+    values = check(given or {}, parameters(notebook, source.name), source.name)
+    # the notebook must run where this command runs, whatever kernels the user has registered under "python3"
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    failed.unlink(missing_ok=True)
+    root = str(project_root())
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ["TQDM_DISABLE"] = "1"
+    with atomic(target) as aside:
+        draft, work = aside.with_suffix(".in.ipynb"), aside.with_suffix(".out.ipynb")
+        try:
+            nbformat.write(notebook, draft)
+            papermill.execute_notebook(
+                draft, work, values, cwd=root, progress_bar=False, log_output=False, kernel_manager_class=ThisInterpreter
+            )
+            tidy(work, aside)
+        except PapermillExecutionError as error:
+            tidy(work, failed)
+            raise StudyError(f"{source.name} failed: {_last_line(error)} (partial notebook: {failed})") from None
+        finally:
+            draft.unlink(missing_ok=True)
+            work.unlink(missing_ok=True)
+    return target
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """A kernel of this very interpreter: a kernelspec "python3" that the user has registered may point elsewhere."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        # the kernel's own warnings (loopback without encryption) would stand before the study's messages
+        return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=40"]))
+
+
+def _last_line(error: PapermillExecutionError) -> str:
+    return f"{error.ename}: {error.evalue}".removeprefix("StudyError: ").strip().rstrip(".") + "."
+
+
+def tidy(source: Path, target: Path) -> None:
+    """Hide the injected parameters from the book's reader, drop papermill's own marks, keep everything else."""
+    notebook = nbformat.read(source, as_version=4)
+    cells = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "papermill-error-cell-tag" in tags:
+            continue
+        if "injected-parameters" in tags:
+            cell.metadata["tags"] = [*tags, "remove-cell"]
+        cell.metadata.pop("papermill", None)
+        cells.append(cell)
+    notebook.cells = cells
+    notebook.metadata.pop("papermill", None)
+    nbformat.write(notebook, target)
+
+
+def die_with(owner: int) -> None:
+    """End this process, and with it its kernel, soon after process `owner` is gone.
+
+    Snakemake killed with -9 leaves its children running; the next run would meet them at the same checkpoint.
+    """
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(owner, 0)
+            except ProcessLookupError:
+                os._exit(1)
+            time.sleep(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Execute a text notebook; exit 0 if every cell succeeded, 2 with one sentence otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m pcamlib.run", description=main.__doc__)
+    parser.add_argument("notebook")
+    parser.add_argument("out")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    args = parser.parse_args(argv)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    if "PCAMLIB_OWNER" in os.environ:
+        die_with(int(os.environ["PCAMLIB_OWNER"]))
+    try:
+        print(run(args.notebook, args.out, dict(args.parameter)))
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
