@@ -99,10 +99,7 @@ class Diffusion(Section):
 
 
 class HistoGAN(Section):
-    """Class-conditional GAN of Krause et al. 2021, adapted to 96x96.
-
-    `mismatch` is the share of the discriminator's negatives that are real images with the wrong label; 0 is Krause's.
-    """
+    """Class-conditional GAN of Krause et al. 2021, adapted to 96x96."""
 
     noise_dim: Positive = 100
     base_channels: Positive
@@ -111,7 +108,6 @@ class HistoGAN(Section):
     learning_rate: Rate
     label_flip: Annotated[float, Field(ge=0, lt=0.5)]
     input_dropout: Annotated[float, Field(ge=0, lt=1)]
-    mismatch: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema_decay: Share
     precision: Precision = "fp32"
 

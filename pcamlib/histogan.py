@@ -1,0 +1,203 @@
+"""HistoGAN: the class-conditional GAN of Krause et al. 2021 (J. Pathol. 254:70), which the paper compares with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pcamlib import training
+from pcamlib.autoencoder import orient, to_float, to_uint8
+from pcamlib.errors import StudyError
+from pcamlib.profiles import HistoGAN as Settings
+from pcamlib.store import atomic, read_json, write_json
+from pcamlib.study import Study
+
+CLASSES = 2
+EMBEDDING = 16  # size of the label's embedding beside the noise
+START = 6  # 6 -> 12 -> 24 -> 48 -> 96 pixels
+BATCH = 64  # of sampling and of the batch-norm statistics
+NOTEBOOK = "04_histogan.md"
+
+
+def _widths(base: int) -> list[int]:
+    return [8 * base, 4 * base, 2 * base, base]
+
+
+def _initialise(module: nn.Module) -> None:
+    """DCGAN's initialisation (Radford et al. 2016): normal weights of standard deviation 0.02, batch norm around 1."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class Generator(nn.Module):
+    """Noise (B, noise_dim) and labels int64 (B,) in {0, 1} -> images (B, 3, 96, 96) in [-1, 1]."""
+
+    def __init__(self, noise_dim: int, base_channels: int):
+        super().__init__()
+        self.noise_dim, self.base_channels = noise_dim, base_channels
+        widths = _widths(base_channels)
+        self.embedding = nn.Embedding(CLASSES, EMBEDDING)
+        self.start = nn.Linear(noise_dim + EMBEDDING, widths[0] * START**2, bias=False)
+        layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        for wide, narrow in zip(widths, widths[1:]):
+            layers += [nn.ConvTranspose2d(wide, narrow, 5, 2, 2, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1), nn.Tanh())
+        self.apply(_initialise)
+
+    def forward(self, noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        x = self.start(torch.cat([noise, self.embedding(labels).to(noise)], 1))
+        return self.layers(x.view(len(x), -1, START, START))
+
+
+class Discriminator(nn.Module):
+    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) -> logits (B,), high for a real image with its label."""
+
+    def __init__(self, base_channels: int, input_dropout: float):
+        super().__init__()
+        widths = [3, *_widths(base_channels)[::-1]]
+        layers: list[nn.Module] = [nn.Dropout(input_dropout)]
+        for narrow, wide in zip(widths, widths[1:]):
+            layers += [nn.Conv2d(narrow, wide, 5, 2, 2), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers)
+        self.embedding = nn.Embedding(CLASSES, widths[-1])
+        # joined before the last convolution: in the final linear layer a label would shift every image's logit alike
+        self.join = nn.Conv2d(2 * widths[-1], 4 * base_channels, 5, 2, 2)
+        self.out = nn.Linear(4 * base_channels * (START // 2) ** 2, 1)
+        self.apply(_initialise)
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        x = self.layers(images)
+        y = self.embedding(labels).to(x)[:, :, None, None].expand_as(x)
+        x = F.leaky_relu(self.join(torch.cat([x, y], 1)), 0.2)
+        return self.out(x.flatten(1)).squeeze(1)
+
+
+class GanTask(training.Task):
+    """Non-saturating GAN loss (Goodfellow et al. 2014), one discriminator and one generator update per step.
+
+    Logged: d_loss, g_loss and the share of real and of fake images that the discriminator calls right (d_real, d_fake).
+    """
+
+    def __init__(self, settings: Settings, images: np.ndarray, labels: np.ndarray, orientations: int):
+        super().__init__()
+        self.settings, self.orientations = settings, orientations
+        self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+        generator = Generator(settings.noise_dim, settings.base_channels)
+        discriminator = Discriminator(settings.base_channels, settings.input_dropout)
+        for name, module in (("generator", generator), ("discriminator", discriminator)):
+            self.modules[name] = module.to(memory_format=torch.channels_last)
+            self.optimizers[f"{name}-adam"] = torch.optim.Adam(module.parameters(), settings.learning_rate, betas=(0.5, 0.999))
+        self.ema["generator"] = training.make_ema(generator, settings.ema_decay)
+
+    def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        generator, discriminator = self.modules["generator"], self.modules["discriminator"]
+        device, n = self.accelerator.device, len(rows)
+        real = orient(to_float(self.images[rows]), torch.randint(self.orientations, (n,))).to(device)
+        labels = self.labels[rows].to(device)
+        # all that is random is drawn on the CPU, the same on every device (dropout apart)
+        fake = generator(torch.randn(n, self.settings.noise_dim).to(device), labels).float()
+
+        truth = torch.cat([torch.ones(n), torch.zeros(n)])
+        flipped = torch.rand(2 * n) < self.settings.label_flip
+        logits = discriminator(torch.cat([real, fake.detach()]), labels.repeat(2)).float()
+        d_loss = F.binary_cross_entropy_with_logits(logits, torch.where(flipped, 1 - truth, truth).to(device))
+        self.update("discriminator-adam", d_loss)
+
+        discriminator.requires_grad_(False)
+        g_loss = F.softplus(-discriminator(fake, labels).float()).mean()
+        self.update("generator-adam", g_loss)
+        discriminator.requires_grad_(True)
+        return {
+            "d_loss": d_loss.detach(),
+            "g_loss": g_loss.detach(),
+            "d_real": (logits[:n] > 0).float().mean(),
+            "d_fake": (logits[n:] <= 0).float().mean(),
+        }
+
+
+@torch.no_grad()
+def settle(generator: Generator, labels: torch.Tensor, seed: int, batches: int = 16) -> None:
+    """Measure the batch-norm statistics anew, over `batches` batches of 64 noise vectors with labels drawn from `labels`.
+
+    The averaged weights (EMA) were never run in training, so the statistics that the live weights left behind are
+    not theirs ("standing statistics" of Brock et al. 2019).
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # plain mean over all batches
+    device, draw = next(generator.parameters()).device, torch.Generator().manual_seed(seed)
+    generator.train()
+    for _ in range(batches):
+        y = labels[torch.randint(len(labels), (BATCH,), generator=draw)].to(device)
+        generator(torch.randn(BATCH, generator.noise_dim, generator=draw).to(device), y)
+    generator.eval()
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+
+
+def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, float]]]:
+    """Train on the subset's patches, or load what stands in `folder`. Returns the generator (EMA, eval) and the log.
+
+    `folder` gets generator.safetensors and config.json, besides what `training.fit` writes.
+    """
+    settings, images, labels = study.profile.histogan, study.real.images, study.real.labels
+    torch.manual_seed(training.derive(study.seed, "histogan", "init"))
+    task = GanTask(settings, images, labels, study.profile.orientations)
+    log = training.fit(
+        task,
+        folder=folder,
+        n=len(images),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=study.seed,
+        precision=settings.precision,
+        identity=[study.data_sha, settings.model_dump(), study.profile.orientations],
+    )
+    if not (folder / "generator.safetensors").exists():
+        generator = task.modules["generator"]
+        settle(generator, task.labels, training.derive(study.seed, "histogan", "settle"))
+        config = {"noise_dim": settings.noise_dim, "base_channels": settings.base_channels}
+        write_json(folder / "config.json", config)
+        # the weights come last: where they are, all is there
+        tensors = {name: value.cpu().contiguous() for name, value in generator.state_dict().items()}
+        with atomic(folder / "generator.safetensors") as aside:
+            save_file(tensors, aside)
+    return load(folder), log
+
+
+def load(folder: Path) -> Generator:
+    """The generator saved in `folder`, in eval mode on the default device; StudyError if it is missing or damaged."""
+    path = folder / "generator.safetensors"
+    if not path.exists():
+        raise StudyError(f"{path} is missing: run notebooks/{NOTEBOOK} for this subset first.")
+    generator = Generator(**read_json(folder / "config.json"))
+    try:
+        generator.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise StudyError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it and run notebooks/{NOTEBOOK} again.") from None
+    return generator.to(training.accelerator("fp32").device).eval()
+
+
+@torch.no_grad()
+def sample(generator: Generator, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1, a function of (seed, labels)."""
+    device = next(generator.parameters()).device
+    labels = torch.as_tensor(np.asarray(labels, np.int64))
+    draw = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
+    noise = torch.randn(len(labels), generator.noise_dim, generator=draw)
+    generator.eval()
+    return np.concatenate(
+        [to_uint8(generator(z.to(device), y.to(device))) for z, y in zip(noise.split(BATCH), labels.split(BATCH))]
+    )

@@ -1,0 +1,176 @@
+"""Selection while generating (§3.3): one stream of candidates per generator, read by all selections.
+
+Candidates come class by class in batches that are a function of (seed, generator, class, batch number). "none" keeps
+the first as many as there are real patches; "realism" keeps those with R >= 1 against all real patches, "class" those
+with R >= 1 against the real patches of the class asked for, each until it has the real count or the cap is reached.
+Every batch is kept as a renamed shard, so a killed selection continues; PCam files are assembled last, because an
+HDF5 file cut by a kill cannot be read.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from pcamlib import data, metrics, training
+from pcamlib.errors import StudyError
+from pcamlib.features import Extractor
+from pcamlib.store import atomic, read_json, write_json
+from pcamlib.study import SELECTIONS, Study
+
+BATCH = 64
+SCORES_KEPT = 2000  # per selection, for the histogram
+
+
+class Sampler(Protocol):
+    """Turns labels (B,) of 0 and 1 into patches uint8 (B, 96, 96, 3), a function of labels and seed."""
+
+    def __call__(self, labels: np.ndarray, seed: int) -> np.ndarray: ...
+
+
+def manifolds(study: Study, gatekeeper: Extractor) -> dict[str, list[metrics.Manifold]]:
+    """Real radii, computed once per subset: for "realism" all real patches (the same for both classes), for "class" each."""
+    k, prune = study.profile.selection.k, study.profile.selection.prune
+    features, labels = gatekeeper(study.real.images), study.real.labels
+    everything = metrics.Manifold(features, k=k, prune=prune)
+    return {
+        "realism": [everything, everything],
+        "class": [metrics.Manifold(features[labels == c], k=k, prune=prune) for c in (0, 1)],
+    }
+
+
+def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor) -> dict[str, Any]:
+    """Generate and select for one generator; write the three synthetic sets and results/selection-<generator>.json.
+
+    Returns the result (schema in the file itself): per selection the counts requested, kept, seen and passed per
+    class, the acceptance rate passed / seen, and whether it ended short at the cap.
+    """
+    settings = study.profile.selection
+    name = f"selection-{generator}"
+    if (study.results / f"{name}.json").exists() and all(
+        data.file(study.synthetic(generator, s), "train", "y").exists() for s in SELECTIONS
+    ):
+        return read_json(study.results / f"{name}.json")
+    gates = manifolds(study, gatekeeper)
+    requested = np.bincount(study.real.labels, minlength=2)
+    counts = {s: {"requested": requested.tolist(), "kept": [0, 0], "seen": [0, 0], "passed": [0, 0]} for s in SELECTIONS}
+    scores: dict[str, list[float]] = {"realism": [], "class": []}
+    shards: list[list[Path]] = [[], []]
+    generated = [0, 0]
+    for c in (0, 1):
+        cap = int(np.ceil(settings.candidates * requested[c]))
+        while generated[c] < cap and any(counts[s]["kept"][c] < requested[c] for s in SELECTIONS):
+            size = min(BATCH, cap - generated[c])
+            path = study.folder / "candidates" / generator / f"{c}-{generated[c]:07d}.safetensors"
+            wanted = {s: int(requested[c]) - counts[s]["kept"][c] for s in SELECTIONS}
+            shard = _shard(path) or _make(path, c, size, wanted, study, generator, sample, gatekeeper, gates)
+            shards[c].append(path)
+            generated[c] += size
+            for s in SELECTIONS:
+                if wanted[s] <= 0:
+                    continue
+                counts[s]["seen"][c] += size
+                counts[s]["passed"][c] += size if s == "none" else int((shard[f"{s}_score"] >= 1).sum())
+                counts[s]["kept"][c] += int(shard[f"{s}_keep"].sum())
+            for s in scores:
+                scores[s] += np.minimum(shard[f"{s}_score"], 1e6).tolist()
+    for s in SELECTIONS:
+        _assemble(study.synthetic(generator, s), s, shards, study, generator, counts[s])
+    result = study.write_result(
+        name,
+        {
+            "generator": generator,
+            "extractor": gatekeeper.name,
+            "extractor_about": gatekeeper.about,
+            "k": settings.k,
+            "prune": settings.prune,
+            "cap": settings.candidates,
+            "candidates": int(sum(generated)),
+            "selections": {s: counts[s] | _rates(s, counts[s]) for s in SELECTIONS},
+            "realism_scores": {s: values[:: len(values) // SCORES_KEPT + 1] for s, values in scores.items()},
+        },
+    )
+    shutil.rmtree(study.folder / "candidates" / generator)
+    return result
+
+
+def _rates(selection: str, counts: dict[str, list[int]]) -> dict[str, Any]:
+    rates = [p / s if s else None for p, s in zip(counts["passed"], counts["seen"])]
+    return {"acceptance": None if selection == "none" else rates, "short": counts["kept"] != counts["requested"]}
+
+
+def _shard(path: Path) -> dict[str, np.ndarray] | None:
+    if not path.exists():
+        return None
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise StudyError(f"{path} is damaged ({error}): remove it and run again, this batch is made anew.") from None
+
+
+def _make(
+    path: Path,
+    c: int,
+    size: int,
+    wanted: dict[str, int],
+    study: Study,
+    generator: str,
+    sample: Sampler,
+    gatekeeper: Extractor,
+    gates: dict[str, list[metrics.Manifold]],
+) -> dict[str, np.ndarray]:
+    """One batch: scores of all candidates, which selections keep which, and the images at least one keeps."""
+    labels = np.full(size, c)
+    images = sample(labels, training.derive(study.seed, generator, "candidates", c, path.stem))
+    features = gatekeeper(images)
+    shard: dict[str, np.ndarray] = {"none_keep": np.arange(size) < wanted["none"]}
+    for s, manifold in gates.items():
+        shard[f"{s}_score"] = manifold[c].score(features)
+        passed = shard[f"{s}_score"] >= 1
+        shard[f"{s}_keep"] = passed & (np.cumsum(passed) <= wanted[s])
+    kept = np.logical_or.reduce([shard[f"{s}_keep"] for s in SELECTIONS])
+    shard["images"], shard["row"] = images[kept], np.flatnonzero(kept)
+    with atomic(path) as aside:
+        save_file(shard, aside)
+    return shard
+
+
+def _assemble(
+    folder: Path, selection: str, shards: list[list[Path]], study: Study, generator: str, counts: dict[str, list[int]]
+) -> None:
+    """Write one synthetic set as a PCam train split with a card that says what it is."""
+    images, labels, scores = [], [], []
+    for c in (0, 1):
+        for path in shards[c]:
+            shard = load_file(path)
+            keep = shard[f"{selection}_keep"]
+            images.append(shard["images"][keep[shard["row"]]])
+            labels += [c] * int(keep.sum())
+            scores += shard["realism_score"][keep].tolist()
+    write_json(
+        folder / "card.json",
+        {
+            "about": f"Synthetic patches made by {generator}, selection {selection}: no patient's tissue.",
+            "scale": study.scale(),
+            "counts": counts,
+            "realism": [round(min(s, 1e6), 4) for s in scores],
+        },
+    )
+    data.write(folder, "train", np.concatenate(images), np.array(labels))
+
+
+def synthetic(study: Study, generator: str, selection: str) -> tuple[data.Arrays | None, dict[str, Any]]:
+    """A synthetic set and its counts; None instead of the set when a class has no image (the arm is "not run").
+
+    StudyError if notebook 05 has not run for this generator.
+    """
+    path = study.need(study.results / f"selection-{generator}.json", f"05_selection.md (generator {generator})")
+    counts = read_json(path)["selections"][selection]
+    if min(counts["kept"]) == 0:
+        return None, counts
+    return data.load(study.synthetic(generator, selection), "train"), counts

@@ -1,0 +1,83 @@
+"""Named extractors: uint8 in, the right weights, the right refusals; the judge is not the gatekeeper."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from pcamlib import downstream, features
+from pcamlib.errors import StudyError
+
+
+def test_random_vgg_is_the_same_every_time_and_refuses_floats(patches):
+    state = torch.random.get_rng_state()
+    one, two = features.random_vgg16(), features.random_vgg16()
+    assert torch.equal(state, torch.random.get_rng_state()), "building it must not disturb other randomness"
+    a, b = one(patches.images[:5]), two(patches.images[:5])
+    assert a.shape == (5, 512) and a.dtype == np.float32
+    np.testing.assert_array_equal(a, b)
+    assert np.unique(a, axis=0).shape[0] == 5
+    with pytest.raises(ValueError, match="must be uint8"):
+        one(patches.images[:5].astype(np.float32))
+
+
+def test_the_judge_is_trained_once_on_rows_no_subset_has(open_tiny):
+    first, second = open_tiny(subset=0), open_tiny(subset=1)
+    assert not set(first.judge_rows) & (set(first.rows) | set(second.rows)) and len(first.judge_rows) == 32
+    assert np.array_equal(first.judge_rows, second.judge_rows)
+    extractor, verdict = features.judge(first)
+    assert verdict(first.real.images[:4]).shape == (4,)
+    weights = (first.root / "judge" / "weights.safetensors").stat().st_mtime_ns
+    again = features.judge(second).extractor
+    assert (first.root / "judge" / "weights.safetensors").stat().st_mtime_ns == weights
+    assert extractor.name == again.name == "judge-regnetx_002" and "32 train rows outside every subset" in extractor.about
+    np.testing.assert_array_equal(extractor(first.real.images[:4]), again(first.real.images[:4]))
+
+
+def test_without_rows_left_the_judge_learns_on_validation_and_says_so(open_tiny):
+    s = open_tiny(**{"subsets.size": 64})
+    assert len(s.judge_rows) == 0
+    assert "the validation split" in features.judge(s).extractor.about
+
+
+def test_the_gatekeeper_is_the_subsets_own_classifier(open_tiny):
+    s = open_tiny()
+    with pytest.raises(StudyError, match="07_classification.md .generator real. for subset 0 first"):
+        features.gatekeeper(s)
+    downstream.evaluate(s, "real")
+    extractor = features.gatekeeper(s)
+    assert extractor.name == "gatekeeper-resnet18" and extractor(s.real.images[:3]).shape == (3, 512)
+
+
+def test_inception_is_only_what_it_claims_to_be(tmp_path, monkeypatch, patches):
+    with pytest.raises(StudyError, match="does not exist: get weights-inception"):
+        features.inception(str(tmp_path / "none.pth"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(StudyError, match="does not exist"):
+        features.inception("cache")
+    path = tmp_path / "wrong.pth"
+    path.write_bytes(b"something else")
+    with pytest.raises(StudyError, match="SHA-256 differs"):
+        features.inception(str(path))
+
+
+def test_inception_loads_weights_of_the_published_layout(tmp_path, monkeypatch, patches):
+    """The real loading code, on weights of our own in torch-fidelity's layout (the published ones are not in git)."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    kept = {}
+    original = fidelity.FeatureExtractorInceptionV3.load_state_dict
+    monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda *a, **k: {})
+    monkeypatch.setattr(
+        fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: kept.update(self.state_dict())
+    )
+    torch.manual_seed(0)
+    fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    monkeypatch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", original)
+    path = tmp_path / "own.pth"
+    torch.save(kept, path)
+    monkeypatch.setattr(features, "INCEPTION_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    extractor = features.inception(str(path))
+    out = extractor(patches.images[:2])
+    assert out.shape == (2, 2048) and out.dtype == np.float32 and np.isfinite(out).all()

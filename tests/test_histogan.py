@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pcamlib import data, histogan, profiles, training
+from pcamlib.errors import StudyError
+
+SETTINGS = profiles.HistoGAN(
+    noise_dim=6,
+    base_channels=4,
+    epochs=2,
+    batch_size=4,
+    learning_rate=1e-3,
+    label_flip=0.1,
+    input_dropout=0.1,
+    ema_decay=0.9,
+)
+
+
+class Killed(Exception):
+    """Stands for kill -9."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def study(n: int = 18, *, settings: profiles.HistoGAN = SETTINGS, seed: int = 3, orientations: int = 8) -> types.SimpleNamespace:
+    """The attributes of a Study that training reads: dark patches of class 0, light ones of class 1."""
+    labels = np.arange(n, dtype=np.uint8) % 2
+    noise = np.random.default_rng(0).integers(-40, 41, (n, 96, 96, 3))
+    images = (noise + np.where(labels == 1, 200, 60)[:, None, None, None]).astype(np.uint8)
+    profile = types.SimpleNamespace(histogan=settings, orientations=orientations)
+    return types.SimpleNamespace(profile=profile, real=data.Arrays(images, labels), data_sha="0", seed=seed)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, histogan.Generator, list[dict]]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("trained") / "histogan"
+    return folder, *histogan.train(study(), folder=folder)
+
+
+def test_shapes_and_ranges():
+    generator, discriminator = histogan.Generator(6, 4), histogan.Discriminator(4, 0.1)
+    images = generator(torch.randn(3, 6), torch.tensor([0, 1, 1]))
+    assert images.shape == (3, 3, 96, 96)
+    assert images.min() >= -1 and images.max() <= 1
+    assert discriminator(images, torch.tensor([0, 1, 1])).shape == (3,)
+
+
+def test_both_networks_use_the_label():
+    torch.manual_seed(0)
+    generator, discriminator = histogan.Generator(6, 4).eval(), histogan.Discriminator(4, 0.1).eval()
+    noise = torch.randn(2, 6)
+    zero, one = torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)
+    images = generator(noise, zero)
+    assert torch.equal(images, generator(noise, zero))
+    assert not torch.allclose(images, generator(noise, one))
+    assert not torch.allclose(discriminator(images, zero), discriminator(images, one))
+
+
+def test_the_label_can_change_the_order_of_two_images():
+    """A label that only shifted every logit by the same amount could not steer the generator."""
+    torch.manual_seed(0)
+    discriminator = histogan.Discriminator(4, 0.0).eval()
+    images = torch.rand(2, 3, 96, 96) * 2 - 1
+    images[1] *= 0.1
+    with torch.no_grad():
+        logits = [discriminator(images, torch.full((2,), label)) for label in (0, 1)]
+    shift = logits[1] - logits[0]
+    assert abs(float(shift[0] - shift[1])) > 1e-3 * abs(float(shift.mean()))
+
+
+def test_input_dropout_acts_in_training_only():
+    discriminator = histogan.Discriminator(4, 0.5)
+    images, labels = torch.rand(1, 3, 96, 96), torch.tensor([1])
+    assert not torch.equal(discriminator(images, labels), discriminator(images, labels))
+    discriminator.eval()
+    assert torch.equal(discriminator(images, labels), discriminator(images, labels))
+
+
+def test_training_learns_which_class_is_light(tmp_path):
+    settings = SETTINGS.model_copy(update={"epochs": 40, "batch_size": 8, "label_flip": 0.0, "learning_rate": 2e-3})
+    generator, _ = histogan.train(study(32, settings=settings), folder=tmp_path / "histogan")
+    images = histogan.sample(generator, np.repeat([0, 1], 8), seed=0)
+    assert images[8:].mean() > images[:8].mean() + 30
+
+
+def test_log_and_artefacts(trained):
+    folder, _, log = trained
+    assert [row["epoch"] for row in log] == [1, 2]
+    assert {"d_loss", "g_loss", "d_real", "d_fake"} <= set(log[0])
+    assert {path.name for path in folder.iterdir()} >= {"generator.safetensors", "config.json", "log.csv"}
+
+
+def test_a_finished_generator_is_loaded_not_trained_again(trained, monkeypatch):
+    folder, generator, log = trained
+    monkeypatch.setattr(histogan.GanTask, "step", lambda self, rows: pytest.fail("trained again"))
+    before = (folder / "generator.safetensors").stat().st_mtime_ns
+    again, same_log = histogan.train(study(), folder=folder)
+    assert (folder / "generator.safetensors").stat().st_mtime_ns == before
+    assert same_log == log
+    labels = np.array([0, 1])
+    assert np.array_equal(histogan.sample(generator, labels, 0), histogan.sample(again, labels, 0))
+
+
+def test_other_settings_are_refused(trained):
+    folder, _, _ = trained
+    with pytest.raises(StudyError, match="another profile"):
+        histogan.train(study(settings=SETTINGS.model_copy(update={"label_flip": 0.2})), folder=folder)
+
+
+def test_sample_is_a_function_of_seed_and_labels(trained, monkeypatch):
+    folder, generator, _ = trained
+    labels = np.array([0, 1, 1, 0, 1], np.uint8)
+    torch.manual_seed(1)
+    images = histogan.sample(generator, labels, seed=5)
+    assert images.shape == (5, 96, 96, 3) and images.dtype == np.uint8
+    torch.manual_seed(2)
+    generator.train()  # sampling must not depend on the mode it finds
+    assert np.array_equal(images, histogan.sample(generator, labels, seed=5))
+    assert not np.array_equal(images, histogan.sample(generator, labels, seed=6))
+    monkeypatch.setattr(histogan, "BATCH", 2)
+    in_twos = histogan.sample(generator, labels, seed=5)
+    assert np.abs(images.astype(int) - in_twos).max() <= 1
+
+
+def test_load_names_a_missing_and_a_damaged_file(tmp_path, trained):
+    with pytest.raises(StudyError, match="04_histogan.md"):
+        histogan.load(tmp_path)
+    folder, _, _ = trained
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    (tmp_path / "generator.safetensors").write_bytes((folder / "generator.safetensors").read_bytes()[:-100])
+    with pytest.raises(StudyError, match="damaged"):
+        histogan.load(tmp_path)
+
+
+def test_settled_statistics_are_those_of_the_weights():
+    torch.manual_seed(0)
+    generator = histogan.Generator(6, 4)
+    norm = generator.layers[0]
+    norm.running_mean.fill_(7.0)
+    histogan.settle(generator, torch.tensor([0, 1]), seed=0, batches=20)
+    assert norm.momentum == 0.1 and not generator.training
+    with torch.no_grad():
+        noise, labels = torch.randn(4000, 6), torch.arange(4000) % 2
+        start = generator.start(torch.cat([noise, generator.embedding(labels)], 1)).view(4000, -1, 6, 6)
+    assert torch.allclose(norm.running_mean, start.mean((0, 2, 3)), atol=0.02)
+    assert torch.allclose(norm.running_var, start.var((0, 2, 3)), rtol=0.1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_killed_run_ends_where_an_undisturbed_one_ends(tmp_path, monkeypatch, precision):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)  # after every step
+    settings = SETTINGS.model_copy(update={"precision": precision})
+    histogan.train(study(settings=settings), folder=tmp_path / "straight" / "histogan")
+
+    class Interrupted(histogan.GanTask):
+        def end_of_epoch(self, epoch):
+            if epoch == 2:
+                raise Killed
+            return {}
+
+    folder = tmp_path / "killed" / "histogan"
+    with monkeypatch.context() as patch:
+        patch.setattr(histogan, "GanTask", Interrupted)
+        with pytest.raises(Killed):
+            histogan.train(study(settings=settings), folder=folder)
+    assert not (folder / "generator.safetensors").exists()
+    histogan.train(study(settings=settings), folder=folder)
+    for name in ("generator.safetensors", "checkpoint.safetensors"):
+        straight, resumed = load_file(tmp_path / "straight" / "histogan" / name), load_file(folder / name)
+        assert straight.keys() == resumed.keys()
+        assert all(torch.equal(straight[key], resumed[key]) for key in straight), name

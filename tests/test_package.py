@@ -1,0 +1,65 @@
+"""What the repository promises about itself: pins, environment, files named in the README, no artefacts in git."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+
+from pcamlib import profiles
+from pcamlib.store import project_root
+
+ROOT = project_root()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def name_of(requirement):
+    return re.split(r"[<>=!~ ;\[]", requirement)[0].lower().replace("_", "-")
+
+
+def test_every_requirement_is_pinned_within_its_range():
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "requirements.lock").read_text().split()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!-]+", line) for line in lines), "name==version only, no addresses"
+    pins = {name_of(line): line.split("==")[1] for line in lines}
+    wanted = PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pins[name_of(requirement.name)]), requirement
+
+
+def test_environment_yml_is_in_step():
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, steps = content["dependencies"]
+    version = python.removeprefix("python=")
+    from packaging.specifiers import SpecifierSet
+
+    assert pip == "pip" and SpecifierSet(PROJECT["requires-python"]).contains(version)
+    assert steps["pip"][0] == "--constraint requirements.lock"
+    makefile = (ROOT / "Makefile").read_text()
+    extras = re.search(r"--editable '(\.\[.*?\])'", makefile).group(1)
+    assert steps["pip"][1] == f"--editable {extras}" and steps["pip"][2:] == []
+    assert set(extras[2:-1].split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_paths_and_commands_the_readme_names_exist():
+    readme = (ROOT / "README.md").read_text()
+    for path in re.findall(r"`((?:notebooks|pcamlib|book|benchmarks|tests)/[\w./-]+)`", readme):
+        made = "executed" in path
+        assert made or (ROOT / path).exists(), path
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"\bmake (\w+)", readme)) <= targets
+    for module in re.findall(r"python -m (pcamlib\.\w+)", readme):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+    for profile in re.findall(r"PROFILE=([\w.]+)", readme):
+        assert profile in profiles.names() or profile.endswith(".yml")
+
+
+def test_git_holds_sources_only():
+    try:
+        files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    assert not [f for f in files if f.endswith((".ipynb", ".h5", ".pth", ".safetensors"))]
+    assert not [f for f in files if (ROOT / f).exists() and (ROOT / f).stat().st_size > 1_000_000]

@@ -1,0 +1,108 @@
+"""Selection while generating: exact counts, one stream, caps, and a kill that changes nothing."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from pcamlib import data, features, metrics, selection
+from pcamlib.errors import StudyError
+from pcamlib.store import read_json
+from pcamlib.study import SELECTIONS
+
+
+def colour(images):
+    """A feature space of our own: mean colour of the whole and of the centre."""
+    x = images.astype(np.float32)
+    return np.concatenate([x.mean((1, 2)), x[:, 32:64, 32:64].mean((1, 2))], 1)
+
+
+GATE = features.Extractor("colour", "mean colours", colour)
+
+
+class Sampler:
+    """Real patches with a share of failures: blanks for class 0, the other class's patches for class 1."""
+
+    def __init__(self, study, bad=0.5, die_after=None):
+        self.study, self.bad, self.die_after, self.calls = study, bad, die_after, 0
+
+    def __call__(self, labels, seed):
+        if self.calls == self.die_after:
+            raise KeyboardInterrupt
+        self.calls += 1
+        rng = np.random.default_rng(seed)
+        real, y = self.study.real
+        images = np.stack([real[rng.choice(np.flatnonzero(y == label))] for label in labels])
+        for i in np.flatnonzero(rng.random(len(labels)) < self.bad):
+            images[i] = 255 if labels[i] == 0 else real[rng.choice(np.flatnonzero(y == 0))]
+        return images
+
+
+def sets(study, generator):
+    return {s: data.load(study.synthetic(generator, s), "train") for s in SELECTIONS}
+
+
+def test_counts_are_the_real_ones_and_each_selection_drops_what_it_should(open_tiny):
+    s = open_tiny(**{"selection.candidates": 8})
+    result = selection.select(s, "unet", Sampler(s), GATE)
+    for name, found in result["selections"].items():
+        assert found["requested"] == found["kept"] == [16, 16] and not found["short"], name
+    assert result["selections"]["none"]["acceptance"] is None
+    assert 0.2 < result["selections"]["realism"]["acceptance"][0] < 0.8
+    # a patch of the wrong class is realistic, but not for its class
+    assert result["selections"]["realism"]["acceptance"][1] == 1
+    assert 0.2 < result["selections"]["class"]["acceptance"][1] < 0.8
+    made = sets(s, "unet")
+    assert (made["none"].images[made["none"].labels == 0] == 255).all((1, 2, 3)).any()
+    for name in ("realism", "class"):
+        for c in (0, 1):
+            reference = s.real.images if name == "realism" else s.real.images[s.real.labels == c]
+            scores = metrics.realism(real=colour(reference), fake=colour(made[name].images[made[name].labels == c]), k=3)
+            assert (scores >= 1).all()
+    card = read_json(s.synthetic("unet", "none") / "card.json")
+    assert len(card["realism"]) == 32 and min(card["realism"]) < 1
+
+
+def test_one_stream_feeds_all_selections(open_tiny):
+    s = open_tiny(**{"selection.candidates": 8})
+    selection.select(s, "unet", Sampler(s, bad=0), GATE)
+    made = sets(s, "unet")
+    for name in ("realism", "class"):
+        np.testing.assert_array_equal(made["none"].images, made[name].images)
+
+
+def test_a_generator_that_never_passes_ends_at_the_cap_and_says_so(open_tiny):
+    s = open_tiny(**{"selection.candidates": 2})
+    result = selection.select(s, "dit", lambda labels, seed: np.full((len(labels), 96, 96, 3), 255, np.uint8), GATE)
+    assert result["candidates"] == 64
+    assert result["selections"]["none"]["kept"] == [16, 16]
+    for name in ("realism", "class"):
+        found = result["selections"][name]
+        assert found["kept"] == [0, 0] and found["seen"] == [32, 32] and found["short"] and found["acceptance"] == [0, 0]
+        assert selection.synthetic(s, "dit", name)[0] is None
+    assert selection.synthetic(s, "dit", "none")[0].images.shape == (32, 96, 96, 3)
+
+
+def test_a_killed_selection_goes_on_to_the_same_sets(open_tiny, monkeypatch):
+    monkeypatch.setattr(selection, "BATCH", 8)
+    whole, cut = (open_tiny(runs=name, **{"selection.candidates": 8}) for name in ("whole", "cut"))
+    selection.select(whole, "unet", Sampler(whole), GATE)
+    with pytest.raises(KeyboardInterrupt):
+        selection.select(cut, "unet", Sampler(cut, die_after=3), GATE)
+    assert not (cut.results / "selection-unet.json").exists()
+    again = Sampler(cut)
+    resumed = selection.select(cut, "unet", again, GATE)
+    straight = Sampler(whole)
+    for name in SELECTIONS:
+        a, b = sets(whole, "unet")[name], sets(cut, "unet")[name]
+        assert hashlib.sha256(a.images.tobytes()).digest() == hashlib.sha256(b.images.tobytes()).digest()
+        np.testing.assert_array_equal(a.labels, b.labels)
+    assert again.calls < resumed["candidates"] / 8
+    # finished: nothing is generated again
+    selection.select(whole, "unet", straight, GATE)
+    assert straight.calls == 0 and not (whole.folder / "candidates" / "unet").exists()
+
+
+def test_a_set_that_was_not_made_names_its_notebook(open_tiny):
+    with pytest.raises(StudyError, match="05_selection.md .generator histogan. for subset 0 first"):
+        selection.synthetic(open_tiny(), "histogan", "none")

@@ -1,0 +1,187 @@
+"""Opening a study, and the smoke study whole: every notebook, the graph, the tables and the rendered book."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import numpy as np
+import pytest
+
+from pcamlib import data, downstream, stats, study, workflow
+from pcamlib.errors import StudyError
+from pcamlib.store import lock, project_root, read_json
+
+
+def open_smoke(root, tmp_path, **changes):
+    options = {"data_root": str(root), "runs_dir": str(tmp_path / "runs"), "profile": "smoke", "subset": 0} | changes
+    return study.open_study(**options)
+
+
+def test_subsets_and_provenance_are_written_down(open_tiny):
+    s = open_tiny()
+    written = read_json(s.root / "subsets.json")
+    assert written["seed"] == 0 and [len(x["rows"]) for x in written["subsets"]] == [32, 32]
+    assert written["subsets"][0]["rows"] == s.rows.tolist() and len(written["subsets"][0]["sha"]) == 16
+    scale = s.scale()
+    for key in ("data", "data_sha", "profile", "profile_sha", "subset", "seed", "n_real", "device", "threads", "seconds", "version"):
+        assert scale[key] is not None
+    assert not set(s.others) & (set(s.rows) | set(s.judge_rows)) and len(s.others) == 32
+    np.testing.assert_array_equal(s.real.labels, data.labels(s.data_root, "train")[s.rows])
+
+
+@pytest.mark.parametrize("subset", [2, -1, "0", 0.0])
+def test_a_subset_out_of_range(open_tiny, subset):
+    with pytest.raises(StudyError, match="is out of range: profile 'smoke' has subsets 0 to 1"):
+        open_tiny(subset=subset)
+
+
+def test_other_data_or_settings_may_not_share_a_run_folder(open_tiny, pcam, tmp_path):
+    open_tiny()
+    with pytest.raises(StudyError, match="was made with profile_sha"):
+        open_tiny(seed=5)
+    other = tmp_path / "other" / "tiny"
+    shutil.copytree(pcam, other)
+    images, labels = data.load(other, "train")
+    data.write(other, "train", images[::-1].copy(), labels[::-1].copy())
+    with pytest.raises(StudyError, match="was made with data_sha"):
+        study.open_study(data_root=str(other), runs_dir=str(tmp_path / "runs"), profile=str(tmp_path / "tiny.yml"), subset=0)
+
+
+def test_data_that_is_not_there_or_too_small(pcam, tmp_path):
+    with pytest.raises(StudyError, match="none is not a folder"):
+        open_smoke(tmp_path / "none", tmp_path)
+    images, labels = data.load(pcam, "train")
+    for split in data.SPLITS:
+        data.write(tmp_path / "short", split, images[:64], labels[:64])
+    with pytest.raises(StudyError, match="2 subsets of 64 patches need 64 of class 0, the train split has 32"):
+        open_smoke(tmp_path / "short", tmp_path)
+
+
+def test_the_29_classifiers_and_the_controls():
+    arms = [arm for generator in ("real", *study.GENERATORS) for arm in downstream.arms(generator)]
+    assert len(arms) == 32 and len({arm.id for arm in arms}) == 32
+    assert sum(not arm.control for arm in arms) == 29
+    with pytest.raises(StudyError, match="'stylegan' is unknown"):
+        downstream.arms("stylegan")
+
+
+def test_an_arm_without_a_class_is_not_run(open_tiny, monkeypatch):
+    s = open_tiny()
+    monkeypatch.setattr(downstream.selection, "synthetic", lambda *a: (None, {"kept": [3, 0]}))
+    rows = downstream.evaluate(s, "unet")["rows"]
+    assert len(rows) == 9 and all(row["status"] == "not run" and "[3, 0]" in row["reason"] for row in rows)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The smoke study on the phantom through the command line, killed once on its way."""
+    folder = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", "smoke", "--subsets", "1"]
+    command += ["--runs-dir", str(folder / "runs"), "--cores", "2"]
+    run = folder / "runs" / "phantom-smoke"
+    killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(killed.pid, signal.SIGKILL)  # the wrapper only: its children must notice and end
+    assert killed.wait() == -signal.SIGKILL, "the study must be killed on its way, not end by itself"
+    deadline = time.monotonic() + 30
+    while children(killed.pid) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not children(killed.pid), "processes of the killed study are still running"
+    before = (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns == before, "finished work was redone"
+    return folder, run, command
+
+
+def children(session: int) -> list[str]:
+    """Command lines of the living processes of a session."""
+    found = subprocess.run(["ps", "-o", "stat=,args=", "-s", str(session)], capture_output=True, text=True).stdout
+    return [line for line in found.splitlines() if not line.startswith("Z")]
+
+
+def test_the_smoke_study_is_complete(smoke):
+    _, run, _ = smoke
+    assert stats.missing(run, 1) == []
+    rows = stats.collect(run, 1)
+    tested = [row for row in rows if row["kind"] == "classification"]
+    assert len(tested) == 32 and all(row["status"] == "ok" or row["reason"] for row in tested)
+    assert len([row for row in rows if row["kind"] == "quality"]) == 2 * 11
+    for path in run.rglob("results/*.json"):
+        scale = read_json(path)["scale"]
+        assert scale["data"] == "phantom" and scale["profile"] == "smoke" and scale["device"]
+
+
+def test_no_notebook_is_flooded_or_failed(smoke):
+    _, run, _ = smoke
+    notebooks = list(run.rglob("*.ipynb"))
+    assert len(notebooks) == 14
+    for path in notebooks:
+        for cell in nbformat.read(path, 4).cells:
+            for output in cell.get("outputs", []):
+                assert output.output_type != "error", path
+                assert output.output_type != "stream" or len(output.text) < 500, f"{path}: {output.text[:300]}"
+
+
+def test_the_same_command_again_has_nothing_to_do(smoke):
+    _, run, command = smoke
+    times = {path: path.stat().st_mtime_ns for path in run.rglob("*.ipynb")}
+    started = time.monotonic()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.ipynb")} == times
+    assert time.monotonic() - started < 60
+
+
+def test_a_run_folder_in_use_is_refused(smoke):
+    _, run, command = smoke
+    with lock(run):
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "is in use by another run" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--profile", "demoo"], "profile 'demoo' is unknown"),
+        (["--profile", "smoke", "--subsets", "3"], "profile 'smoke' has 1 to 2"),
+        (["--profile", "smoke", "--data", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_bad_input_to_the_study_is_one_sentence(tmp_path, options, message):
+    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--runs-dir", str(tmp_path), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_book_renders_strictly(smoke):
+    pytest.importorskip("jupyter_book")
+    folder, run, _ = smoke
+    root = folder / "book"
+    root.mkdir()
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(project_root() / name, root)
+    shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
+    index = workflow.book(run, 1, root)
+    pages = list(index.parent.rglob("*.html"))
+    assert index.exists() and len(pages) >= 20
+    results = (index.parent / "book" / "executed" / "08_results.html").read_text()
+    assert "93.54" in results, "the paper's best AUC stands beside ours"
+    assert results.count("<img") >= 4 and "alt=\"\"" not in results
+    assert "smoke" in results
+
+
+def test_a_warning_fails_the_book(smoke, tmp_path):
+    pytest.importorskip("jupyter_book")
+    _, run, _ = smoke
+    (tmp_path / "book").mkdir()
+    (tmp_path / "_config.yml").write_text("title: t\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    (tmp_path / "book" / "index.md").write_text("# T\n\n{doc}`/nowhere`\n")
+    with pytest.raises(StudyError, match="the book was not built.*nowhere"):
+        workflow.book(run, 1, tmp_path)
