@@ -89,8 +89,10 @@ def run(source: str | Path, target: str | Path, given: dict[str, str] | None = N
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     os.environ["TQDM_DISABLE"] = "1"
+    target.parent.mkdir(parents=True, exist_ok=True)
     with atomic(target) as aside:
-        draft, work = aside.with_suffix(".in.ipynb"), aside.with_suffix(".out.ipynb")
+        # fixed names: what a killed run leaves behind, the next one overwrites and removes
+        draft, work = (target.with_name(f".{target.stem}.{end}.ipynb") for end in ("in", "out"))
         try:
             nbformat.write(notebook, draft)
             papermill.execute_notebook(
@@ -164,7 +166,8 @@ def main(argv: list[str] | None = None) -> int:
     if "PCAMLIB_OWNER" in os.environ:
         die_with(int(os.environ["PCAMLIB_OWNER"]))
     try:
-        print(run(args.notebook, args.out, dict(args.parameter)))
+        started = time.monotonic()
+        print(f"{run(args.notebook, args.out, dict(args.parameter))} ({time.monotonic() - started:.0f} s)", flush=True)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

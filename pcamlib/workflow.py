@@ -52,7 +52,7 @@ def study(*, profile: str, data_root: str, subsets: int | None, cores: int, runs
             aside.write_text(json.dumps(config))
         command = [sys.executable, "-m", "snakemake", "--snakefile", project_root() / "Snakefile", "--directory", s.root]
         command += ["--configfile", s.root / "snakemake.json", "--cores", str(cores), "--scheduler", "greedy"]
-        command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "rules", "host"]
+        command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "all"]
         # notebooks pin torch's threads themselves; this keeps every other library from taking the whole machine
         environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads), OWNER: str(os.getpid())}
         if subprocess.run([str(part) for part in command], env=environment).returncode:

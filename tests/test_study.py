@@ -167,6 +167,7 @@ def test_the_book_renders_strictly(smoke):
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(project_root() / name, root)
     shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
+    shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")  # a page prints them
     index = workflow.book(run, 1, root)
     pages = list(index.parent.rglob("*.html"))
     assert index.exists() and len(pages) >= 20
