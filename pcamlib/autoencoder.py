@@ -9,7 +9,6 @@ shows fog where 16 components show nuclei.
 
 from __future__ import annotations
 
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -91,7 +90,9 @@ class Autoencoder(nn.Module):
         mean_block = F.pixel_unshuffle(mean.reshape(1, 3, block, block), self.patchify).mean((0, 2, 3))
         self.vae.decoder.conv_out.bias.copy_(mean_block)
         nn.init.zeros_(self.vae.quant_conv.weight)
-        self.vae.quant_conv.bias.copy_(torch.cat([torch.zeros(k), torch.full((k,), -6.0)]))  # start almost without noise
+        self.vae.quant_conv.bias.copy_(
+            torch.cat([torch.zeros(k), torch.full((k,), -6.0)])
+        )  # start almost without noise
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of q(z | x)."""
@@ -158,7 +159,9 @@ def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
     if not (folder / "model").is_dir():
         with atomic_folder(folder / "model") as aside:
             model.vae.save_pretrained(aside / "vae")
-            save_file({k: v.cpu() for k, v in model.state_dict().items() if "_linear" in k}, aside / "shortcut.safetensors")
+            save_file(
+                {k: v.cpu() for k, v in model.state_dict().items() if "_linear" in k}, aside / "shortcut.safetensors"
+            )
     return model, log
 
 
@@ -176,7 +179,8 @@ def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
     """Images through the mean of q(z | x) and back: uint8 (N, 96, 96, 3) in and out. The cap on every latent sample."""
     device = next(model.parameters()).device
     parts = [
-        to_uint8(model.decode(model.encode(to_float(images[i : i + 64]).to(device))[0])) for i in range(0, len(images), 64)
+        to_uint8(model.decode(model.encode(to_float(images[i : i + 64]).to(device))[0]))
+        for i in range(0, len(images), 64)
     ]
     return np.concatenate(parts)
 
@@ -205,7 +209,12 @@ def encode_subset(study: Study, model: Autoencoder) -> Latents:
         x = to_float(study.real.images)
         z = torch.stack(
             [
-                torch.cat([model.encode(orient(part, torch.full((len(part),), k)).to(device))[0].cpu() for part in x.split(64)])
+                torch.cat(
+                    [
+                        model.encode(orient(part, torch.full((len(part),), k)).to(device))[0].cpu()
+                        for part in x.split(64)
+                    ]
+                )
                 for k in range(study.profile.orientations)
             ]
         ).float()

@@ -43,14 +43,22 @@ def build(pretrained: str, architecture: str = ARCHITECTURE) -> torch.nn.Module:
             ) from None
     path = resolve(pretrained)
     if not path.is_file():
-        raise StudyError(f"classifier.pretrained: weights file {path} does not exist; give another path, 'imagenet' or 'none'.")
+        raise StudyError(
+            f"classifier.pretrained: weights file {path} does not exist; give another path, 'imagenet' or 'none'."
+        )
     try:
-        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        weights = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
         weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}  # 1000-class head
         model = timm.create_model(architecture, pretrained=False, num_classes=1)
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except Exception as error:  # unpickling and shape errors come in many types
-        raise StudyError(f"classifier.pretrained: {path} does not hold {architecture} weights ({str(error)[:160]}).") from None
+        raise StudyError(
+            f"classifier.pretrained: {path} does not hold {architecture} weights ({str(error)[:160]})."
+        ) from None
     if set(missing) - {"fc.weight", "fc.bias"} or unexpected:
         raise StudyError(f"classifier.pretrained: {path} does not hold {architecture} weights (other layer names).")
     return model
@@ -63,7 +71,11 @@ def prepare(images: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
     parts = []
     for start in range(0, len(images), 512):
         x = torch.from_numpy(images[start : start + 512]).permute(0, 3, 1, 2)
-        parts.append(x.contiguous() if size == x.shape[-1] else F.interpolate(x.float(), size=(size, size), mode="area").round().byte())
+        parts.append(
+            x.contiguous()
+            if size == x.shape[-1]
+            else F.interpolate(x.float(), size=(size, size), mode="area").round().byte()
+        )
     return torch.cat(parts)
 
 
@@ -132,7 +144,9 @@ class ClassifierTask(training.Task):
         self.images = prepare(train.images, settings.image_size)
         self.labels = torch.from_numpy(train.labels.astype(np.float32))
         self.modules["classifier"] = model.to(memory_format=torch.channels_last)
-        self.optimizers["sgd"] = torch.optim.SGD(model.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
+        self.optimizers["sgd"] = torch.optim.SGD(
+            model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
+        )
         if settings.model_choice == "best-valid-auc":
             self.tensors = {f"best.{name}": value.clone() for name, value in model.state_dict().items()}
             self.tensors |= {"auc": torch.tensor(-1.0), "epoch": torch.tensor(0)}
@@ -173,7 +187,9 @@ class ClassifierTask(training.Task):
 
 
 @torch.no_grad()
-def _forward(model: torch.nn.Module, images: np.ndarray | torch.Tensor, settings: Settings, features: bool) -> np.ndarray:
+def _forward(
+    model: torch.nn.Module, images: np.ndarray | torch.Tensor, settings: Settings, features: bool
+) -> np.ndarray:
     device = next(model.parameters()).device
     model.eval()
     parts = []

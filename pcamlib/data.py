@@ -68,7 +68,9 @@ def _open(path: Path) -> h5py.File:
 def _dataset(f: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
     path = f.filename
     if not isinstance(f.get(name), h5py.Dataset):
-        raise StudyError(f"{path} has no dataset '{name}' (it has: {', '.join(f) or 'nothing'}): it is not a PCam file.")
+        raise StudyError(
+            f"{path} has no dataset '{name}' (it has: {', '.join(f) or 'nothing'}): it is not a PCam file."
+        )
     d = f[name]
     if d.dtype != np.uint8:
         raise StudyError(f"{path}: dataset '{name}' is {d.dtype}, PCam has uint8: convert it.")
@@ -89,7 +91,9 @@ def labels(root: str | Path, split: str) -> np.ndarray:
         n_x = len(_dataset(fx, "x", (SIDE, SIDE, 3)))
         y = _read(_dataset(fy, "y", (1, 1, 1)), slice(None)).reshape(-1)
     if n_x != len(y):
-        raise StudyError(f"{x_path} has {n_x} patches but {y_path.name} has {len(y)} labels: they belong together, get both again.")
+        raise StudyError(
+            f"{x_path} has {n_x} patches but {y_path.name} has {len(y)} labels: they belong together, get both again."
+        )
     if y.max() > 1:
         raise StudyError(f"{y_path}: labels must be 0 or 1, found {int(y.max())} in row {int(y.argmax())}.")
     if len(np.unique(y)) < 2:
@@ -101,7 +105,9 @@ def _read(d: h5py.Dataset, rows: Any) -> np.ndarray:
     try:
         return d[rows]
     except OSError as error:
-        raise StudyError(f"{d.file.filename}: reading '{d.name}' failed ({error}): the file is truncated; get it again.") from None
+        raise StudyError(
+            f"{d.file.filename}: reading '{d.name}' failed ({error}): the file is truncated; get it again."
+        ) from None
 
 
 def load(root: str | Path, split: str, index: np.ndarray | None = None) -> Arrays:
@@ -175,7 +181,9 @@ def write(root: str | Path, split: str, images: np.ndarray, labels: np.ndarray) 
     images uint8 (N, 96, 96, 3), labels (N,) of 0 and 1.
     """
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3) or len(images) != len(labels):
-        raise StudyError(f"cannot write {root}: images must be uint8 (N, 96, 96, 3) with N labels, got {images.dtype} {images.shape}.")
+        raise StudyError(
+            f"cannot write {root}: images must be uint8 (N, 96, 96, 3) with N labels, got {images.dtype} {images.shape}."
+        )
     for kind, value in ("x", images), ("y", np.asarray(labels, np.uint8).reshape(-1, 1, 1, 1)):
         with atomic(file(root, split, kind)) as aside, h5py.File(aside, "w") as f:
             f[kind] = value
@@ -256,7 +264,8 @@ def verify(root: str | Path) -> dict[str, Any]:
             "mean_rgb": [round(float(v), 1) for v in total / (len(patches) * SIDE * SIDE)],
         }
     report["across"] = {
-        f"{a}-{b}": len(seen[a].keys() & seen[b].keys()) for a, b in (("train", "valid"), ("train", "test"), ("valid", "test"))
+        f"{a}-{b}": len(seen[a].keys() & seen[b].keys())
+        for a, b in (("train", "valid"), ("train", "test"), ("valid", "test"))
     }
     return report
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DModel
@@ -158,13 +157,17 @@ def load(study: Study, backbone: str) -> Generator:
     model = kind.from_pretrained(path).eval().to(training.accelerator("fp32").device)
     no_label_dropout(model)
     settings = study.profile.diffusion
-    return Generator(settings, Denoiser(model, settings).to(model.device), autoencoder.load(study), autoencoder.load_latents(study))
+    return Generator(
+        settings, Denoiser(model, settings).to(model.device), autoencoder.load(study), autoencoder.load_latents(study)
+    )
 
 
 class Generator:
     """Denoiser + solver + decoder: labels in, patches out."""
 
-    def __init__(self, settings: Settings, model: Denoiser, decoder: autoencoder.Autoencoder, latents: autoencoder.Latents):
+    def __init__(
+        self, settings: Settings, model: Denoiser, decoder: autoencoder.Autoencoder, latents: autoencoder.Latents
+    ):
         self.settings, self.model, self.decoder, self.latents = settings, model.eval(), decoder, latents
         self.low, self.high = (v.view(1, -1, 1, 1) for v in latents.values.transpose(0, 2).flatten(1).aminmax(dim=1))
 

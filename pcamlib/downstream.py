@@ -13,7 +13,6 @@ from pcamlib.store import read_json, write_json
 from pcamlib.study import REAL, SELECTIONS, Study, name_of
 
 
-
 class Arm(NamedTuple):
     """One classifier: its regime, where its synthetic patches come from, and whether it is our control."""
 
@@ -55,7 +54,12 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
     rows = [_run(study, arm, splits) for arm in arms(generator)]
     return study.write_result(
         f"classification-{generator}",
-        {"pretrained": settings.pretrained, "test_n": len(splits["test"].labels), "image_size": settings.image_size, "rows": rows},
+        {
+            "pretrained": settings.pretrained,
+            "test_n": len(splits["test"].labels),
+            "image_size": settings.image_size,
+            "rows": rows,
+        },
         precision=settings.precision,
     )
 
@@ -70,7 +74,10 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     if arm.generator:
         extra, counts = selection.synthetic(study, arm.generator, arm.selection)
         if extra is None:
-            return row | {"status": "not run", "reason": f"a class has no image: kept {counts['kept']} at the candidate cap"}
+            return row | {
+                "status": "not run",
+                "reason": f"a class has no image: kept {counts['kept']} at the candidate cap",
+            }
         n_synthetic = len(extra.labels)
     if arm.regime == "double-real":
         extra = study.other_real
@@ -82,9 +89,12 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         start = study.folder / "classifiers" / Arm("synthetic", arm.generator, arm.selection).id / "weights.safetensors"
     if arm.regime == "transfer-real":
         start = study.folder / "classifiers" / "traditional" / "weights.safetensors"
-    train = {"synthetic": extra, "augmentation": extra and joined(real, extra), "double-real": extra and joined(real, extra)}.get(
-        arm.regime, real
-    )
+    if arm.regime == "synthetic":
+        train = extra
+    elif arm.regime in ("augmentation", "double-real"):
+        train = joined(real, extra)
+    else:
+        train = real
     began = time.monotonic()
     model, chosen, log = classifier.train(
         settings,
@@ -100,7 +110,9 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     scores = {name: classifier.probabilities(model, split.images, settings) for name, split in splits.items()}
     tested = metrics.classification_metrics(splits["test"].labels, scores["test"], classifier.THRESHOLD)
     row |= tested | {
-        "valid_auc": metrics.classification_metrics(splits["valid"].labels, scores["valid"], classifier.THRESHOLD)["auc"],
+        "valid_auc": metrics.classification_metrics(splits["valid"].labels, scores["valid"], classifier.THRESHOLD)[
+            "auc"
+        ],
         "threshold": classifier.THRESHOLD,
         "n_real": 0 if arm.regime == "synthetic" else len(real.labels) * (2 if arm.regime == "double-real" else 1),
         "n_synthetic": n_synthetic,

@@ -51,7 +51,9 @@ def gatekeeper(study: Study) -> Extractor:
     The paper says only "a ResNet18 trained with the real data": the augmented one generalises better, and its last
     pooled layer is the usual choice. StudyError if notebook 07 has not run with generator "real".
     """
-    path = study.need(study.folder / "classifiers" / GATEKEEPER_ARM / "weights.safetensors", "07_classification.md (generator real)")
+    path = study.need(
+        study.folder / "classifiers" / GATEKEEPER_ARM / "weights.safetensors", "07_classification.md (generator real)"
+    )
     model, settings = classifier.load(path), study.profile.classifier
     about = f"ResNet18 of arm '{GATEKEEPER_ARM}', subset {study.subset}, pooled, at {settings.image_size} px"
     return Extractor("gatekeeper-resnet18", about, lambda images: classifier.penultimate(model, images, settings))
@@ -87,7 +89,9 @@ def judge(study: Study) -> Judge:
     model = classifier.load(path, chosen.architecture)
     about = f"{chosen.architecture} from random initialisation, {chosen.epochs} epochs on {source}, pooled, at {settings.image_size} px"
     return Judge(
-        Extractor(f"judge-{chosen.architecture}", about, lambda images: classifier.penultimate(model, images, settings)),
+        Extractor(
+            f"judge-{chosen.architecture}", about, lambda images: classifier.penultimate(model, images, settings)
+        ),
         lambda images: classifier.probabilities(model, images, settings),
     )
 
@@ -130,9 +134,15 @@ def inception(weights: str) -> Extractor:
             "or set quality.inception to null to use the judge."
         )
     if hashlib.sha256(path.read_bytes()).hexdigest() != INCEPTION_SHA256:
-        raise StudyError(f"quality.inception: {path} is not the published file (its SHA-256 differs): get {INCEPTION_CACHE} again.")
+        raise StudyError(
+            f"quality.inception: {path} is not the published file (its SHA-256 differs): get {INCEPTION_CACHE} again."
+        )
     device = training.accelerator("fp32").device
-    model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)).eval().to(device)
+    model = (
+        FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+        .eval()
+        .to(device)
+    )
 
     @torch.no_grad()
     def extract(images: np.ndarray) -> np.ndarray:

@@ -166,9 +166,7 @@ def gaps(rows: list[Row], missing: list[str]) -> list[str]:
             elif row["selection"] is None:
                 name = CALIBRATION[row["generator"]]
             else:
-                name = (
-                    f"{paper.GENERATOR_NAMES[row['generator']]} ({paper.SELECTION_NAMES[row['selection']]})"
-                )
+                name = f"{paper.GENERATOR_NAMES[row['generator']]} ({paper.SELECTION_NAMES[row['selection']]})"
             subsets = by_reason.setdefault((row["kind"], row["reason"]), {}).setdefault(name, [])
             if str(row["subset"]) not in subsets:
                 subsets.append(str(row["subset"]))

@@ -1,15 +1,15 @@
-"""HistoGAN: the class-conditional GAN of Krause et al. 2021 (J. Pathol. 254:70), which the paper compares with.
+"""HistoGAN: the class-conditional GAN of Krause et al. 2021 (J. Pathol. 254:70) that the paper compares with.
 
 Theirs: the label embedded and joined with 100-d noise; transposed 5x5 convolutions with batch norm up to the
-image; a discriminator with input dropout, strided 5x5 convolutions and the label's embedding joined late; flipped
-labels for the discriminator. Ours, chosen on 500 real patches because short training needs them:
+image; a discriminator with input dropout, strided 5x5 convolutions and the label's embedding joined late;
+flipped labels for the discriminator. Ours, chosen on 500 real patches because short training needs them:
 
-- The first map is 12x12, so three transposed convolutions reach 96 pixels and every 8x8 pixels, about a nucleus,
-  have features of their own. Grown from 6x6, samples were one tile repeated 36 times.
+- The first map is 12x12, so three transposed convolutions reach 96 pixels and every 8x8 pixels, about a
+  nucleus, have features of their own. Grown from 6x6, samples were one tile repeated 36 times.
 - Spectral norm in the discriminator (Miyato et al. 2018): a deviation. Without it the samples of a class were
   nearly alike after as many steps.
-- Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant rate the
-  colour of all samples swung to and fro, and the average of the weights (EMA) was worse than the last weights.
+- Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant
+  rate all samples' colour swung to and fro, and averaged weights (EMA) were worse than the last weights.
 - Patches are turned and mirrored as the profile's `orientations` says: tissue on a slide has no up.
 """
 
@@ -29,13 +29,14 @@ from pcamlib import training
 from pcamlib.autoencoder import orient, to_float, to_uint8
 from pcamlib.errors import StudyError
 from pcamlib.profiles import HistoGAN as Settings
-from pcamlib.store import atomic, read_json, write_json
+from pcamlib.store import atomic, digest, read_json, write_json
 from pcamlib.study import Study
 
 CLASSES = 2
 EMBEDDING = 16  # size of the label's embedding beside the noise
 START = 12  # the generator's first map: 12 -> 24 -> 48 -> 96 pixels
 BATCH = 64  # of sampling and of the batch-norm statistics
+WEIGHTS = "generator.safetensors"
 NOTEBOOK = "04_histogan.md"
 
 
@@ -50,7 +51,8 @@ class Generator(nn.Module):
         self.start = nn.Linear(noise_dim + EMBEDDING, widths[0] * START**2, bias=False)
         layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
         for wide, narrow in zip(widths, widths[1:]):
-            layers += [nn.ConvTranspose2d(wide, narrow, 5, 2, 2, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
+            up = nn.ConvTranspose2d(wide, narrow, 5, 2, 2, 1, bias=False)
+            layers += [up, nn.BatchNorm2d(narrow), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1), nn.Tanh())
 
     def forward(self, noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -59,7 +61,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) -> logits (B,), high for a real image with its label."""
+    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) -> logits (B,): real image with its label?"""
 
     def __init__(self, base_channels: int, input_dropout: float):
         super().__init__()
@@ -69,7 +71,7 @@ class Discriminator(nn.Module):
             layers += [spectral_norm(nn.Conv2d(narrow, wide, 5, 2, 2)), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.embedding = nn.Embedding(CLASSES, widths[-1])
-        # joined before the last convolution: in the final linear layer a label would shift every image's logit alike
+        # before the last convolution: in the final linear layer it would shift every image's logit alike
         self.join = spectral_norm(nn.Conv2d(2 * widths[-1], 4 * base_channels, 5, 2, 2))
         self.out = spectral_norm(nn.Linear(4 * base_channels * 3 * 3, 1))
 
@@ -83,8 +85,8 @@ class Discriminator(nn.Module):
 class GanTask(training.Task):
     """Non-saturating GAN loss (Goodfellow et al. 2014), one discriminator and one generator update per step.
 
-    A share `label_flip` of the discriminator's targets, real or fake, is swapped (Krause's noisy labels). Logged: d_loss,
-    g_loss and the share of real and of fake images that the discriminator calls right (d_real, d_fake).
+    A share `label_flip` of the discriminator's targets, real or fake, is swapped (Krause's noisy labels).
+    Logged: d_loss, g_loss and the shares of real and of fake images that it calls right (d_real, d_fake).
     """
 
     def __init__(self, settings: Settings, images: np.ndarray, labels: np.ndarray, orientations: int):
@@ -129,9 +131,9 @@ class GanTask(training.Task):
 
 @torch.no_grad()
 def settle(generator: Generator, labels: torch.Tensor, seed: int, batches: int = 16) -> None:
-    """Measure the batch-norm statistics anew, over `batches` batches of 64 noise vectors with labels drawn from `labels`.
+    """Measure the batch-norm statistics anew: `batches` times 64 noise vectors, labels drawn from `labels`.
 
-    The averaged weights (EMA) were never run in training, so the statistics that the live weights left behind are
+    The averaged weights (EMA) never ran in training, so the statistics that the live weights left behind are
     not theirs ("standing statistics" of Brock et al. 2019).
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -150,11 +152,20 @@ def settle(generator: Generator, labels: torch.Tensor, seed: int, batches: int =
 
 
 def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, float]]]:
-    """Train on the subset's patches, or load what stands in `folder`. Returns the generator (EMA, eval) and the log.
+    """Train on the subset's patches, or load what stands in `folder`: the generator (EMA, eval) and the log.
 
-    `folder` gets generator.safetensors and config.json, besides what `training.fit` writes.
+    `folder` gets generator.safetensors and config.json, besides what `training.fit` writes. Raises StudyError
+    if it holds a generator made with other data or another profile.
     """
     settings, images, labels = study.profile.histogan, study.real.images, study.real.labels
+    identity = [study.data_sha, settings.model_dump(), study.profile.orientations, study.seed]
+    if (folder / WEIGHTS).exists():
+        config = read_json(folder / "config.json")
+        if config["identity"] != digest(identity):
+            raise StudyError(
+                f"{folder} was made with other data or another profile: remove it or choose another runs_dir."
+            )
+        return load(folder), config["log"]
     torch.manual_seed(training.derive(study.seed, "histogan", "init"))
     task = GanTask(settings, images, labels, study.profile.orientations)
     log = training.fit(
@@ -165,31 +176,32 @@ def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, floa
         batch_size=settings.batch_size,
         seed=study.seed,
         precision=settings.precision,
-        identity=[study.data_sha, settings.model_dump(), study.profile.orientations],
+        identity=identity,
     )
-    if not (folder / "generator.safetensors").exists():
-        generator = task.modules["generator"]
-        settle(generator, task.labels, training.derive(study.seed, "histogan", "settle"))
-        config = {"noise_dim": settings.noise_dim, "base_channels": settings.base_channels}
-        write_json(folder / "config.json", config)
-        # the weights come last: where they are, all is there
-        tensors = {name: value.cpu().contiguous() for name, value in generator.state_dict().items()}
-        with atomic(folder / "generator.safetensors") as aside:
-            save_file(tensors, aside)
+    generator = task.modules["generator"]
+    settle(generator, task.labels, training.derive(study.seed, "histogan", "settle"))
+    shape = {"noise_dim": settings.noise_dim, "base_channels": settings.base_channels}
+    write_json(folder / "config.json", {"generator": shape, "identity": digest(identity), "log": log})
+    # the weights come last: where they are, all is there
+    with atomic(folder / WEIGHTS) as aside:
+        save_file({name: value.cpu().contiguous() for name, value in generator.state_dict().items()}, aside)
     return load(folder), log
 
 
 def load(folder: Path) -> Generator:
-    """The generator saved in `folder`, in eval mode on the default device; StudyError if it is missing or damaged."""
-    path = folder / "generator.safetensors"
+    """The generator saved in `folder`, in eval mode on the default device.
+
+    Raises StudyError if it is missing or damaged.
+    """
+    path = folder / WEIGHTS
     if not path.exists():
         raise StudyError(f"{path} is missing: run notebooks/{NOTEBOOK} for this subset first.")
-    generator = Generator(**read_json(folder / "config.json"))
+    generator = Generator(**read_json(folder / "config.json")["generator"])
     try:
         generator.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise StudyError(f"{path} is damaged ({reason}): remove it and run notebooks/{NOTEBOOK} again.") from None
+        raise StudyError(f"{path} is damaged ({reason}): remove it, rerun notebooks/{NOTEBOOK}.") from None
     return generator.to(training.accelerator("fp32").device).eval()
 
 
@@ -201,6 +213,5 @@ def sample(generator: Generator, labels: np.ndarray, seed: int) -> np.ndarray:
     draw = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
     noise = torch.randn(len(labels), generator.noise_dim, generator=draw)
     generator.eval()
-    return np.concatenate(
-        [to_uint8(generator(z.to(device), y.to(device))) for z, y in zip(noise.split(BATCH), labels.split(BATCH))]
-    )
+    parts = zip(noise.split(BATCH), labels.split(BATCH))
+    return np.concatenate([to_uint8(generator(z.to(device), y.to(device))) for z, y in parts])

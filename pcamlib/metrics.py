@@ -61,9 +61,7 @@ def _pair(real: Features, fake: Features) -> tuple[Tensor, Tensor]:
 
 def _radii(x: Tensor, k: int, name: str) -> Tensor:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k < len(x):
-        raise ValueError(
-            f"k: must be an integer from 1 to {len(x) - 1}, one below the rows of {name}, got {k!r}."
-        )
+        raise ValueError(f"k: must be an integer from 1 to {len(x) - 1}, one below the rows of {name}, got {k!r}.")
     return knn_radii(x, int(k))
 
 
@@ -83,9 +81,7 @@ class Manifold:
     effect.
     """
 
-    def __init__(
-        self, real: Features, k: int = 3, prune: bool = False, *, radii: Features | None = None
-    ) -> None:
+    def __init__(self, real: Features, k: int = 3, prune: bool = False, *, radii: Features | None = None) -> None:
         x = _features(real, "real")
         if radii is None:
             r = _radii(x, k, "real")

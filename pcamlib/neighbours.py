@@ -294,9 +294,7 @@ class Screen:
         inside[open_] = pair_distances(part, i[open_], self.real, j[open_]) <= radii[open_]
         return inside
 
-    def _best(
-        self, low: Tensor, side: _Operand, part: Tensor, squared: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _best(self, low: Tensor, side: _Operand, part: Tensor, squared: Tensor | None) -> tuple[Tensor, Tensor]:
         """Per row the real point of greatest radius / distance (least distance without radii): value and
         index.
 

@@ -218,8 +218,7 @@ def classification(selection: str | None, generator: str | None, regime: str) ->
         if (row.selection, row.generator, row.regime) == (selection, generator, regime):
             return row
     raise StudyError(
-        f"Table 2 of the paper has no row for selection {selection!r}, generator {generator!r} "
-        f"and regime {regime!r}."
+        f"Table 2 of the paper has no row for selection {selection!r}, generator {generator!r} and regime {regime!r}."
     )
 
 

@@ -21,8 +21,24 @@ from scipy.spatial.distance import cdist
 from pcamlib import data
 from pcamlib.errors import StudyError
 from pcamlib.phantom_render import (
-    FULL, HAEMATOXYLIN, EOSIN, LYMPHOCYTE, PAD, PALE, SIZE, SPINDLE, TUMOUR,
-    Banks, at, crop, draw_nuclei, expose, fat_cells, ground, make_banks, scatter,
+    EOSIN,
+    FULL,
+    HAEMATOXYLIN,
+    LYMPHOCYTE,
+    PAD,
+    PALE,
+    SIZE,
+    SPINDLE,
+    TUMOUR,
+    Banks,
+    at,
+    crop,
+    draw_nuclei,
+    expose,
+    fat_cells,
+    ground,
+    make_banks,
+    scatter,
 )  # fmt: skip
 from pcamlib.store import atomic, read_json, write_json
 
@@ -202,9 +218,7 @@ def _tissue(rng: np.random.Generator, banks: Banks, positive: bool) -> dict[str,
     }
 
 
-def _nuclei(
-    rng: np.random.Generator, banks: Banks, slide: dict, tissue: dict, positive: bool
-) -> dict[str, np.ndarray]:
+def _nuclei(rng: np.random.Generator, banks: Banks, slide: dict, tissue: dict, positive: bool) -> dict[str, np.ndarray]:
     """Place and describe the nuclei of a patch; see `draw_nuclei` for the columns."""
     lymph_radius, tumour_radius = slide["lymphocyte_radius"], slide["tumour_radius"]
 
@@ -250,9 +264,7 @@ def _cluster(rng: np.random.Generator, n: int, radius: float) -> np.ndarray:
     return np.column_stack([places, np.full(len(places), TUMOUR)])
 
 
-def _describe(
-    rng: np.random.Generator, slide: dict, tissue: dict, placed: np.ndarray
-) -> dict[str, np.ndarray]:
+def _describe(rng: np.random.Generator, slide: dict, tissue: dict, placed: np.ndarray) -> dict[str, np.ndarray]:
     """Size, shape and chromatin of nuclei placed at rows (y, x, kind)."""
     kind = placed[:, 2].astype(int)
     n = len(kind)
@@ -321,8 +333,7 @@ def read_factors(root: str | Path, split: str) -> dict[str, np.ndarray]:
     path = Path(root) / f"phantom_factors_{split}.h5"
     if not path.is_file():
         raise StudyError(
-            f"{path} is missing: only a phantom has known factors, "
-            "make one with `python -m pcamlib.phantom DIR`."
+            f"{path} is missing: only a phantom has known factors, make one with `python -m pcamlib.phantom DIR`."
         )
     with h5py.File(path, "r") as f:
         return {name: f[name][:] for name in FACTORS.names}

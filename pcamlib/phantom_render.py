@@ -274,9 +274,7 @@ def cone_map(y: np.ndarray, x: np.ndarray, reach: float = 13.0) -> np.ndarray:
     return wide[half:-half, half:-half]
 
 
-def ground(
-    rng: np.random.Generator, banks: Banks, tissue: dict, nuclei: dict
-) -> tuple[np.ndarray, np.ndarray]:
+def ground(rng: np.random.Generator, banks: Banks, tissue: dict, nuclei: dict) -> tuple[np.ndarray, np.ndarray]:
     """Concentrations of haematoxylin and eosin outside the nuclei; two float32 (128, 128).
 
     ``tissue`` holds the maps ``stroma`` and ``tumour``, float32 (128, 128) in [0, 1], and ``fibres``, the

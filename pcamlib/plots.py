@@ -55,9 +55,7 @@ def show(figure: Figure) -> Image:
     return Image(data=buffer.getvalue(), format="png")
 
 
-def new_figure(
-    rows: int, columns: int, height: float, note: str, **subplots: Any
-) -> tuple[Figure, np.ndarray]:
+def new_figure(rows: int, columns: int, height: float, note: str, **subplots: Any) -> tuple[Figure, np.ndarray]:
     """A white figure of the book's width with (rows, columns) axes and the footnote below."""
     lines = textwrap.wrap(note, 88)
     figure = Figure(figsize=(WIDTH, height + 0.16 * len(lines)), layout="constrained", facecolor="white")
@@ -216,9 +214,7 @@ def _stacked(panels: Mapping[str, Mapping[str, tuple[list, list]]], x: str, note
             style = "-" if label in COLOURS else ("-", "--", ":")[i // 3 % 3]
             label = paper.GENERATOR_NAMES.get(label, label)
             marker = "o" if len(at) < 15 else None
-            place.plot(
-                at, values, style, color=colour, linewidth=1.5, label=label, marker=marker, markersize=3
-            )
+            place.plot(at, values, style, color=colour, linewidth=1.5, label=label, marker=marker, markersize=3)
         plain(place)
         place.set_title(name, fontsize=9.5, loc="left")
     if len(names) > 1:

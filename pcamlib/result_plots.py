@@ -64,9 +64,7 @@ def _line(place: Axes, value: Summary | None, factor: float, colour: str, style:
         place.axhspan(low, high, color=colour, alpha=0.15, linewidth=0, zorder=0.5)
 
 
-def _legend(
-    figure: Figure, bars: Mapping[str, tuple[str, str]], lines: Mapping[str, tuple[str, str]]
-) -> None:
+def _legend(figure: Figure, bars: Mapping[str, tuple[str, str]], lines: Mapping[str, tuple[str, str]]) -> None:
     """One legend above all panels: bars as {label: (colour, hatch)}, lines as {label: (colour, style)}."""
     entries = [
         Patch(facecolor="white" if hatch else colour, edgecolor=colour, hatch=hatch, label=label)

@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import jupytext
 import nbformat
@@ -96,7 +95,13 @@ def run(source: str | Path, target: str | Path, given: dict[str, str] | None = N
         try:
             nbformat.write(notebook, draft)
             papermill.execute_notebook(
-                draft, work, values, cwd=root, progress_bar=False, log_output=False, kernel_manager_class=ThisInterpreter
+                draft,
+                work,
+                values,
+                cwd=root,
+                progress_bar=False,
+                log_output=False,
+                kernel_manager_class=ThisInterpreter,
             )
             tidy(work, aside)
         except PapermillExecutionError as error:
@@ -122,18 +127,23 @@ def _last_line(error: PapermillExecutionError) -> str:
 
 
 def tidy(source: Path, target: Path) -> None:
-    """Hide the injected parameters from the book's reader, drop papermill's own marks, keep everything else."""
+    """Show the reader one parameters cell, with the values of this run; drop papermill's own marks, keep all else."""
     notebook = nbformat.read(source, as_version=4)
-    cells = []
-    for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        if "papermill-error-cell-tag" in tags:
-            continue
-        if "injected-parameters" in tags:
-            cell.metadata["tags"] = [*tags, "remove-cell"]
+    cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+    injected = [c for c in cells if "injected-parameters" in c.metadata.get("tags", [])]
+    values = {node.targets[0].id: node.value for c in injected for node in ast.parse(c.source).body}  # type: ignore[attr-defined]
+    for cell in cells:
         cell.metadata.pop("papermill", None)
-        cells.append(cell)
-    notebook.cells = cells
+        if "parameters" in cell.metadata.get("tags", []):
+            lines = cell.source.splitlines()
+            for i, line in enumerate(lines):
+                name, _, rest = line.partition(" = ")
+                if name in values:
+                    lines[i] = (
+                        f"{name} = {ast.unparse(values[name])}  {rest[rest.find('# ') :] if '# ' in rest else ''}".rstrip()
+                    )
+            cell.source = "\n".join(lines)
+    notebook.cells = [c for c in cells if c not in injected]
     notebook.metadata.pop("papermill", None)
     nbformat.write(notebook, target)
 

@@ -58,7 +58,9 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
         return read_json(study.results / f"{name}.json")
     gates = manifolds(study, gatekeeper)
     requested = np.bincount(study.real.labels, minlength=2)
-    counts = {s: {"requested": requested.tolist(), "kept": [0, 0], "seen": [0, 0], "passed": [0, 0]} for s in SELECTIONS}
+    counts = {
+        s: {"requested": requested.tolist(), "kept": [0, 0], "seen": [0, 0], "passed": [0, 0]} for s in SELECTIONS
+    }
     scores: dict[str, list[float]] = {"realism": [], "class": []}
     shards: list[list[Path]] = [[], []]
     generated = [0, 0]

@@ -138,15 +138,25 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
         root = resolve(data_root)
         name = root.name
         if not root.is_dir():
-            raise StudyError(f"data_root {root} is not a folder: give a folder of PCam files, or \"phantom\".")
+            raise StudyError(f'data_root {root} is not a folder: give a folder of PCam files, or "phantom".')
     labels = data.labels(root, "train")
     parts = data.subsets(
-        labels, n=settings.subsets.count, fraction=settings.subsets.fraction, size=settings.subsets.size, seed=settings.subsets.seed
+        labels,
+        n=settings.subsets.count,
+        fraction=settings.subsets.fraction,
+        size=settings.subsets.size,
+        seed=settings.subsets.seed,
     )
     judge_rows, others = _outside(labels, parts, subset, settings)
     run = resolve(runs_dir) / f"{name}-{settings.name}"
     sha = data.fingerprint(root)
-    _claim(run, {"data": name, "data_sha": sha, "profile": settings.name, "profile_sha": settings.sha}, settings, parts, labels)
+    _claim(
+        run,
+        {"data": name, "data_sha": sha, "profile": settings.name, "profile_sha": settings.sha},
+        settings,
+        parts,
+        labels,
+    )
     return Study(root, name, sha, settings, subset, run, parts[subset], others, judge_rows, opened)
 
 
@@ -157,6 +167,7 @@ def _outside(
 
     Either is empty when there are not enough rows.
     """
+
     def draw(pool: np.ndarray, size: int, seed: int) -> np.ndarray:
         try:
             return pool[data.subsets(labels[pool], n=1, size=size, seed=seed)[0]] if len(pool) else pool

@@ -156,9 +156,7 @@ def table_differences(rows: list[Row], metric: str = "auc") -> Table:
                 )
                 each = {k: points(value) for k, value in difference.values.items()}
                 row[f"{key} each"] = ", ".join(
-                    each.values()
-                    if len(each) == of
-                    else (f"subset {k}: {value}" for k, value in each.items())
+                    each.values() if len(each) == of else (f"subset {k}: {value}" for k, value in each.items())
                 )
                 row[f"{key} interval"] = (
                     f"n = {len(difference.values)} < 3"

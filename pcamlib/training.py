@@ -105,7 +105,16 @@ def fit(
     checkpoint and for a loss that is not finite.
     """
     with lock(folder):  # two runs of one stage would overwrite each other's checkpoint
-        return _fit(task, folder, n, epochs, batch_size, seed, precision, digest([identity, epochs, batch_size, precision, seed, n]))
+        return _fit(
+            task,
+            folder,
+            n,
+            epochs,
+            batch_size,
+            seed,
+            precision,
+            digest([identity, epochs, batch_size, precision, seed, n]),
+        )
 
 
 def _fit(
@@ -138,7 +147,9 @@ def _fit(
         for key, value in task.step(order[position]).items():
             value = float(value)
             if not torch.isfinite(torch.tensor(value)):
-                raise StudyError(f"{stage}: '{key}' became {value} at step {step}: lower the learning rate in the profile.")
+                raise StudyError(
+                    f"{stage}: '{key}' became {value} at step {step}: lower the learning rate in the profile."
+                )
             state["sums"][key] = state["sums"].get(key, 0.0) + value
         for name, ema in task.ema.items():
             ema.step(task.modules[name].parameters())
@@ -205,7 +216,9 @@ def _restore(path: Path, task: Task, tag: str) -> dict:
         with safe_open(path, framework="pt") as f:
             meta = f.metadata() or {}
             if meta.get("tag") != tag:
-                raise StudyError(f"{path} was made with other data or another profile: remove it or choose another runs_dir.")
+                raise StudyError(
+                    f"{path} was made with other data or another profile: remove it or choose another runs_dir."
+                )
             tensors = {key: f.get_tensor(key) for key in f.keys()}
             state, ema_steps = json.loads(meta["state"]), json.loads(meta["ema_steps"])
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:

@@ -50,19 +50,33 @@ def study(*, profile: str, data_root: str, subsets: int | None, cores: int, runs
     with lock(s.root):
         with atomic(s.root / "snakemake.json") as aside:
             aside.write_text(json.dumps(config))
-        command = [sys.executable, "-m", "snakemake", "--snakefile", project_root() / "Snakefile", "--directory", s.root]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            project_root() / "Snakefile",
+            "--directory",
+            s.root,
+        ]
         command += ["--configfile", s.root / "snakemake.json", "--cores", str(cores), "--scheduler", "greedy"]
         command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "all"]
         # notebooks pin torch's threads themselves; this keeps every other library from taking the whole machine
         environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads), OWNER: str(os.getpid())}
         if subprocess.run([str(part) for part in command], env=environment).returncode:
-            raise StudyError(f"the study in {s.root} stopped: the first 'error:' line above says why; the same command goes on from here.")
+            raise StudyError(
+                f"the study in {s.root} stopped: the first 'error:' line above says why; the same command goes on from here."
+            )
     return s.root, subsets
 
 
 def executed(run: Path, subsets: int) -> dict[str, Path]:
     """The executed notebooks the book shows, by their name there: subset 0's, and the results over all subsets."""
-    found = {path.name: path for path in sorted((run / "subset-0" / "notebooks").glob("0*.ipynb")) if ".failed" not in path.name}
+    found = {
+        path.name: path
+        for path in sorted((run / "subset-0" / "notebooks").glob("0*.ipynb"))
+        if ".failed" not in path.name
+    }
     return found | {"08_results.ipynb": run / "notebooks" / f"08_results-{subsets}.ipynb"}
 
 
@@ -83,7 +97,9 @@ def book(run: Path, subsets: int, root: Path) -> Path:
                 shutil.copyfile(source, aside)
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     if not jupyter_book.exists():
-        raise StudyError("jupyter-book is not installed: install the extra 'book' (pip install -c requirements.lock -e '.[book]').")
+        raise StudyError(
+            "jupyter-book is not installed: install the extra 'book' (pip install -c requirements.lock -e '.[book]')."
+        )
     log = root / "_build" / "build.log"
     log.parent.mkdir(exist_ok=True)
     with open(log, "w") as f:

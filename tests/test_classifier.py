@@ -100,7 +100,9 @@ def test_imagenet_without_network_or_cache_is_an_error(tmp_path, monkeypatch):
 
 
 def train(open_tiny, patches, folder, **options):
-    changes = {"classifier.epochs": 4, "classifier.learning_rate": 0.02, "classifier.precision": "fp32"} | options.pop("changes", {})
+    changes = {"classifier.epochs": 4, "classifier.learning_rate": 0.02, "classifier.precision": "fp32"} | options.pop(
+        "changes", {}
+    )
     settings = open_tiny(**changes).profile.classifier
     train, valid = Arrays(*(a[:128] for a in patches)), Arrays(*(a[128:] for a in patches))
     return settings, valid, classifier.train(settings, train, valid, folder=folder, seed=0, **options)
@@ -128,7 +130,9 @@ def test_it_learns_resumes_its_choice_and_transfers(open_tiny, patches, tmp_path
 def test_every_arm_starts_from_the_same_weights(open_tiny, patches, tmp_path, monkeypatch):
     starts = []
     monkeypatch.setattr(
-        classifier.training, "fit", lambda task, **k: starts.append(task.modules["classifier"].conv1.weight.clone()) or [{}]
+        classifier.training,
+        "fit",
+        lambda task, **k: starts.append(task.modules["classifier"].conv1.weight.clone()) or [{}],
     )
     for name in "ab":
         train(open_tiny, patches, tmp_path / name)

@@ -31,7 +31,9 @@ def test_the_judge_is_trained_once_on_rows_no_subset_has(open_tiny):
     weights = (first.root / "judge" / "weights.safetensors").stat().st_mtime_ns
     again = features.judge(second).extractor
     assert (first.root / "judge" / "weights.safetensors").stat().st_mtime_ns == weights
-    assert extractor.name == again.name == "judge-regnetx_002" and "32 train rows outside every subset" in extractor.about
+    assert (
+        extractor.name == again.name == "judge-regnetx_002" and "32 train rows outside every subset" in extractor.about
+    )
     np.testing.assert_array_equal(extractor(first.real.images[:4]), again(first.real.images[:4]))
 
 

@@ -25,9 +25,7 @@ def test_quality_order_as_in_the_paper(run):
     assert "DiT 40.50 ± 0.71, U-Net 50.50 ± 0.71, HistoGAN 100.50 ± 0.71; the paper has the same order" in fid
     change = only(sentences, "Realism selection changed the distance")
     assert "HistoGAN +5.00 (paper +6.09)" in change and "DiT +5.00 (paper +4.32)" in change
-    assert "distance 2.500 ± 0.707, reconstructions by the autoencoder 10.50 ± 0.71" in only(
-        sentences, "orientation"
-    )
+    assert "distance 2.500 ± 0.707, reconstructions by the autoencoder 10.50 ± 0.71" in only(sentences, "orientation")
 
 
 def test_quality_order_unlike_the_paper(run):
@@ -58,9 +56,7 @@ def test_classification_sentences(run):
     both = only(sentences, "above baseline and traditional")
     # U-Net: transfer 87 and augmentation 85 + selection; its unselected augmentation only equals traditional
     assert "HistoGAN 0 of 6 (paper 4 of 6), U-Net 5 of 6 (paper 6 of 6), DiT 3 of 6 (paper 3 of 6)" in both
-    assert "HistoGAN +2.00, U-Net +2.00, DiT +2.00 (paper: HistoGAN −0.15" in only(
-        sentences, "Transfer minus"
-    )
+    assert "HistoGAN +2.00, U-Net +2.00, DiT +2.00 (paper: HistoGAN −0.15" in only(sentences, "Transfer minus")
     assert "HistoGAN +0.40, U-Net +0.40, DiT +0.40" in only(sentences, "Realism selection minus none")
     assert "U-Net 71.70 %, DiT 70.70 %, HistoGAN 67.70 %" in only(sentences, "synthetic images only")
 

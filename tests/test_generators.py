@@ -64,7 +64,9 @@ def test_a_missing_stage_names_its_notebook(open_tiny, backbone):
 def fake_latents(n=64):
     """Latents whose mean tells the class."""
     labels = torch.arange(n) % 2
-    values = torch.randn(1, n, 4, 12, 12, generator=training.generator("latents")) * 0.3 + (2.0 * labels - 1).view(1, n, 1, 1, 1)
+    values = torch.randn(1, n, 4, 12, 12, generator=training.generator("latents")) * 0.3 + (2.0 * labels - 1).view(
+        1, n, 1, 1, 1
+    )
     return autoencoder.Latents(values, labels, torch.zeros(4), torch.ones(1))
 
 

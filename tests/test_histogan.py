@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import types
 from pathlib import Path
 
@@ -35,13 +36,13 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def study(n: int = 18, *, settings: profiles.HistoGAN = SETTINGS, seed: int = 3, orientations: int = 8) -> types.SimpleNamespace:
+def study(n: int = 18, *, settings: profiles.HistoGAN = SETTINGS) -> types.SimpleNamespace:
     """The attributes of a Study that training reads: dark patches of class 0, light ones of class 1."""
     labels = np.arange(n, dtype=np.uint8) % 2
     noise = np.random.default_rng(0).integers(-40, 41, (n, 96, 96, 3))
     images = (noise + np.where(labels == 1, 200, 60)[:, None, None, None]).astype(np.uint8)
-    profile = types.SimpleNamespace(histogan=settings, orientations=orientations)
-    return types.SimpleNamespace(profile=profile, real=data.Arrays(images, labels), data_sha="0", seed=seed)
+    profile = types.SimpleNamespace(histogan=settings, orientations=8)
+    return types.SimpleNamespace(profile=profile, real=data.Arrays(images, labels), data_sha="0", seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +91,16 @@ def test_input_dropout_acts_in_training_only():
     assert torch.equal(discriminator(images, labels), discriminator(images, labels))
 
 
-def test_training_learns_which_class_is_light(tmp_path):
-    settings = SETTINGS.model_copy(update={"epochs": 20, "batch_size": 8, "learning_rate": 5e-3})
-    generator, _ = histogan.train(study(32, settings=settings), folder=tmp_path / "histogan")
-    images = histogan.sample(generator, np.repeat([0, 1], 8), seed=0)
-    assert images[8:].mean() > images[:8].mean() + 30
+def test_training_moves_every_part_of_both_networks(tmp_path):
+    histogan.train(study(), folder=tmp_path / "histogan")
+    moved = load_file(tmp_path / "histogan" / "checkpoint.safetensors")
+    torch.manual_seed(training.derive(3, "histogan", "init"))
+    task = histogan.GanTask(SETTINGS, study().real.images, study().real.labels, 8)
+    for name, module in task.modules.items():
+        for key, value in module.named_parameters():
+            assert not torch.equal(moved[f"module/{name}/{key}"], value), f"{name}: {key}"
+            if key == "embedding.weight":
+                assert (moved[f"module/{name}/{key}"] != value).any(1).all()  # both labels
 
 
 def test_log_and_artefacts(trained):
@@ -104,21 +110,27 @@ def test_log_and_artefacts(trained):
     assert {path.name for path in folder.iterdir()} >= {"generator.safetensors", "config.json", "log.csv"}
 
 
-def test_a_finished_generator_is_loaded_not_trained_again(trained, monkeypatch):
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_settings_are_refused(trained, tmp_path, finished):
+    folder, _, _ = trained
+    other = tmp_path / "histogan"
+    shutil.copytree(folder, other)
+    if not finished:
+        (other / "generator.safetensors").unlink()
+    with pytest.raises(StudyError, match="another profile"):
+        histogan.train(study(settings=SETTINGS.model_copy(update={"label_flip": 0.2})), folder=other)
+
+
+def test_a_finished_generator_needs_no_checkpoint(trained, tmp_path, monkeypatch):
     folder, generator, log = trained
-    monkeypatch.setattr(histogan.GanTask, "step", lambda self, rows: pytest.fail("trained again"))
-    before = (folder / "generator.safetensors").stat().st_mtime_ns
-    again, same_log = histogan.train(study(), folder=folder)
-    assert (folder / "generator.safetensors").stat().st_mtime_ns == before
+    other = tmp_path / "histogan"
+    shutil.copytree(folder, other)
+    (other / "checkpoint.safetensors").unlink()
+    monkeypatch.setattr(training, "fit", lambda *a, **k: pytest.fail("trained again"))
+    again, same_log = histogan.train(study(), folder=other)
     assert same_log == log
     labels = np.array([0, 1])
     assert np.array_equal(histogan.sample(generator, labels, 0), histogan.sample(again, labels, 0))
-
-
-def test_other_settings_are_refused(trained):
-    folder, _, _ = trained
-    with pytest.raises(StudyError, match="another profile"):
-        histogan.train(study(settings=SETTINGS.model_copy(update={"label_flip": 0.2})), folder=folder)
 
 
 def test_sample_is_a_function_of_seed_and_labels(trained, monkeypatch):

@@ -58,7 +58,9 @@ def test_paths_and_commands_the_readme_names_exist():
 
 def test_git_holds_sources_only():
     try:
-        files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+        files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+            "\n"
+        )[:-1]
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     assert not [f for f in files if f.endswith((".ipynb", ".h5", ".pth", ".safetensors"))]

@@ -35,9 +35,7 @@ def texts(figure) -> str:
 
 def bars(axes) -> list:
     """The bars of a panel; bands and the panel's own background are patches too, but not in a container."""
-    return [
-        bar for container in axes.containers if hasattr(container, "patches") for bar in container.patches
-    ]
+    return [bar for container in axes.containers if hasattr(container, "patches") for bar in container.patches]
 
 
 def lines(axes, colour: str) -> list[float]:
@@ -116,9 +114,7 @@ def test_figure_3_marks_what_was_not_run():
 
 
 def test_loss_curves_draw_what_was_logged():
-    log = [
-        {"epoch": e, "step": 9 * e, "images": 99, "loss": 1 / e, "kl": e, "seconds": 1.0} for e in (1, 2, 3)
-    ]
+    log = [{"epoch": e, "step": 9 * e, "images": 99, "loss": 1 / e, "kl": e, "seconds": 1.0} for e in (1, 2, 3)]
     figure = plots.loss_curves(log)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "kl"]
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3]

@@ -57,7 +57,9 @@ def test_counts_are_the_real_ones_and_each_selection_drops_what_it_should(open_t
     for name in ("realism", "class"):
         for c in (0, 1):
             reference = s.real.images if name == "realism" else s.real.images[s.real.labels == c]
-            scores = metrics.realism(real=colour(reference), fake=colour(made[name].images[made[name].labels == c]), k=3)
+            scores = metrics.realism(
+                real=colour(reference), fake=colour(made[name].images[made[name].labels == c]), k=3
+            )
             assert (scores >= 1).all()
     card = read_json(s.synthetic("unet", "none") / "card.json")
     assert len(card["realism"]) == 32 and min(card["realism"]) < 1
@@ -78,7 +80,9 @@ def test_a_generator_that_never_passes_ends_at_the_cap_and_says_so(open_tiny):
     assert result["selections"]["none"]["kept"] == [16, 16]
     for name in ("realism", "class"):
         found = result["selections"][name]
-        assert found["kept"] == [0, 0] and found["seen"] == [32, 32] and found["short"] and found["acceptance"] == [0, 0]
+        assert (
+            found["kept"] == [0, 0] and found["seen"] == [32, 32] and found["short"] and found["acceptance"] == [0, 0]
+        )
         assert selection.synthetic(s, "dit", name)[0] is None
     assert selection.synthetic(s, "dit", "none")[0].images.shape == (32, 96, 96, 3)
 

@@ -154,9 +154,7 @@ def test_an_arm_twice_is_refused(run):
         stats.collect(run, 1)
 
 
-@pytest.mark.parametrize(
-    "text, message", [("{", "not valid JSON"), ("[]", "form of a result file"), ("{}", "scale")]
-)
+@pytest.mark.parametrize("text, message", [("{", "not valid JSON"), ("[]", "form of a result file"), ("{}", "scale")])
 def test_damaged_files_are_named(run, text, message):
     path = run / "subset-0/results/quality.json"
     path.write_text(text)

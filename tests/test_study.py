@@ -27,7 +27,19 @@ def test_subsets_and_provenance_are_written_down(open_tiny):
     assert written["seed"] == 0 and [len(x["rows"]) for x in written["subsets"]] == [32, 32]
     assert written["subsets"][0]["rows"] == s.rows.tolist() and len(written["subsets"][0]["sha"]) == 16
     scale = s.scale()
-    for key in ("data", "data_sha", "profile", "profile_sha", "subset", "seed", "n_real", "device", "threads", "seconds", "version"):
+    for key in (
+        "data",
+        "data_sha",
+        "profile",
+        "profile_sha",
+        "subset",
+        "seed",
+        "n_real",
+        "device",
+        "threads",
+        "seconds",
+        "version",
+    ):
         assert scale[key] is not None
     assert not set(s.others) & (set(s.rows) | set(s.judge_rows)) and len(s.others) == 32
     np.testing.assert_array_equal(s.real.labels, data.labels(s.data_root, "train")[s.rows])
@@ -48,7 +60,9 @@ def test_other_data_or_settings_may_not_share_a_run_folder(open_tiny, pcam, tmp_
     images, labels = data.load(other, "train")
     data.write(other, "train", images[::-1].copy(), labels[::-1].copy())
     with pytest.raises(StudyError, match="was made with data_sha"):
-        study.open_study(data_root=str(other), runs_dir=str(tmp_path / "runs"), profile=str(tmp_path / "tiny.yml"), subset=0)
+        study.open_study(
+            data_root=str(other), runs_dir=str(tmp_path / "runs"), profile=str(tmp_path / "tiny.yml"), subset=0
+        )
 
 
 def test_data_that_is_not_there_or_too_small(pcam, tmp_path):
@@ -96,7 +110,9 @@ def smoke(tmp_path_factory):
     before = (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns == before, "finished work was redone"
+    assert (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns == before, (
+        "finished work was redone"
+    )
     return folder, run, command
 
 
@@ -173,7 +189,7 @@ def test_the_book_renders_strictly(smoke):
     assert index.exists() and len(pages) >= 20
     results = (index.parent / "book" / "executed" / "08_results.html").read_text()
     assert "93.54" in results, "the paper's best AUC stands beside ours"
-    assert results.count("<img") >= 4 and "alt=\"\"" not in results
+    assert results.count("<img") >= 4 and 'alt=""' not in results
     assert "smoke" in results
 
 

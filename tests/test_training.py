@@ -20,7 +20,9 @@ class Line(training.Task):
     def __init__(self, fail_at=None):
         super().__init__()
         torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+        model = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1)
+        )
         self.modules["line"] = model
         self.optimizers["adam"] = torch.optim.Adam(model.parameters(), lr=0.01)
         self.ema["line"] = training.make_ema(model, 0.9)
