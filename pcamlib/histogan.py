@@ -6,8 +6,8 @@ flipped labels for the discriminator. Ours, chosen on 500 real patches because s
 
 - The first map is 12x12, so three transposed convolutions reach 96 pixels and every 8x8 pixels, about a
   nucleus, have features of their own. Grown from 6x6, samples were one tile repeated 36 times.
-- Spectral norm in the discriminator (Miyato et al. 2018): a deviation. Without it the samples of a class were
-  nearly alike after as many steps.
+- Spectral norm in the discriminator (Miyato et al. 2018): a deviation. Samples of a class were nearly alike in
+  the trials without it; its effect was not separated from that of the learning rate and the initialisation.
 - Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant
   rate all samples' colour swung to and fro, and averaged weights (EMA) were worse than the last weights.
 - Patches are turned and mirrored as the profile's `orientations` says: tissue on a slide has no up.

@@ -1,0 +1,107 @@
+"""Numbers of a run that are kept in git, and the README's summary of them.
+
+    python -m pcamlib.published RUN SUBSETS
+
+writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale) and puts the
+summary between the marks in README.md. Numbers only: no patch of the data set leaves the run folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pcamlib import paper, stats
+from pcamlib.errors import StudyError
+from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row
+from pcamlib.store import atomic, project_root, read_json, write_json
+from pcamlib.tables import cell
+
+START, END = "<!-- results: written by python -m pcamlib.published -->", "<!-- end of results -->"
+REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "synthetic": "synthetic only"}
+
+
+def publish(run: Path, subsets: int, folder: Path) -> Path:
+    """Write the rows of `run` over its first `subsets` subsets to folder/<run's name>.json; returns that path."""
+    rows = stats.collect(run, subsets)
+    kept = [{k: v for k, v in row.items() if k != "log"} | {"file": _within(row["file"], run)} for row in rows]
+    path = folder / f"{run.name}.json"
+    write_json(path, kept)
+    return path
+
+
+def _within(path: str, run: Path) -> str:
+    return Path(path).relative_to(run).as_posix()
+
+
+def summary(rows: list[Row]) -> str:
+    """Markdown: Table 1 without selection, and the AUC of Table 2 and Figure 6, the paper beside this run."""
+    of = len({row["subset"] for row in rows})
+    judge = stats.extractors(rows)[0]
+    quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == judge]
+    lines = [
+        f"Paper / this run. {stats.scale_note(stats.scale_of(rows))} The paper: full PCam, 5 subsets of 26,215, ImageNet",
+        "weights, 1000 epochs. Absolute values are not comparable; the order of rows may be.",
+        "",
+        f"Images without selection; our distance, precision and recall in the space of {judge}, not Inception-V3:",
+        "",
+        "| generator | Fréchet distance | precision, % | recall, % | label AUC, % |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for generator, name in paper.GENERATOR_NAMES.items():
+        printed = paper.quality("none", generator)
+        arm = ("quality", generator, "none")
+        both = [
+            f"{getattr(printed, metric).printed} / {cell(stats.summary(quality, arm, metric, judge), metric, of)}"
+            for metric in ("fid", "precision", "recall")
+        ]
+        label = cell(stats.summary(quality, arm, "label_auc", judge), "label_auc", of)
+        lines.append(f"| {name} | {' | '.join(both)} | – / {label} |")
+    lines += ["", "Test AUC, %, by selection:", "", "| training | none | realism | class-based |", "| --- | --- | --- | --- |"]
+    lines += [f"| {arm[0]} | {_auc(rows, arm, of)} | | |" for arm in (BASELINE, TRADITIONAL)]
+    for generator, name in paper.GENERATOR_NAMES.items():
+        for regime, words in REGIMES.items():
+            cells = [_auc(rows, (regime, generator, selection), of) for selection in paper.SELECTIONS]
+            lines.append(f"| {name}, {words} | {' | '.join(cells)} |")
+    lines += [f"| {control} (our control) | {_auc(rows, (control, None, None), of)} | | |" for control in paper.CONTROLS]
+    return "\n".join(lines)
+
+
+def _auc(rows: list[Row], arm: Arm, of: int) -> str:
+    regime, generator, selection = arm
+    known = paper.has_classification(selection, generator, regime)
+    printed = paper.classification(selection, generator, regime).auc.printed if known else "–"
+    found = stats.summary(stats.of_kind(rows, "classification"), arm, "auc")
+    return f"{printed} / {NOT_RUN if found is None else cell(found, 'auc', of)}"
+
+
+def into(readme: str, rows: list[Row]) -> str:
+    """The README's text with the summary between its marks; StudyError if the marks are not there."""
+    if readme.count(START) != 1 or readme.count(END) != 1:
+        raise StudyError(f"README.md must have one line '{START}' and one line '{END}'.")
+    before, rest = readme.split(START)
+    return f"{before}{START}\n\n{summary(rows)}\n\n{END}{rest.split(END)[1]}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Keep a run's numbers in book/reference/ and put their summary into README.md."""
+    parser = argparse.ArgumentParser(prog="python -m pcamlib.published", description=main.__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("subsets", type=int)
+    args = parser.parse_args(argv)
+    readme = project_root() / "README.md"
+    try:
+        path = publish(args.run.resolve(), args.subsets, project_root() / "book" / "reference")
+        text = into(readme.read_text(encoding="utf-8"), read_json(path))
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    with atomic(readme) as aside:
+        aside.write_text(text, encoding="utf-8")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""What is published is what was run: the README's numbers are those of the file in git."""
+
+import made_up
+import pytest
+
+from pcamlib import published, stats
+from pcamlib.errors import StudyError
+from pcamlib.store import project_root, read_json
+
+FILES = sorted((project_root() / "book" / "reference").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_published_rows_carry_their_scale_and_no_path_of_a_machine(path):
+    rows = read_json(path)
+    for row in rows:
+        assert not row["file"].startswith("/")
+        for key in ("data", "data_sha", "profile", "profile_sha", "seed", "n_real", "device", "threads", "version"):
+            assert row["scale"][key] is not None
+
+
+def test_the_readme_shows_the_published_numbers():
+    readme = (project_root() / "README.md").read_text()
+    (path,) = [p for p in FILES if f"`book/reference/{p.name}`" in readme]
+    assert published.into(readme, read_json(path)) == readme, "run python -m pcamlib.published again"
+
+
+def test_publishing_a_run(tmp_path):
+    run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
+    path = published.publish(run, 2, tmp_path / "reference")
+    rows = read_json(path)
+    assert len(rows) == len(stats.collect(run, 2)) and not any("log" in row for row in rows)
+    text = published.summary(rows)
+    assert "93.54 ± 0.38 / " in text and "| baseline | 90.17 ± 0.20 / " in text and text.count("\n| ") == (2 + 3) + (2 + 2 + 9 + 3)
+    with pytest.raises(StudyError, match="must have one line"):
+        published.into("no marks", rows)
