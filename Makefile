@@ -5,7 +5,8 @@ SUBSETS ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
 PY := .venv/bin/python
-STUDY = $(PY) -m pcamlib.workflow $(1) --profile $(PROFILE) --data $(DATA) --cores $(CORES) $(if $(SUBSETS),--subsets $(SUBSETS))
+# the owner is make itself: killed, it takes the study along
+STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile '$(PROFILE)' --data '$(DATA)' --cores $(CORES) $(if $(SUBSETS),--subsets $(SUBSETS))
 
 .PHONY: book study test bench lab clean
 

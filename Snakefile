@@ -1,7 +1,10 @@
 # The study as a graph; a node is one notebook run. Started by `python -m pcamlib.workflow`, which holds the run folder's
 # lock (so --nolock here) and passes the configuration.
-import sys
 from pathlib import Path
+
+from pcamlib.store import die_with_owner
+
+die_with_owner()
 
 RUN, PROFILE, DATA, RUNS = config["run"], config["profile"], config["data"], config["runs_dir"]
 SUBSETS, THREADS = int(config["subsets"]), int(config["threads"])
@@ -46,6 +49,7 @@ rule autoencoder:
     input: source=source("02_autoencoder")
     output: EXECUTED + "/02_autoencoder.ipynb"
     threads: THREADS
+    resources: gpu=1
     priority: 80
     shell: ONE
 
@@ -54,6 +58,7 @@ rule diffusion:
     input: EXECUTED + "/02_autoencoder.ipynb", source=source("03_diffusion")
     output: EXECUTED + "/03_diffusion_{backbone}.ipynb"
     threads: THREADS
+    resources: gpu=1
     priority: 70
     shell: ONE + " -p backbone {wildcards.backbone}"
 
@@ -62,6 +67,7 @@ rule histogan:
     input: source=source("04_histogan")
     output: EXECUTED + "/04_histogan.ipynb"
     threads: THREADS
+    resources: gpu=1
     priority: 50
     shell: ONE
 
@@ -70,6 +76,7 @@ rule classification_real:
     input: source=source("07_classification")
     output: EXECUTED + "/07_classification_real.ipynb"
     threads: THREADS
+    resources: gpu=1
     priority: 60
     shell: ONE + " -p generator real"
 
@@ -84,6 +91,7 @@ rule selection:
     input: trained, EXECUTED + "/07_classification_real.ipynb", source=source("05_selection")
     output: EXECUTED + "/05_selection_{generator}.ipynb"
     threads: THREADS
+    resources: gpu=1
     priority: 65
     shell: ONE + " -p generator {wildcards.generator}"
 
@@ -92,6 +100,7 @@ rule quality:
     input: expand(EXECUTED + "/05_selection_{generator}.ipynb", generator=GENERATORS, allow_missing=True), source=source("06_quality")
     output: EXECUTED + "/06_quality.ipynb"
     threads: THREADS
+    resources: gpu=1
     priority: 40
     shell: ONE
 
@@ -100,6 +109,7 @@ rule classification:
     input: EXECUTED + "/05_selection_{generator}.ipynb", source=source("07_classification")
     output: EXECUTED + "/07_classification_{generator}.ipynb"
     threads: THREADS
+    resources: gpu=1
     priority: 45
     shell: ONE + " -p generator {wildcards.generator}"
 

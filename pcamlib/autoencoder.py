@@ -108,7 +108,7 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def to_images(self, latents: torch.Tensor) -> np.ndarray:
         """Decoded and clipped patches, uint8 (B, 96, 96, 3)."""
-        return to_uint8(self.decode(latents))
+        return to_uint8(self.decode(latents.to(next(self.parameters()).device)))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Reconstruction from one draw z ~ q(z | x), with the mean and log-variance of q."""
@@ -141,7 +141,7 @@ class AutoencoderTask(training.Task):
 
 
 def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
-    """Train the subset's autoencoder, or load it if it stands. Returns it (eval mode) and its log."""
+    """Train the subset's autoencoder; a finished or cut training goes on from its checkpoint. Returns it and its log."""
     settings, folder = study.profile.autoencoder, study.folder / "autoencoder"
     torch.manual_seed(training.derive(study.seed, "autoencoder", "init"))
     task = AutoencoderTask(settings, study.real.images, study.profile.orientations)

@@ -33,6 +33,8 @@ def build(pretrained: str, architecture: str = ARCHITECTURE) -> torch.nn.Module:
 
     Raises StudyError if weights are asked for and cannot be had; nothing is put in their place.
     """
+    if not timm.is_model(architecture):
+        raise StudyError(f"{architecture!r} is not a timm model: correct quality.judge.architecture in the profile.")
     if pretrained in ("none", "imagenet"):
         try:
             return timm.create_model(architecture, pretrained=pretrained == "imagenet", num_classes=1)
@@ -167,7 +169,8 @@ class ClassifierTask(training.Task):
     def end_of_epoch(self, epoch: int) -> dict[str, float]:
         if self.settings.model_choice == "last":
             return {}
-        model = self.accelerator.unwrap_model(self.modules["classifier"], keep_fp32_wrapper=False).eval()
+        # the wrapper stays: taking it off would take autocast from the epochs that follow
+        model = self.accelerator.unwrap_model(self.modules["classifier"]).eval()
         scores = probabilities(model, self.valid.images, self.settings)
         auc = metrics.classification_metrics(self.valid.labels, scores, THRESHOLD)["auc"]
         if auc > float(self.tensors["auc"]):

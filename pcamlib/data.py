@@ -184,6 +184,8 @@ def write(root: str | Path, split: str, images: np.ndarray, labels: np.ndarray) 
         raise StudyError(
             f"cannot write {root}: images must be uint8 (N, 96, 96, 3) with N labels, got {images.dtype} {images.shape}."
         )
+    if not np.isin(labels, (0, 1)).all():
+        raise StudyError(f"cannot write {root}: labels must be 0 or 1.")
     for kind, value in ("x", images), ("y", np.asarray(labels, np.uint8).reshape(-1, 1, 1, 1)):
         with atomic(file(root, split, kind)) as aside, h5py.File(aside, "w") as f:
             f[kind] = value

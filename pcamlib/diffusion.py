@@ -128,7 +128,10 @@ class DiffusionTask(training.Task):
 
 
 def train(study: Study, backbone: str) -> tuple[Generator, list[dict[str, float]]]:
-    """Train the subset's denoiser, or load it if it stands. Returns the generator (EMA weights) and its log."""
+    """Train the subset's denoiser; a finished or cut training goes on from its checkpoint.
+
+    Returns the generator (EMA weights) and the log.
+    """
     settings, folder = study.profile.diffusion, study.folder / backbone
     latents = autoencoder.load_latents(study)
     torch.manual_seed(training.derive(study.seed, backbone, "init"))

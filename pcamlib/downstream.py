@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pcamlib import classifier, metrics, selection
 from pcamlib.data import Arrays
-from pcamlib.store import read_json, write_json
+from pcamlib.store import code_version, now, read_json, write_json
 from pcamlib.study import REAL, SELECTIONS, Study, name_of
 
 
@@ -61,6 +61,7 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
             "rows": rows,
         },
         precision=settings.precision,
+        seconds=round(sum(row.get("seconds", 0) for row in rows), 1),
     )
 
 
@@ -68,15 +69,17 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     settings, folder = study.profile.classifier, study.folder / "classifiers" / arm.id
     result = folder / "result.json"
     if result.exists():
+        _discard(arm, folder)
         return read_json(result)
     row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "status": "ok", "reason": None}
     real, extra, start, epochs, n_synthetic = study.real, None, None, settings.epochs, 0
     if arm.generator:
-        extra, counts = selection.synthetic(study, arm.generator, arm.selection)
+        extra = selection.synthetic(study, arm.generator, arm.selection)
         if extra is None:
+            kept = selection.counts(study, arm.generator, arm.selection)["kept"]
             return row | {
                 "status": "not run",
-                "reason": f"a class has no image: kept {counts['kept']} at the candidate cap",
+                "reason": f"a class has no image: kept {kept} at the candidate cap",
             }
         n_synthetic = len(extra.labels)
     if arm.regime == "double-real":
@@ -95,7 +98,6 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         train = joined(real, extra)
     else:
         train = real
-    began = time.monotonic()
     model, chosen, log = classifier.train(
         settings,
         train,
@@ -124,13 +126,20 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         "chosen_epoch": chosen,
         "train_loss": log[-1]["loss"],
         "log": [{k: row[k] for k in ("epoch", "loss", "valid_auc") if k in row} for row in log],
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": log[-1]["seconds"],  # of training, kills and resumptions included
+        "version": code_version(),
+        "created": now(),
     }
     write_json(result, row)
-    (folder / "checkpoint.safetensors").unlink()  # 90 MB an arm; the result stands
-    if arm.regime not in ("baseline", "traditional", "synthetic"):
-        (folder / "weights.safetensors").unlink()  # nobody starts from these
+    _discard(arm, folder)
     return row
+
+
+def _discard(arm: Arm, folder: Path) -> None:
+    """Remove what nobody starts from once the arm's result stands: 90 MB of checkpoint, and most weights."""
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    if arm.regime not in ("baseline", "traditional", "synthetic"):
+        (folder / "weights.safetensors").unlink(missing_ok=True)
 
 
 def joined(a: Arrays, b: Arrays) -> Arrays:

@@ -116,27 +116,33 @@ def random_vgg16() -> Extractor:
     return Extractor("vgg16-random", "VGG16 with random weights (seed 4711), pooled, at 48 px", extract)
 
 
-def inception(weights: str) -> Extractor:
-    """The Inception-V3 of FID (Heusel et al. 2017) through torch-fidelity: 2048-d pool features.
+def inception_file(weights: str) -> Path:
+    """Path of the FID Inception weights, given as a path or as "cache" (their place in torch hub's cache).
 
-    weights
-        Path of torch-fidelity's weights file, or "cache": its place in torch hub's cache.
-
-    torch-fidelity resizes uint8 images to 299x299 with TensorFlow's bilinear rule itself. Raises StudyError if the
-    file is missing or is not the published one (SHA-256).
+    Raises StudyError if the file is missing or is not the published one (SHA-256).
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_CACHE if weights == "cache" else resolve(weights)
     if not path.is_file():
         raise StudyError(
             f"quality.inception: weights file {path} does not exist: get {INCEPTION_CACHE} from torch-fidelity's releases, "
             "or set quality.inception to null to use the judge."
         )
+    # torch-fidelity unpickles the file: only the published bytes may reach it
     if hashlib.sha256(path.read_bytes()).hexdigest() != INCEPTION_SHA256:
         raise StudyError(
             f"quality.inception: {path} is not the published file (its SHA-256 differs): get {INCEPTION_CACHE} again."
         )
+    return path
+
+
+def inception(weights: str) -> Extractor:
+    """The Inception-V3 of FID (Heusel et al. 2017) through torch-fidelity: 2048-d pool features.
+
+    weights: see `inception_file`. torch-fidelity resizes uint8 images to 299x299 with TensorFlow's bilinear rule itself.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = inception_file(weights)
     device = training.accelerator("fp32").device
     model = (
         FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))

@@ -9,7 +9,8 @@ flipped labels for the discriminator. Ours, chosen on 500 real patches because s
 - Spectral norm in the discriminator (Miyato et al. 2018): a deviation. Samples of a class were nearly alike in
   the trials without it; its effect was not separated from that of the learning rate and the initialisation.
 - Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant
-  rate all samples' colour swung to and fro, and averaged weights (EMA) were worse than the last weights.
+  rate all samples' colour swung to and fro, and averaged weights (EMA) were worse than the last; with
+  the falling rate they nearly agree, and the averaged ones are sampled.
 - Patches are turned and mirrored as the profile's `orientations` says: tissue on a slide has no up.
 """
 

@@ -116,12 +116,6 @@ def realism(*, real: Features, fake: Features, k: int = 3, prune: bool = False) 
     return Manifold(real, k, prune).score(fake)
 
 
-def realism_from_radii(*, real: Features, radii: Features, fake: Features) -> np.ndarray:
-    """`realism` with the radii (N,) of `real` computed beforehand by `radii`. For many batches:
-    `Manifold`."""
-    return Manifold(real, radii=radii).score(fake)
-
-
 @dataclass(frozen=True)
 class NeighbourMetrics:
     """Precision, recall and coverage, 0 to 1; density, at least 0 and above 1 in crowds; realism (M,)

@@ -23,7 +23,6 @@ from pcamlib.stats import scale_note
 
 __all__ = [
     "accepted_rejected",
-    "classifier_curves",
     "forward_noise",
     "label_balance",
     "loss_curves",
@@ -249,15 +248,6 @@ def loss_curves(
         for key in keys
     }
     return _stacked(panels, x, note)
-
-
-def classifier_curves(
-    rows: Sequence[Mapping[str, float]] | Mapping[str, Sequence[Mapping[str, float]]],
-    keys: Sequence[str] = ("loss", "valid_auc"),
-    note: str = "",
-) -> Figure:
-    """Training loss and validation AUC (0..1) per epoch, of one classifier or several by name."""
-    return loss_curves(rows, keys, "epoch", note)
 
 
 def label_balance(labels: Mapping[str, np.ndarray], note: str = "") -> Figure:

@@ -15,6 +15,8 @@ from pcamlib.store import digest, resolve
 FOLDER = Path(__file__).with_name("profiles")
 
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Widths = Annotated[list[Positive], Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "bf16"]
@@ -32,7 +34,7 @@ class Phantom(Section):
     train: Positive
     valid: Positive
     test: Positive
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Subsets(Section):
@@ -41,7 +43,7 @@ class Subsets(Section):
     count: Positive
     size: Positive | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Autoencoder(Section):
@@ -49,7 +51,7 @@ class Autoencoder(Section):
 
     patchify: Literal[1, 2, 4]
     pca_shortcut: bool
-    block_channels: list[Positive]
+    block_channels: Widths
     layers_per_block: Positive
     latent_channels: Positive
     kl_weight: Rate
@@ -62,7 +64,7 @@ class Autoencoder(Section):
 class UNet(Section):
     """U-Net denoiser (diffusers' UNet2DModel), attention at the coarsest level."""
 
-    block_channels: list[Positive]
+    block_channels: Widths
     layers_per_block: Positive
 
 
@@ -165,9 +167,9 @@ class Profile(Section):
     """One scale of the study. `budget` says for whom and how long; `threads` is per notebook run;
     with `orientations` 8 the generators also see each patch turned and mirrored."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # becomes part of the run folder's name
     budget: str
-    seed: int
+    seed: Seed
     threads: Positive
     orientations: Literal[1, 8]
     phantom: Phantom
@@ -229,4 +231,5 @@ def _explain(error: dict) -> str:
         near = difflib.get_close_matches(str(error["loc"][-1]), list(section.model_fields), n=1, cutoff=0)
         return f"the key '{where}' is unknown: did you mean '{near[0]}'?"
     message = error["msg"].removeprefix("Value error, ")
-    return f"'{where}' is {error['input']!r}: {message[0].lower()}{message[1:]}." if error["loc"] else f"{message}."
+    value = "" if isinstance(error["input"], dict) else f" is {error['input']!r}"
+    return f"'{where}'{value}: {message[0].lower()}{message[1:]}."

@@ -35,8 +35,8 @@ def _within(path: str, run: Path) -> str:
     return Path(path).relative_to(run).as_posix()
 
 
-def summary(rows: list[Row]) -> str:
-    """Markdown: Table 1 without selection, and the AUC of Table 2 and Figure 6, the paper beside this run."""
+def summary(rows: list[Row], name: str) -> str:
+    """Markdown for the published file book/reference/<name>.json: Table 1 without selection, and the AUC of Table 2 and Figure 6, the paper beside this run."""
     of = len({row["subset"] for row in rows})
     judge = stats.extractors(rows)[0]
     quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == judge]
@@ -58,13 +58,22 @@ def summary(rows: list[Row]) -> str:
         ]
         label = cell(stats.summary(quality, arm, "label_auc", judge), "label_auc", of)
         lines.append(f"| {name} | {' | '.join(both)} | – / {label} |")
-    lines += ["", "Test AUC, %, by selection:", "", "| training | none | realism | class-based |", "| --- | --- | --- | --- |"]
+    lines += [
+        "",
+        "Test AUC, %, by selection:",
+        "",
+        "| training | none | realism | class-based |",
+        "| --- | --- | --- | --- |",
+    ]
     lines += [f"| {arm[0]} | {_auc(rows, arm, of)} | | |" for arm in (BASELINE, TRADITIONAL)]
     for generator, name in paper.GENERATOR_NAMES.items():
         for regime, words in REGIMES.items():
             cells = [_auc(rows, (regime, generator, selection), of) for selection in paper.SELECTIONS]
             lines.append(f"| {name}, {words} | {' | '.join(cells)} |")
-    lines += [f"| {control} (our control) | {_auc(rows, (control, None, None), of)} | | |" for control in paper.CONTROLS]
+    lines += [
+        f"| {control} (our control) | {_auc(rows, (control, None, None), of)} | | |" for control in paper.CONTROLS
+    ]
+    lines += ["", f"Every row per subset, with its provenance: `book/reference/{name}.json`."]
     return "\n".join(lines)
 
 
@@ -76,12 +85,12 @@ def _auc(rows: list[Row], arm: Arm, of: int) -> str:
     return f"{printed} / {NOT_RUN if found is None else cell(found, 'auc', of)}"
 
 
-def into(readme: str, rows: list[Row]) -> str:
+def into(readme: str, rows: list[Row], name: str) -> str:
     """The README's text with the summary between its marks; StudyError if the marks are not there."""
     if readme.count(START) != 1 or readme.count(END) != 1:
         raise StudyError(f"README.md must have one line '{START}' and one line '{END}'.")
     before, rest = readme.split(START)
-    return f"{before}{START}\n\n{summary(rows)}\n\n{END}{rest.split(END)[1]}"
+    return f"{before}{START}\n\n{summary(rows, name)}\n\n{END}{rest.split(END)[1]}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     readme = project_root() / "README.md"
     try:
         path = publish(args.run.resolve(), args.subsets, project_root() / "book" / "reference")
-        text = into(readme.read_text(encoding="utf-8"), read_json(path))
+        text = into(readme.read_text(encoding="utf-8"), read_json(path), path.stem)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

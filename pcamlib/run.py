@@ -15,7 +15,6 @@ import difflib
 import logging
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from pcamlib.errors import StudyError
-from pcamlib.store import atomic, project_root
+from pcamlib.store import atomic, die_with_owner, project_root
 
 Literal = int | float | str | bool | None
 
@@ -148,23 +147,6 @@ def tidy(source: Path, target: Path) -> None:
     nbformat.write(notebook, target)
 
 
-def die_with(owner: int) -> None:
-    """End this process, and with it its kernel, soon after process `owner` is gone.
-
-    Snakemake killed with -9 leaves its children running; the next run would meet them at the same checkpoint.
-    """
-
-    def watch() -> None:
-        while True:
-            try:
-                os.kill(owner, 0)
-            except ProcessLookupError:
-                os._exit(1)
-            time.sleep(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main(argv: list[str] | None = None) -> int:
     """Execute a text notebook; exit 0 if every cell succeeded, 2 with one sentence otherwise."""
     parser = argparse.ArgumentParser(prog="python -m pcamlib.run", description=main.__doc__)
@@ -173,14 +155,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     args = parser.parse_args(argv)
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    if "PCAMLIB_OWNER" in os.environ:
-        die_with(int(os.environ["PCAMLIB_OWNER"]))
+    die_with_owner()
     try:
         started = time.monotonic()
         print(f"{run(args.notebook, args.out, dict(args.parameter))} ({time.monotonic() - started:.0f} s)", flush=True)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

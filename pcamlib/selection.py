@@ -58,31 +58,29 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
         return read_json(study.results / f"{name}.json")
     gates = manifolds(study, gatekeeper)
     requested = np.bincount(study.real.labels, minlength=2)
-    counts = {
-        s: {"requested": requested.tolist(), "kept": [0, 0], "seen": [0, 0], "passed": [0, 0]} for s in SELECTIONS
-    }
+    tally = {s: {"requested": requested.tolist(), "kept": [0, 0], "seen": [0, 0], "passed": [0, 0]} for s in SELECTIONS}
     scores: dict[str, list[float]] = {"realism": [], "class": []}
     shards: list[list[Path]] = [[], []]
     generated = [0, 0]
     for c in (0, 1):
         cap = int(np.ceil(settings.candidates * requested[c]))
-        while generated[c] < cap and any(counts[s]["kept"][c] < requested[c] for s in SELECTIONS):
+        while generated[c] < cap and any(tally[s]["kept"][c] < requested[c] for s in SELECTIONS):
             size = min(BATCH, cap - generated[c])
             path = study.folder / "candidates" / generator / f"{c}-{generated[c]:07d}.safetensors"
-            wanted = {s: int(requested[c]) - counts[s]["kept"][c] for s in SELECTIONS}
+            wanted = {s: int(requested[c]) - tally[s]["kept"][c] for s in SELECTIONS}
             shard = _shard(path) or _make(path, c, size, wanted, study, generator, sample, gatekeeper, gates)
             shards[c].append(path)
             generated[c] += size
             for s in SELECTIONS:
                 if wanted[s] <= 0:
                     continue
-                counts[s]["seen"][c] += size
-                counts[s]["passed"][c] += size if s == "none" else int((shard[f"{s}_score"] >= 1).sum())
-                counts[s]["kept"][c] += int(shard[f"{s}_keep"].sum())
+                tally[s]["seen"][c] += size
+                tally[s]["passed"][c] += size if s == "none" else int((shard[f"{s}_score"] >= 1).sum())
+                tally[s]["kept"][c] += int(shard[f"{s}_keep"].sum())
             for s in scores:
                 scores[s] += np.minimum(shard[f"{s}_score"], 1e6).tolist()
     for s in SELECTIONS:
-        _assemble(study.synthetic(generator, s), s, shards, study, generator, counts[s])
+        _assemble(study.synthetic(generator, s), s, shards, study, generator, tally[s])
     result = study.write_result(
         name,
         {
@@ -93,7 +91,7 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
             "prune": settings.prune,
             "cap": settings.candidates,
             "candidates": int(sum(generated)),
-            "selections": {s: counts[s] | _rates(s, counts[s]) for s in SELECTIONS},
+            "selections": {s: tally[s] | _rates(s, tally[s]) for s in SELECTIONS},
             "realism_scores": {s: values[:: len(values) // SCORES_KEPT + 1] for s, values in scores.items()},
         },
     )
@@ -166,13 +164,14 @@ def _assemble(
     data.write(folder, "train", np.concatenate(images), np.array(labels))
 
 
-def synthetic(study: Study, generator: str, selection: str) -> tuple[data.Arrays | None, dict[str, Any]]:
-    """A synthetic set and its counts; None instead of the set when a class has no image (the arm is "not run").
-
-    StudyError if notebook 05 has not run for this generator.
-    """
+def counts(study: Study, generator: str, selection: str) -> dict[str, Any]:
+    """Counts of one selection (see `select`). StudyError if notebook 05 has not run for this generator."""
     path = study.need(study.results / f"selection-{generator}.json", f"05_selection.md (generator {generator})")
-    counts = read_json(path)["selections"][selection]
-    if min(counts["kept"]) == 0:
-        return None, counts
-    return data.load(study.synthetic(generator, selection), "train"), counts
+    return read_json(path)["selections"][selection]
+
+
+def synthetic(study: Study, generator: str, selection: str) -> data.Arrays | None:
+    """A synthetic set, or None when a class has no image (the arm is "not run"). StudyError as `counts`."""
+    if min(counts(study, generator, selection)["kept"]) == 0:
+        return None
+    return data.load(study.synthetic(generator, selection), "train")

@@ -29,6 +29,8 @@ METRICS = {
     "classification": ("accuracy", "auc", "sensitivity", "specificity"),
 }
 FILES = (
+    "autoencoder.json",
+    *(f"{generator}.json" for generator in paper.GENERATORS),
     *(f"selection-{generator}.json" for generator in paper.GENERATORS),
     "quality.json",
     *(f"classification-{source}.json" for source in ("real", *paper.GENERATORS)),
@@ -78,7 +80,7 @@ def collect(run_root: str | Path, subsets: int | Iterable[int]) -> list[Row]:
 
     Returns
     -------
-    Plain dicts of kind "quality", "classification" or "selection", in file order. An absent file gives no
+    Plain dicts of kind "training", "selection", "quality" or "classification", in file order. An absent file gives no
     rows: its cells are "not run" (see `missing`).
 
     Raises StudyError if a subset has no results at all, if a file is damaged, and if files disagree about
@@ -135,6 +137,11 @@ def _read(path: Path, subset: int) -> list[Row]:
         if kind == "selection":
             shared |= {key: content[key] for key in ("generator", "extractor", "k")}
             return [{**shared, "selection": name, **row} for name, row in content["selections"].items()]
+        if "log" in content:
+            return [
+                shared
+                | {"kind": "training", "generator": kind, "selection": None, "images": content["log"][-1]["images"]}
+            ]
         rows = [{**shared, **row} for row in content["rows"]]
         for row in rows:
             if kind == "quality":
@@ -240,7 +247,7 @@ def scale_of(rows: Iterable[Row]) -> Row:
     if not files:
         raise StudyError("there are no results to state a scale for: run notebooks 05 to 07 first.")
     scales = [row["scale"] for row in files.values()]
-    merged = {"data": scales[0]["data"], "profile": scales[0]["profile"]}
+    merged = {key: scales[0].get(key) for key in ("data", "phantom", "profile")}
     merged["subsets"] = sorted({row["subset"] for row in files.values()})
     for key in ("n_real", "device", "precision", "threads", "version"):
         merged[key] = sorted({scale[key] for scale in scales})
@@ -268,7 +275,7 @@ def scale_note(scale: Row) -> str:
         value = scale[key]
         return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
-    data = "phantom (procedural stand-in, no tissue)" if scale["data"] == "phantom" else scale["data"]
+    data = f"{scale['data']} (procedural stand-in, no tissue)" if scale.get("phantom") else scale["data"]
     count = len(scale.get("subsets", ()))
     subsets = f"{count} subset{'s' * (count != 1)}" if count else f"subset {scale['subset']}"
     return (

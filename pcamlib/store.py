@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,26 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+OWNER = "PCAMLIB_OWNER"  # environment variable: the process whose death must end this one
+
+
+def die_with_owner() -> None:
+    """End this process soon after the one that OWNER names is gone; without OWNER do nothing.
+
+    A process killed with -9 leaves its children running, and the next run would meet them at the same checkpoint.
+    """
+    if OWNER not in os.environ:
+        return
+    owner = int(os.environ[OWNER])
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(owner, 0)
+            except ProcessLookupError:
+                os._exit(1)
+            time.sleep(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -81,6 +81,7 @@ class Study:
         return {
             "data": self.data,
             "data_sha": self.data_sha,
+            "phantom": (self.data_root / "phantom.json").exists(),
             "profile": self.profile.name,
             "profile_sha": self.profile.sha,
             "subset": self.subset,
@@ -135,9 +136,9 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
             phantom.write(root, train=p.train, valid=p.valid, test=p.test, seed=p.seed)
         name = "phantom"
     else:
-        root = resolve(data_root)
+        root = resolve(data_root).resolve()
         name = root.name
-        if not root.is_dir():
+        if not root.is_dir() or not name:
             raise StudyError(f'data_root {root} is not a folder: give a folder of PCam files, or "phantom".')
     labels = data.labels(root, "train")
     parts = data.subsets(
@@ -189,7 +190,7 @@ def _claim(run: Path, identity: dict, settings: profiles.Profile, parts: list[np
             for key, value in identity.items():
                 if held.get(key) != value:
                     raise StudyError(
-                        f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}: choose another runs_dir or remove it."
+                        f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}: choose another runs_dir, remove it, or give a changed profile another name."
                     )
             return
         write_json(

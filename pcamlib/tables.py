@@ -90,6 +90,9 @@ def table_1(rows: list[Row], extractor: str) -> Table:
     ]
     for source, label in CALIBRATION.items():
         lines.append(line("Calibration (ours)", label, ("quality", source, None), None))
+    few = ""
+    if any(row["n_fake"] <= row.get("dims", 0) for row in quality if row["status"] == "ok"):
+        few = "No more images than feature dimensions: the distance is biased upwards, compare within this table only. "
     about = f" ({quality[0]['judge']})" if quality else ""
     head = [("Images judged", {"images": "ours"})]
     head += [(HEADINGS[metric], {f"{metric} paper": "paper", metric: "ours"}) for metric in metrics[:-1]]
@@ -97,7 +100,7 @@ def table_1(rows: list[Row], extractor: str) -> Table:
     caption = (
         f"Mean ± standard deviation over subsets. Ours: features of {extractor}{about}; the "
         "distance is FID proper in Inception-V3's space only. Label AUC: how well the judge, a classifier of real "
-        f"patches, recognises the class each image was asked to show (50 is chance). {_scale(quality)} "
+        f"patches, recognises the class each image was asked to show (50 is chance). {few}{_scale(quality)} "
         "Paper: full PCam, five subsets of 26,215, ImageNet-pretrained Inception-V3 for FID, an unstated "
         "extractor for precision and recall; so its columns are not comparable with ours in absolute value: "
         "compare the order of the rows."
@@ -190,7 +193,7 @@ def table_scale(rows: list[Row]) -> Table:
     facts = {
         "data": (
             "phantom: procedural patches, a stand-in; nothing here is a finding about tissue"
-            if scale["data"] == "phantom"
+            if scale["phantom"]
             else scale["data"],
             "PatchCamelyon, 327,680 patches",
         ),
@@ -201,7 +204,7 @@ def table_scale(rows: list[Row]) -> Table:
         "quality judged by": (listed(stats.extractors(rows)), "Inception-V3 for FID; else not stated"),
         "k of the manifolds": (listed(sorted({row["k"] for row in judged})), "not stated"),
         "device": (listed(scale["device"]), "NVIDIA TITAN X"),
-        "time, all result files": (stats.duration(scale["seconds"]), "not stated"),
+        "time, all stages added up": (stats.duration(scale["seconds"]), "not stated"),
         "profile and version": (f"{scale['profile']}, pcamlib {listed(scale['version'])}", "–"),
     }
     lines = [{"section": "", "label": name, "ours": us, "paper": they} for name, (us, they) in facts.items()]

@@ -105,6 +105,8 @@ def fit(
     checkpoint and for a loss that is not finite.
     """
     with lock(folder):  # two runs of one stage would overwrite each other's checkpoint
+        for torn in folder.glob(".checkpoint.safetensors.*.part"):  # a kill in the middle of a save leaves one
+            torn.unlink()
         return _fit(
             task,
             folder,

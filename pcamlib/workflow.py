@@ -17,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from pcamlib import data, profiles
-from pcamlib.errors import StudyError
-from pcamlib.store import atomic, lock, project_root, resolve
-from pcamlib.study import open_study
+import torch
 
-OWNER = "PCAMLIB_OWNER"  # process whose death ends the notebook runs it started
+from pcamlib import classifier, data, features, profiles
+from pcamlib.errors import StudyError
+from pcamlib.store import OWNER, atomic, die_with_owner, lock, project_root, resolve
+from pcamlib.study import open_study
 
 
 def study(*, profile: str, data_root: str, subsets: int | None, cores: int, runs_dir: str = "runs") -> tuple[Path, int]:
@@ -38,6 +38,11 @@ def study(*, profile: str, data_root: str, subsets: int | None, cores: int, runs
     s = open_study(data_root=data_root, runs_dir=runs_dir, profile=profile, subset=0)
     for split in ("valid", "test"):
         data.labels(s.data_root, split)
+    # what a late notebook would miss is missed now
+    if settings.quality.inception:
+        features.inception_file(settings.quality.inception)
+    classifier.build(settings.classifier.pretrained)
+    classifier.build("none", settings.quality.judge.architecture)
     config = {
         "run": str(s.root),
         "profile": str(resolve(profile)) if profile.endswith((".yml", ".yaml")) else profile,
@@ -61,6 +66,8 @@ def study(*, profile: str, data_root: str, subsets: int | None, cores: int, runs
         ]
         command += ["--configfile", s.root / "snakemake.json", "--cores", str(cores), "--scheduler", "greedy"]
         command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "all"]
+        if torch.cuda.is_available():
+            command += ["--resources", f"gpu={torch.cuda.device_count()}"]
         # notebooks pin torch's threads themselves; this keeps every other library from taking the whole machine
         environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads), OWNER: str(os.getpid())}
         if subprocess.run([str(part) for part in command], env=environment).returncode:
@@ -123,6 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs-dir", default="runs")
     args = parser.parse_args(argv)
     started = time.monotonic()
+    die_with_owner()
     try:
         run, subsets = study(
             profile=args.profile, data_root=args.data, subsets=args.subsets, cores=args.cores, runs_dir=args.runs_dir
@@ -134,6 +142,9 @@ def main(argv: list[str] | None = None) -> int:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -15,6 +15,7 @@ def scale(subset: int, **other: Any) -> dict[str, Any]:
     """The scale of one file; 10 s each."""
     return {
         "data": "phantom",
+        "phantom": True,
         "data_sha": "d0",
         "profile": "demo",
         "profile_sha": "p0",
@@ -113,6 +114,8 @@ def write_run(root: Path, subsets: int = 2) -> Path:
                 ("autoencoder", None),
             ]
         ]
+        for generator in ("autoencoder", *paper.GENERATORS):
+            write_json(results / f"{generator}.json", {"scale": scale(k), "log": [{"images": 1000}]})
         judges = {name: f"about {name}" for name in JUDGES}
         write_json(results / "quality.json", {"scale": scale(k), "judge": judges, "rows": rows})
         real = [arm_row(r, None, None, k) for r in ("baseline", "traditional", *paper.CONTROLS)]

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcamlib import data
@@ -41,6 +41,7 @@ def test_subsets_of_full_pcam():
     assert all(abs(int(labels[p].sum()) - 13107.5) == 0.5 for p in parts)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 4), st.integers(2, 40), st.lists(st.integers(0, 1), min_size=200, max_size=300), st.integers(0, 5)
 )

@@ -167,7 +167,7 @@ def test_row_order_and_batches_change_nothing(rng, seed):
     manifold = metrics.Manifold(real)
     parts = [manifold.score(part) for part in np.array_split(fake, rng.integers(1, len(fake) + 1))]
     np.testing.assert_array_equal(np.concatenate(parts), whole.realism)
-    streamed = metrics.realism_from_radii(real=real, radii=metrics.radii(real), fake=fake)
+    streamed = metrics.Manifold(real, radii=metrics.radii(real)).score(fake)
     np.testing.assert_array_equal(streamed, whole.realism)
 
 
@@ -327,7 +327,7 @@ def test_bad_k(k):
 def test_bad_radii():
     for bad in (np.ones(9), -np.ones(10), np.full(10, np.nan)):
         with pytest.raises(ValueError, match="^radii: "):
-            metrics.realism_from_radii(real=GOOD, radii=bad, fake=GOOD)
+            metrics.Manifold(GOOD, radii=bad)
 
 
 def test_f1():

@@ -124,20 +124,6 @@ def test_loss_curves_draw_what_was_logged():
         plots.loss_curves([])
 
 
-def test_classifier_curves_use_the_arms_colours():
-    logs = {
-        name: [{"epoch": e, "loss": 1 / e, "valid_auc": 0.5 + 0.1 * e} for e in (1, 2)]
-        for name in ("baseline", "traditional", "unet")
-    }
-    figure = plots.classifier_curves(logs)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "valid AUC"]
-    for axes in figure.axes:
-        assert [line.get_color() for line in axes.lines] == [plots.COLOURS[name] for name in logs]
-    assert "U-Net" in texts(figure)
-    only_loss = plots.classifier_curves([{"epoch": 1, "loss": 0.5}], keys=["loss"])
-    assert len(only_loss.axes) == 1
-
-
 def test_label_balance_counts():
     figure = plots.label_balance({"train": np.array([0] * 1500 + [1] * 500), "test": np.zeros(7, np.uint8)})
     assert "1,500" in texts(figure) and "500" in texts(figure) and "7" in texts(figure)

@@ -21,8 +21,9 @@ def test_published_rows_carry_their_scale_and_no_path_of_a_machine(path):
 
 def test_the_readme_shows_the_published_numbers():
     readme = (project_root() / "README.md").read_text()
-    (path,) = [p for p in FILES if f"`book/reference/{p.name}`" in readme]
-    assert published.into(readme, read_json(path)) == readme, "run python -m pcamlib.published again"
+    shown = [p for p in FILES if f"`book/reference/{p.name}`" in readme]
+    assert len(shown) == 1, "the README shows one published run"
+    assert published.into(readme, read_json(shown[0]), shown[0].stem) == readme, "run python -m pcamlib.published again"
 
 
 def test_publishing_a_run(tmp_path):
@@ -30,7 +31,11 @@ def test_publishing_a_run(tmp_path):
     path = published.publish(run, 2, tmp_path / "reference")
     rows = read_json(path)
     assert len(rows) == len(stats.collect(run, 2)) and not any("log" in row for row in rows)
-    text = published.summary(rows)
-    assert "93.54 ± 0.38 / " in text and "| baseline | 90.17 ± 0.20 / " in text and text.count("\n| ") == (2 + 3) + (2 + 2 + 9 + 3)
+    text = published.summary(rows, "made-up")
+    assert (
+        "93.54 ± 0.38 / " in text
+        and "| baseline | 90.17 ± 0.20 / " in text
+        and text.count("\n| ") == (2 + 3) + (2 + 2 + 9 + 3)
+    )
     with pytest.raises(StudyError, match="must have one line"):
-        published.into("no marks", rows)
+        published.into("no marks", rows, "made-up")

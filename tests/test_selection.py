@@ -83,8 +83,8 @@ def test_a_generator_that_never_passes_ends_at_the_cap_and_says_so(open_tiny):
         assert (
             found["kept"] == [0, 0] and found["seen"] == [32, 32] and found["short"] and found["acceptance"] == [0, 0]
         )
-        assert selection.synthetic(s, "dit", name)[0] is None
-    assert selection.synthetic(s, "dit", "none")[0].images.shape == (32, 96, 96, 3)
+        assert selection.synthetic(s, "dit", name) is None
+    assert selection.synthetic(s, "dit", "none").images.shape == (32, 96, 96, 3)
 
 
 def test_a_killed_selection_goes_on_to_the_same_sets(open_tiny, monkeypatch):

@@ -109,7 +109,7 @@ from pcamlib import training
 training.CHECKPOINT_SECONDS = -1
 class Slow(test_training.Line):
     def step(self, rows):
-        time.sleep(0.15)
+        time.sleep(2)
         return super().step(rows)
 test_training.fit(Slow(), pathlib.Path({folder!r}))
 """
@@ -123,7 +123,7 @@ def test_kill_9_changes_nothing(tmp_path):
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.4)
+    time.sleep(1)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the process must die in the middle, not end by itself"
     load_file(folder / "checkpoint.safetensors")
