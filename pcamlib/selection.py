@@ -134,7 +134,8 @@ def _make(
         passed = shard[f"{s}_score"] >= 1
         shard[f"{s}_keep"] = passed & (np.cumsum(passed) <= wanted[s])
     kept = np.logical_or.reduce([shard[f"{s}_keep"] for s in SELECTIONS])
-    shard["images"], shard["row"] = images[kept], np.flatnonzero(kept)
+    # safetensors writes a NumPy array's memory as it lies: what is not contiguous would come back scrambled
+    shard["images"], shard["row"] = np.ascontiguousarray(images[kept]), np.flatnonzero(kept)
     with atomic(path) as aside:
         save_file(shard, aside)
     return shard

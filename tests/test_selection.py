@@ -20,6 +20,11 @@ def colour(images):
 GATE = features.Extractor("colour", "mean colours", colour)
 
 
+def channels_first(images):
+    """The same images in the memory layout that a network's output has."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+
+
 class Sampler:
     """Real patches with a share of failures: blanks for class 0, the other class's patches for class 1."""
 
@@ -35,7 +40,7 @@ class Sampler:
         images = np.stack([real[rng.choice(np.flatnonzero(y == label))] for label in labels])
         for i in np.flatnonzero(rng.random(len(labels)) < self.bad):
             images[i] = 255 if labels[i] == 0 else real[rng.choice(np.flatnonzero(y == 0))]
-        return images
+        return channels_first(images)
 
 
 def sets(study, generator):
@@ -61,6 +66,8 @@ def test_counts_are_the_real_ones_and_each_selection_drops_what_it_should(open_t
                 real=colour(reference), fake=colour(made[name].images[made[name].labels == c]), k=3
             )
             assert (scores >= 1).all()
+    real = {image.tobytes() for image in s.real.images} | {np.full((96, 96, 3), 255, np.uint8).tobytes()}
+    assert all(image.tobytes() in real for found in made.values() for image in found.images), "images arrive unchanged"
     card = read_json(s.synthetic("unet", "none") / "card.json")
     assert len(card["realism"]) == 32 and min(card["realism"]) < 1
 
