@@ -162,7 +162,7 @@ def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, floa
     identity = [study.data_sha, settings.model_dump(), study.profile.orientations, study.seed]
     if (folder / WEIGHTS).exists():
         config = read_json(folder / "config.json")
-        if config["identity"] != digest(identity):
+        if config.get("identity") != digest(identity):
             raise StudyError(
                 f"{folder} was made with other data or another profile: remove it or choose another runs_dir."
             )
