@@ -160,7 +160,7 @@ def saved_samples(study: Study, count: int = 2) -> dict[str, dict[str, dict[int,
             continue
         images[generator] = {}
         for name in paper.SELECTIONS:
-            patches, _ = selection.synthetic(study, generator, name)
+            patches = selection.synthetic(study, generator, name)
             if patches is not None:
                 images[generator][name] = {c: patches.images[patches.labels == c][:count] for c in (0, 1)}
     return images
