@@ -35,8 +35,8 @@ def _within(path: str, run: Path) -> str:
     return Path(path).relative_to(run).as_posix()
 
 
-def summary(rows: list[Row], name: str) -> str:
-    """Markdown for the published file book/reference/<name>.json: Table 1 without selection, and the AUC of Table 2 and Figure 6, the paper beside this run."""
+def summary(rows: list[Row], published: str) -> str:
+    """Markdown for the file book/reference/<published>.json: Table 1 without selection, and the AUC of Table 2 and Figure 6, the paper beside this run."""
     of = len({row["subset"] for row in rows})
     judge = stats.extractors(rows)[0]
     quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == judge]
@@ -73,7 +73,7 @@ def summary(rows: list[Row], name: str) -> str:
     lines += [
         f"| {control} (our control) | {_auc(rows, (control, None, None), of)} | | |" for control in paper.CONTROLS
     ]
-    lines += ["", f"Every row per subset, with its provenance: `book/reference/{name}.json`."]
+    lines += ["", f"Every row per subset, with its provenance: `book/reference/{published}.json`."]
     return "\n".join(lines)
 
 
