@@ -87,14 +87,14 @@ def test_denoisers_start_and_count_as_designed(open_tiny, backbone):
 
 
 @pytest.mark.parametrize("backbone", ["unet", "dit"])
-def test_the_label_steers_and_guidance_strengthens_it(open_tiny, tmp_path, backbone):
+def test_the_label_steers_as_far_as_guidance_lets_it(open_tiny, tmp_path, backbone):
     settings = open_tiny(**{"diffusion.epochs": 40, "diffusion.learning_rate": 3e-3}).profile.diffusion
     torch.manual_seed(0)
     task = diffusion.DiffusionTask(settings, backbone, fake_latents())
     log = training.fit(
         task, folder=tmp_path / backbone, n=64, epochs=40, batch_size=16, seed=0, precision="fp32", identity=backbone
     )
-    assert log[-1]["l_simple"] < 0.5 * log[0]["l_simple"]
+    assert log[-1]["l_simple"] < 0.7 * log[0]["l_simple"]
     generator = diffusion.Generator(settings, task.modules["denoiser"], None, fake_latents())
     labels = torch.tensor([0, 1] * 8)
 
@@ -102,9 +102,16 @@ def test_the_label_steers_and_guidance_strengthens_it(open_tiny, tmp_path, backb
         means = generator.denoise(labels, seed=3, **options)[0][-1].mean((1, 2, 3))
         return float(means[labels == 1].mean() - means[labels == 0].mean())
 
-    assert gap(guidance=1, steps=10) > 0.4, "class means are 2 apart in the data"
-    assert gap(guidance=3, steps=10) > gap(guidance=1, steps=10) + 0.1
-    assert gap(guidance=1, sampler="ddpm") > 0.4
+    assert gap(guidance=1, steps=10) > 1.2, "class means are 2 apart in the data"
+    assert gap(guidance=1, sampler="ddpm") > 1.2
+
+    def swapped(guidance):
+        """How far the samples of one noise move when their labels are swapped."""
+        one, other = (generator.denoise(y, seed=3, steps=10, guidance=guidance)[0][-1] for y in (labels, 1 - labels))
+        return float((one - other).abs().mean())
+
+    assert swapped(0) < 1e-4, "without guidance towards a label the label must not matter"
+    assert swapped(0.3) < swapped(1)
     kept, times = generator.denoise(labels, seed=3, keep=3)
     assert len(kept) == len(times) == 4 and times[0] > times[1] > times[-1] == 0
     assert torch.equal(kept[-1], generator.denoise(labels, seed=3)[0][-1])
