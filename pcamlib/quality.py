@@ -39,7 +39,6 @@ def evaluate(study: Study) -> dict[str, Any]:
                 sizes.append(counts["kept"])
     if len(study.others):
         sets["real", None] = lambda: study.other_real
-        sizes.append(np.bincount(study.other_real.labels, minlength=2))
     else:
         reasons["real", None] = "no real patches are left outside the subset"
     decoder = autoencoder.load(study)
