@@ -43,27 +43,33 @@ def build(pretrained: str, architecture: str = ARCHITECTURE) -> torch.nn.Module:
                 f"ImageNet weights {architecture} could not be loaded ({' '.join(str(error).split())[:160]}): set "
                 "classifier.pretrained to the path of a weights file, or to 'none' for random initialisation."
             ) from None
-    path = resolve(pretrained)
-    if not path.is_file():
-        raise StudyError(
-            f"classifier.pretrained: weights file {path} does not exist; give another path, 'imagenet' or 'none'."
-        )
+    model = timm.create_model(architecture, pretrained=False, num_classes=1)
+    load_weights(model, pretrained, "classifier.pretrained", architecture)
+    return model
+
+
+def load_weights(model: torch.nn.Module, path: str, parameter: str, architecture: str) -> Path:
+    """Load a .safetensors or .pth file of published weights into a timm model, all but its classification head.
+
+    Returns the file's absolute path. Raises StudyError, naming the profile's `parameter`, if the file is missing, is
+    not a weights file, or holds another architecture's.
+    """
+    file = resolve(path)
+    if not file.is_file():
+        raise StudyError(f"{parameter}: weights file {file} does not exist; give another path, 'imagenet' or 'none'.")
+    head = model.default_cfg["classifier"]
     try:
-        weights = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}  # 1000-class head
-        model = timm.create_model(architecture, pretrained=False, num_classes=1)
+        if file.suffix == ".safetensors":
+            weights = load_file(file)
+        else:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+        weights = {key: value for key, value in weights.items() if not key.startswith(f"{head}.")}
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except Exception as error:  # unpickling and shape errors come in many types
-        raise StudyError(
-            f"classifier.pretrained: {path} does not hold {architecture} weights ({str(error)[:160]})."
-        ) from None
-    if set(missing) - {"fc.weight", "fc.bias"} or unexpected:
-        raise StudyError(f"classifier.pretrained: {path} does not hold {architecture} weights (other layer names).")
-    return model
+        raise StudyError(f"{parameter}: {file} does not hold {architecture} weights ({str(error)[:160]}).") from None
+    if {key for key in missing if not key.startswith(f"{head}.")} or unexpected:
+        raise StudyError(f"{parameter}: {file} does not hold {architecture} weights (other layer names).")
+    return file
 
 
 def prepare(images: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:

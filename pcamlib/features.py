@@ -1,6 +1,6 @@
-"""Feature extractors by name: uint8 patches in, float32 features out.
+"""Feature extractors by name: uint8 patches in, float32 features out, never floats in: their range would be a guess.
 
-Two roles that must not meet (DESIGN: "the judge is not the gatekeeper"). The *gatekeeper* is the subset's own
+Each extractor's `about` says which weights, which size, which normalisation and which layer. Two roles that must not meet (DESIGN: "the judge is not the gatekeeper"). The *gatekeeper* is the subset's own
 ResNet18 and decides which samples pass (§3.3). Quality is judged in other spaces, the same for every subset and
 generator: Inception-V3 when its weights are given, else a *judge* of another architecture trained on rows outside
 every subset; and a VGG16 with random weights, which has learned nothing from anybody (Naeem et al. 2020).
@@ -15,19 +15,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 
 from pcamlib import classifier, training
-from pcamlib.data import load
+from pcamlib.data import SIDE, load
 from pcamlib.errors import StudyError
-from pcamlib.store import lock, resolve
+from pcamlib.store import lock, read_json, resolve
 from pcamlib.study import Study
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 INCEPTION_CACHE = "weights-inception-2015-12-05-6726825d.pth"
 GATEKEEPER_ARM = "traditional"
 JUDGE_SEED = 4711
+
+
+def _input(size: int) -> str:
+    """What `classifier.prepare` and `classifier.normalise` do to a patch, in words."""
+    return f"area-averaged to {size} px, ImageNet mean and sd" if size < SIDE else f"{SIDE} px, ImageNet mean and sd"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Extractor:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Features float32 (N, D). Raises ValueError for anything but uint8 images."""
-        if images.dtype != np.uint8 or images.shape[1:] != (96, 96, 3):
+        if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3):
             raise ValueError(f"{self.name}: images must be uint8 (N, 96, 96, 3), got {images.dtype} {images.shape}")
         return self.function(images)
 
@@ -48,14 +55,20 @@ class Extractor:
 def gatekeeper(study: Study) -> Extractor:
     """Pooled 512-d features of the subset's ResNet18, arm "traditional", its chosen epoch.
 
-    The paper says only "a ResNet18 trained with the real data": the augmented one generalises better, and its last
-    pooled layer is the usual choice. StudyError if notebook 07 has not run with generator "real".
+    The paper says only "a ResNet18 trained with the real data" (§3.3). Of its two, the augmented one: features that
+    turn with the patch would measure orientation. The epoch is the one this arm is tested with, so that gatekeeper and
+    classifier are one network. The layer is the pooled one before the logit, as for precision and recall in
+    Kynkäänniemi et al. (2019). StudyError if notebook 07 has not run with generator "real".
     """
     path = study.need(
         study.folder / "classifiers" / GATEKEEPER_ARM / "weights.safetensors", "07_classification.md (generator real)"
     )
     model, settings = classifier.load(path), study.profile.classifier
-    about = f"ResNet18 of arm '{GATEKEEPER_ARM}', subset {study.subset}, pooled, at {settings.image_size} px"
+    epoch = read_json(path.parent / "result.json")["chosen_epoch"]
+    about = (
+        f"ResNet18 of arm '{GATEKEEPER_ARM}', subset {study.subset}, epoch {epoch}; {_input(settings.image_size)}; "
+        "pooled layer before the logit, 512-d"
+    )
     return Extractor("gatekeeper-resnet18", about, lambda images: classifier.penultimate(model, images, settings))
 
 
@@ -87,7 +100,10 @@ def judge(study: Study) -> Judge:
                 identity=[study.data_sha, study.judge_rows.tolist()],
             )
     model = classifier.load(path, chosen.architecture)
-    about = f"{chosen.architecture} from random initialisation, {chosen.epochs} epochs on {source}, pooled, at {settings.image_size} px"
+    about = (
+        f"{chosen.architecture} from random initialisation, {chosen.epochs} epochs on {source}; "
+        f"{_input(settings.image_size)}; pooled layer before the logit, {model.num_features}-d"
+    )
     return Judge(
         Extractor(
             f"judge-{chosen.architecture}", about, lambda images: classifier.penultimate(model, images, settings)
@@ -113,7 +129,46 @@ def random_vgg16() -> Extractor:
         parts = [model(classifier.normalise(part.to(device).float() / 255)).mean((2, 3)).cpu() for part in x.split(64)]
         return torch.cat(parts).numpy()
 
-    return Extractor("vgg16-random", "VGG16 with random weights (seed 4711), pooled, at 48 px", extract)
+    about = f"VGG16 with random weights (seed {JUDGE_SEED}); {_input(48)}; last convolution, averaged, 512-d"
+    return Extractor("vgg16-random", about, extract)
+
+
+def timm_space(architecture: str, weights: str) -> Extractor:
+    """Pooled features of any timm model, at the input size and normalisation of its own pretraining.
+
+    weights: "imagenet" (timm's, from the hub or its cache) or the path of a .safetensors or .pth file; the head is not
+    loaded. Patches are resized by antialiased bicubic interpolation. StudyError if the model or its weights are not to
+    be had; nothing is put in their place.
+    """
+    if not timm.is_model(architecture):
+        raise StudyError(
+            f"quality.timm: {architecture!r} is not a timm model: correct its architecture in the profile."
+        )
+    if weights == "imagenet":
+        model, source = classifier.build("imagenet", architecture), "timm's ImageNet weights"
+    else:
+        model = timm.create_model(architecture, pretrained=False)
+        path = classifier.load_weights(model, weights, "quality.timm", architecture)
+        source = f"weights {path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    config = timm.data.resolve_model_data_config(model)
+    size, (mean, std) = config["input_size"][1:], (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    device = training.accelerator("fp32").device
+    model = model.eval().to(device)
+
+    @torch.no_grad()
+    def extract(images: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(images), 64):
+            x = torch.from_numpy(images[start : start + 64]).permute(0, 3, 1, 2).to(device).float() / 255
+            x = F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+            x = (x - mean.to(device)) / std.to(device)
+            parts.append(model.forward_head(model.forward_features(x), pre_logits=True).float().cpu())
+        return torch.cat(parts).numpy()
+
+    about = (
+        f"{architecture}, {source}; bicubic to {size[0]}x{size[1]}, its own mean and sd; pooled, {model.num_features}-d"
+    )
+    return Extractor(f"timm-{architecture}", about, extract)
 
 
 def inception_file(weights: str) -> Path:
@@ -155,4 +210,16 @@ def inception(weights: str) -> Extractor:
         x = torch.from_numpy(images).permute(0, 3, 1, 2)
         return torch.cat([model(part.to(device))[0].cpu() for part in x.split(64)]).numpy()
 
-    return Extractor("inception-v3", "Inception-V3 of FID, 2048-d pool, weights " + INCEPTION_SHA256[:8], extract)
+    about = (
+        f"Inception-V3 of FID, weights SHA-256 {INCEPTION_SHA256[:16]}; bilinear to 299 px as in TensorFlow, "
+        "scaled to -1..1; pooled, 2048-d"
+    )
+    return Extractor("inception-v3", about, extract)
+
+
+def judges(study: Study) -> list[Extractor]:
+    """The spaces quality is judged in, the one that speaks first in front: Inception-V3 or the judge, the random
+    VGG16, then the profile's timm models. StudyError if weights that the profile asks for are missing."""
+    chosen = study.profile.quality
+    first = inception(chosen.inception) if chosen.inception else judge(study).extractor
+    return [first, random_vgg16(), *(timm_space(space.architecture, space.weights) for space in chosen.timm)]

@@ -6,8 +6,9 @@ Prose written this way cannot disagree with the tables. With two to five subsets
 from __future__ import annotations
 
 from pcamlib import paper, stats
+from pcamlib.quality_tables import CALIBRATION
 from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row, Summary
-from pcamlib.tables import CALIBRATION, all_arms, arm_name, cell, points, signed
+from pcamlib.tables import all_arms, arm_name, cell, points, signed
 
 
 def bullets(sentences: list[str]) -> str:

@@ -65,6 +65,13 @@ def _radii(x: Tensor, k: int, name: str) -> Tensor:
     return knn_radii(x, int(k))
 
 
+def _known_radii(radii: Features, x: Tensor, name: str) -> Tensor:
+    r = _features(np.reshape(radii, (1, -1)), name)[0].double().to(x.device)
+    if r.shape != x.shape[:1] or bool((r < 0).any()):
+        raise ValueError(f"{name}: must be {len(x)} distances, one per row of real.")
+    return r
+
+
 def radii(features: Features, k: int = 3) -> np.ndarray:
     """(N,) float64 distances from each row to its k-th nearest other row (self excluded; 0 among k + 1
     duplicates)."""
@@ -86,9 +93,7 @@ class Manifold:
         if radii is None:
             r = _radii(x, k, "real")
         else:
-            r = _features(np.reshape(radii, (1, -1)), "radii")[0].double().to(x.device)
-            if r.shape != x.shape[:1] or bool((r < 0).any()):
-                raise ValueError(f"radii: must be {len(x)} distances, one per row of real.")
+            r = _known_radii(radii, x, "radii")
         if prune:
             keep = r <= float(np.median(r.cpu().numpy()))
             x, r = x[keep], r[keep]
@@ -135,18 +140,22 @@ class NeighbourMetrics:
         return improved_f1(self.precision, self.recall)
 
 
-def neighbour_metrics(*, real: Features, fake: Features, k: int = 3) -> NeighbourMetrics:
+def neighbour_metrics(
+    *, real: Features, fake: Features, k: int = 3, real_radii: Features | None = None
+) -> NeighbourMetrics:
     """All k-NN metrics (k = 3, `<=`, self excluded) in one pass over the real-fake distances, in bounded
     memory.
 
     Improved precision: share of fakes in the real spheres; improved recall: share of reals in the fake
     spheres (Kynkäänniemi et al. 2019). Density: mean number of real spheres around a fake, over k; coverage:
     share of real spheres that hold a fake (Naeem et al. 2020; their code compares with `<` and their k is 5).
-    Realism: `realism`. Memory above the inputs: a float32 copy of each set and some 0.3 GB.
+    Realism: `realism`. real_radii: (N,) from `radii(real, k)`, if they are known already: a third of the work. Memory
+    above the inputs: a float32 copy of each set and some 0.3 GB.
     """
     real, fake = _pair(real, fake)
     fake_radii = _radii(fake, k, "fake")
-    found = Screen(real, _radii(real, k, "real")).sweep(fake, fake_radii, spheres=True)
+    r = _radii(real, k, "real") if real_radii is None else _known_radii(real_radii, real, "real_radii")
+    found = Screen(real, r).sweep(fake, fake_radii, spheres=True)
     return NeighbourMetrics(
         precision=float((found.containing > 0).double().mean()),
         recall=float(found.recalled.double().mean()),

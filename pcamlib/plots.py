@@ -26,6 +26,7 @@ __all__ = [
     "forward_noise",
     "label_balance",
     "loss_curves",
+    "nearest_pairs",
     "patch_grid",
     "realism_histogram",
     "reconstructions",
@@ -175,6 +176,18 @@ def accepted_rejected(
     return _named_rows([(name, _same_shape(x, name), t) for name, x, t in shown], note, "; ".join(empty))
 
 
+def nearest_pairs(pairs: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[float]]], note: str = "") -> Figure:
+    """Samples above their nearest training patches, with the distance ratio below each pair.
+
+    pairs[generator] is (samples uint8 (P, 96, 96, 3), training patches of the same shape, ratios (P,)).
+    """
+    rows = []
+    for generator, (samples, near, ratios) in pairs.items():
+        rows.append((f"{paper.GENERATOR_NAMES[generator]}: samples", _same_shape(samples), None))
+        rows.append(("nearest training patches", _same_shape(near), [f"{ratio:.2f}" for ratio in ratios]))
+    return _named_rows(rows, note)
+
+
 def samples_figure_3(
     images: Mapping[str, Mapping[str, Mapping[int, np.ndarray]]], per_cell: int = 2, note: str = ""
 ) -> Figure:
@@ -273,24 +286,31 @@ def label_balance(labels: Mapping[str, np.ndarray], note: str = "") -> Figure:
 
 
 def realism_histogram(
-    scores: Mapping[str, Sequence[float]], threshold: float = 1.0, title: str = "", note: str = ""
+    scores: Mapping[str, Sequence[Sequence[float]]], threshold: float = 1.0, title: str = "", note: str = ""
 ) -> Figure:
-    """Distribution of realism scores (Eq. 11), a panel per name, with the threshold and the share past it."""
-    values = {name: np.asarray(x, float) for name, x in scores.items()}
-    if not values or not all(len(x) for x in values.values()):
-        raise ValueError("realism_histogram needs at least one score under each name")
-    together = np.concatenate(list(values.values()))
+    """Distribution of realism scores (Eq. 11): a panel per selection, a line per class, the threshold, what passes.
+
+    scores[name] holds one sequence per class.
+    """
+    values = {name: [np.asarray(x, float) for x in by_class] for name, by_class in scores.items()}
+    if not values or not all(len(x) for by_class in values.values() for x in by_class):
+        raise ValueError("realism_histogram needs at least one score of each class under each name")
+    together = np.concatenate([x for by_class in values.values() for x in by_class])
     # a fake on top of a real patch has a score without bound
     high = max(float(np.percentile(together, 99.5)), threshold) * 1.05
     bins = np.linspace(min(float(together.min()), threshold) * 0.95, high, 41)
-    figure, axes = new_figure(len(values), 1, 1.45 * len(values) + 0.4, note, sharex=True)
-    for place, (name, x) in zip(axes[:, 0], values.items(), strict=True):
-        place.hist(np.minimum(x, high), bins, color=GREY)
-        place.axvline(threshold, color=INK, linestyle="--", linewidth=1.2)
+    figure, axes = new_figure(len(values), 1, 1.5 * len(values) + 0.5, note, sharex=True)
+    for place, (name, by_class) in zip(axes[:, 0], values.items(), strict=True):
+        for x, label, colour, style in zip(by_class, CLASSES, (GREY, INK), ("-", "--"), strict=True):
+            text = f"{label}: {np.mean(x >= threshold):.1%} at or above {threshold:g}"
+            place.hist(
+                np.minimum(x, high), bins, histtype="step", color=colour, linestyle=style, linewidth=1.3, label=text
+            )
+        place.axvline(threshold, color="#D55E00", linewidth=1.2)
         plain(place)
+        place.legend(fontsize=8, frameon=False, loc="upper right")
         place.set_ylabel("candidates", fontsize=9)
-        share = f"{np.mean(x >= threshold):.1%} at or above {threshold:g}"
-        place.set_title(f"{paper.SELECTION_NAMES.get(name, name)}: {share}", fontsize=9.5, loc="left")
+        place.set_title(paper.SELECTION_NAMES.get(name, name), fontsize=9.5, loc="left")
     axes[-1, 0].set_xlabel("realism score", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=10)

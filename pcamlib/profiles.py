@@ -155,12 +155,23 @@ class Judge(Section):
     epochs: Positive
 
 
+class TimmSpace(Section):
+    """One more space to judge quality in: any timm model, its pooled features. `weights` is "imagenet" or a file's path."""
+
+    architecture: str
+    weights: str
+
+
 class Quality(Section):
-    """Image quality (§4.3). `inception` is a path to the FID Inception-V3 weights, or null: then the judge only."""
+    """Image quality (§4.3). `inception`: path of the FID Inception-V3 weights, "cache", or null: then the judge only.
+
+    The random VGG16 always judges beside it; `timm` adds spaces, each with its own table.
+    """
 
     k: Positive = 3
     inception: str | None = None
     judge: Judge
+    timm: list[TimmSpace] = []
 
 
 class Profile(Section):

@@ -13,11 +13,13 @@ from pcamlib import autoencoder, data, features, metrics, selection
 from pcamlib.data import Arrays
 from pcamlib.study import GENERATORS, SELECTIONS, Study
 
+KID_SIZE = 1000  # Bińkowski et al. 2018; halves of smaller sets, since subsets that are the whole set have no spread
 LEAST_SHARE = 0.5  # a set with less than half of what was asked for is "not run": at its count no row would mean much
 
 
 def evaluate(study: Study) -> dict[str, Any]:
-    """Compute and write results/quality.json: FID, precision, recall, F1 per set and extractor; and label_auc.
+    """Compute and write results/quality.json: FID, KID, precision, recall, F1, density and coverage per set and
+    extractor; and label_auc.
 
     label_auc is the AUC of the judge, a classifier of real patches, for the class each image was asked to show: does
     the label steer the sample? It does not depend on the extractor.
@@ -45,10 +47,9 @@ def evaluate(study: Study) -> dict[str, Any]:
     sets["autoencoder", None] = lambda: Arrays(autoencoder.reconstruct(decoder, study.real.images), study.real.labels)
     common = np.min(sizes, axis=0)
 
-    weights = study.profile.quality.inception
-    judge = features.judge(study)
-    extractors = [features.inception(weights) if weights else judge.extractor, features.random_vgg16()]
+    judge, extractors = features.judge(study), features.judges(study)
     real = {e.name: e(first_per_class(study.real, common).images) for e in extractors}
+    radii = {name: metrics.radii(x, k) for name, x in real.items()}
     rows = []
     for key in [(g, s) for s in SELECTIONS for g in GENERATORS] + [("real", None), ("autoencoder", None)]:
         blank: dict[str, Any] = {"generator": key[0], "selection": key[1], "k": k}
@@ -59,7 +60,7 @@ def evaluate(study: Study) -> dict[str, Any]:
         label_auc = metrics.classification_metrics(shown.labels, judge.verdict(shown.images))["auc"]
         for e in extractors:
             row = blank | {"extractor": e.name, "status": "ok", "reason": None, "label_auc": label_auc}
-            rows.append(row | _compare(real[e.name], e(shown.images), k))
+            rows.append(row | _compare(real[e.name], radii[e.name], e(shown.images), k))
     rows.sort(key=lambda row: [e.name for e in extractors].index(row["extractor"]))
     return study.write_result(
         "quality",
@@ -73,17 +74,22 @@ def evaluate(study: Study) -> dict[str, Any]:
     )
 
 
-def _compare(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, Any]:
-    """All numbers of one row. Fewer images than dimensions bias the Fréchet distance upwards; the table says so."""
-    near = metrics.neighbour_metrics(real=real, fake=fake, k=k)
+def _compare(real: np.ndarray, radii: np.ndarray, fake: np.ndarray, k: int) -> dict[str, Any]:
+    """All numbers of one row; `radii` are those of `real`. Fewer images than dimensions bias the Fréchet distance upwards; the table says so."""
+    near = metrics.neighbour_metrics(real=real, fake=fake, k=k, real_radii=radii)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         fid = metrics.frechet_distance(real=real, fake=fake)
+    size = min(KID_SIZE, min(len(real), len(fake)) // 2)
+    kid, kid_se = metrics.kernel_distance(real=real, fake=fake, subset_size=size)
     return {
         "n_real": len(real),
         "n_fake": len(fake),
         "dims": real.shape[1],
         "fid": fid,
+        "kid": kid,
+        "kid_se": kid_se,
+        "kid_size": size,
         "precision": near.precision,
         "recall": near.recall,
         "f1": near.f1,

@@ -24,7 +24,7 @@ from pcamlib.store import atomic, read_json, write_json
 from pcamlib.study import SELECTIONS, Study
 
 BATCH = 64
-SCORES_KEPT = 2000  # per selection, for the histogram
+SCORES_KEPT = 2000  # per selection and class, for the histogram
 
 
 class Sampler(Protocol):
@@ -48,7 +48,8 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
     """Generate and select for one generator; write the three synthetic sets and results/selection-<generator>.json.
 
     Returns the result (schema in the file itself): per selection the counts requested, kept, seen and passed per
-    class, the acceptance rate passed / seen, and whether it ended short at the cap.
+    class, the acceptance rate passed / seen, and whether it ended short at the cap; "scores" holds the realism of the
+    candidates by selection and class, thinned out, for a histogram.
     """
     settings = study.profile.selection
     name = f"selection-{generator}"
@@ -59,7 +60,7 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
     gates = manifolds(study, gatekeeper)
     requested = np.bincount(study.real.labels, minlength=2)
     tally = {s: {"requested": requested.tolist(), "kept": [0, 0], "seen": [0, 0], "passed": [0, 0]} for s in SELECTIONS}
-    scores: dict[str, list[float]] = {"realism": [], "class": []}
+    scores: dict[str, list[list[float]]] = {s: [[], []] for s in gates}
     shards: list[list[Path]] = [[], []]
     generated = [0, 0]
     for c in (0, 1):
@@ -78,7 +79,7 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
                 tally[s]["passed"][c] += size if s == "none" else int((shard[f"{s}_score"] >= 1).sum())
                 tally[s]["kept"][c] += int(shard[f"{s}_keep"].sum())
             for s in scores:
-                scores[s] += np.minimum(shard[f"{s}_score"], 1e6).tolist()
+                scores[s][c] += _finite(shard[f"{s}_score"])
     for s in SELECTIONS:
         _assemble(study.synthetic(generator, s), s, shards, study, generator, tally[s])
     result = study.write_result(
@@ -92,11 +93,16 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
             "cap": settings.candidates,
             "candidates": int(sum(generated)),
             "selections": {s: tally[s] | _rates(s, tally[s]) for s in SELECTIONS},
-            "realism_scores": {s: values[:: len(values) // SCORES_KEPT + 1] for s, values in scores.items()},
+            "scores": {s: [x[:: len(x) // SCORES_KEPT + 1] for x in by_class] for s, by_class in scores.items()},
         },
     )
     shutil.rmtree(study.folder / "candidates" / generator)
     return result
+
+
+def _finite(scores: np.ndarray) -> list[float]:
+    """Scores for people to look at: four decimals, and no more than 1e6."""
+    return np.minimum(scores, 1e6).round(4).tolist()
 
 
 def _rates(selection: str, counts: dict[str, list[int]]) -> dict[str, Any]:
@@ -145,21 +151,22 @@ def _assemble(
     folder: Path, selection: str, shards: list[list[Path]], study: Study, generator: str, counts: dict[str, list[int]]
 ) -> None:
     """Write one synthetic set as a PCam train split with a card that says what it is."""
-    images, labels, scores = [], [], []
+    images, labels, scores = [], [], {"realism": [], "class": []}
     for c in (0, 1):
         for path in shards[c]:
             shard = load_file(path)
             keep = shard[f"{selection}_keep"]
             images.append(shard["images"][keep[shard["row"]]])
             labels += [c] * int(keep.sum())
-            scores += shard["realism_score"][keep].tolist()
+            for s in scores:
+                scores[s] += _finite(shard[f"{s}_score"][keep])
     write_json(
         folder / "card.json",
         {
             "about": f"Synthetic patches made by {generator}, selection {selection}: no patient's tissue.",
             "scale": study.scale(),
             "counts": counts,
-            "realism": [round(min(s, 1e6), 4) for s in scores],
+            "scores": scores,
         },
     )
     data.write(folder, "train", np.concatenate(images), np.array(labels))

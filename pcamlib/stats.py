@@ -25,7 +25,8 @@ Arm = tuple[str, str | None, str | None]
 BASELINE: Arm = ("baseline", None, None)
 TRADITIONAL: Arm = ("traditional", None, None)
 METRICS = {
-    "quality": ("fid", "precision", "recall", "f1", "label_auc"),
+    "quality": ("fid", "precision", "recall", "f1", "label_auc", "kid", "density", "coverage"),
+    "memorisation": ("nearer_train", "closer_than_new"),
     "classification": ("accuracy", "auc", "sensitivity", "specificity"),
 }
 FILES = (
@@ -33,6 +34,7 @@ FILES = (
     *(f"{generator}.json" for generator in paper.GENERATORS),
     *(f"selection-{generator}.json" for generator in paper.GENERATORS),
     "quality.json",
+    "memorisation.json",
     *(f"classification-{source}.json" for source in ("real", *paper.GENERATORS)),
 )
 NOT_RUN = "not run"
@@ -80,8 +82,8 @@ def collect(run_root: str | Path, subsets: int | Iterable[int]) -> list[Row]:
 
     Returns
     -------
-    Plain dicts of kind "training", "selection", "quality" or "classification", in file order. An absent file gives no
-    rows: its cells are "not run" (see `missing`).
+    Plain dicts of kind "training", "selection", "quality", "memorisation" or "classification", in file order. An
+    absent file gives no rows: its cells are "not run" (see `missing`).
 
     Raises StudyError if a subset has no results at all, if a file is damaged, and if files disagree about
     data, profile, extractor or judge: such numbers do not belong in one table.
@@ -144,7 +146,7 @@ def _read(path: Path, subset: int) -> list[Row]:
             ]
         rows = [{**shared, **row} for row in content["rows"]]
         for row in rows:
-            if kind == "quality":
+            if "extractor" in row:
                 row["judge"] = content["judge"][row["extractor"]]
             if row["status"] == "ok":
                 _check_numbers(path, row, METRICS[kind])
@@ -159,9 +161,8 @@ def _read(path: Path, subset: int) -> list[Row]:
 def _check_numbers(path: Path, row: Row, metrics: tuple[str, ...]) -> None:
     for metric in metrics:
         value = row[metric]
-        high = math.inf if metric == "fid" else 1
-        # FID may be a hair below zero for identical sets: a matrix square root is not exact
-        low = -1e-3 if metric == "fid" else 0
+        high = math.inf if metric in ("fid", "kid", "density") else 1
+        low = -math.inf if metric == "kid" else 0  # KID is unbiased: below zero where there is no difference
         if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
             raise StudyError(
                 f"{path}: {metric} is {value!r} in a row with status ok, which is not a number in its range: "

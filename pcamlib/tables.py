@@ -1,4 +1,4 @@
-"""Tables 1 and 2 with the paper beside our run, and paired differences, as text and HTML.
+"""Table 2 with the paper beside our run, paired differences, and how a table becomes HTML; Table 1 is `quality_tables`.
 
 Tables are lists of plain row dicts of text, rendered as HTML that scrolls within its own box.
 """
@@ -11,10 +11,6 @@ from typing import NamedTuple
 from pcamlib import paper, stats
 from pcamlib.stats import BASELINE, METRICS, NOT_RUN, TRADITIONAL, Arm, Row, Summary
 
-CALIBRATION = {
-    "real": "Real against other real (the floor)",
-    "autoencoder": "VAE reconstructions (the cap)",
-}
 NOT_PRINTED = "–"
 HEADINGS = {
     "fid": "Fréchet distance (FID) ↓",
@@ -22,6 +18,9 @@ HEADINGS = {
     "recall": "Recall, % ↑",
     "f1": "F1, % ↑",
     "label_auc": "Label AUC, % ↑",
+    "kid": "KID ↓",
+    "density": "Density ↑",
+    "coverage": "Coverage, % ↑",
     "accuracy": "Accuracy, % ↑",
     "auc": "AUC, % ↑",
     "sensitivity": "Sensitivity, % ↑",
@@ -42,70 +41,26 @@ class Table(NamedTuple):
 
 
 def cell(summary: Summary | None, metric: str, of: int) -> str:
-    """Text like "85.05 ± 0.43", percent but for FID, with n where it is one or fewer than `of` subsets."""
+    """Text like "85.05 ± 0.43", percent for what is a share, with n where it is one or fewer than `of` subsets."""
     if summary is None:
         return NOT_RUN
-    factor = 1 if metric == "fid" else 100
+    factor = 1 if metric in ("fid", "kid", "density") else 100
     n = len(summary.values)
     digits = 3 if metric == "fid" and summary.mean < 10 else 2  # in a judge's space distances can be small
+    if metric == "kid":
+        digits = 4
     spread = "–" if summary.sd is None else f"{factor * summary.sd:.{digits}f}"
     count = "" if n == of and n > 1 else f" (n = {n})"
     return f"{factor * summary.mean:.{digits}f} ± {spread}{count}"
 
 
-def _counts(rows: list[Row], arm: Arm, *keys: str) -> str:
+def image_counts(rows: list[Row], arm: Arm, *keys: str) -> str:
     """Image counts of an arm, e.g. "256 + 256"; a range where subsets differ."""
     found = [row for row in rows if stats.arm_of(row) == arm and row["status"] == "ok"]
     if not found:
         return NOT_RUN
     spans = [(min(row[key] for row in found), max(row[key] for row in found)) for key in keys]
     return " + ".join(f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in spans)
-
-
-def table_1(rows: list[Row], extractor: str) -> Table:
-    """Table 1 in the paper's order, and the calibration rows, in one feature space.
-
-    One table per extractor: distances and shares of two feature spaces must never meet in a column.
-    """
-    quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == extractor]
-    metrics = METRICS["quality"]
-    of = len({row["subset"] for row in rows})
-
-    def line(section: str, label: str, arm: Arm, printed: paper.QualityRow | None) -> Row:
-        row = {"section": section, "label": label, "images": _counts(quality, arm, "n_fake")}
-        for metric in metrics:
-            value = getattr(printed, metric, None)  # label_auc is ours alone
-            row[f"{metric} paper"] = value.printed if value else NOT_PRINTED
-            row[metric] = cell(stats.summary(quality, arm, metric, extractor), metric, of)
-        return row
-
-    lines = [
-        line(
-            paper.SELECTION_HEADINGS[printed.selection],
-            paper.GENERATOR_NAMES[printed.generator],
-            ("quality", printed.generator, printed.selection),
-            printed,
-        )
-        for printed in paper.TABLE_1
-    ]
-    for source, label in CALIBRATION.items():
-        lines.append(line("Calibration (ours)", label, ("quality", source, None), None))
-    few = ""
-    if any(row["n_fake"] <= row.get("dims", 0) for row in quality if row["status"] == "ok"):
-        few = "No more images than feature dimensions: the distance is biased upwards, compare within this table only. "
-    about = f" ({quality[0]['judge']})" if quality else ""
-    head = [("Images judged", {"images": "ours"})]
-    head += [(HEADINGS[metric], {f"{metric} paper": "paper", metric: "ours"}) for metric in metrics[:-1]]
-    head += [(HEADINGS["label_auc"], {"label_auc": "ours"})]
-    caption = (
-        f"Mean ± standard deviation over subsets. Ours: features of {extractor}{about}; the "
-        "distance is FID proper in Inception-V3's space only. Label AUC: how well the judge, a classifier of real "
-        f"patches, recognises the class each image was asked to show (50 is chance). {few}{_scale(quality)} "
-        "Paper: full PCam, five subsets of 26,215, ImageNet-pretrained Inception-V3 for FID, an unstated "
-        "extractor for precision and recall; so its columns are not comparable with ours in absolute value: "
-        "compare the order of the rows."
-    )
-    return Table(f"Table 1. Image quality, judged by {extractor}", head, lines, caption)
 
 
 def table_2(rows: list[Row]) -> Table:
@@ -121,10 +76,9 @@ def table_2(rows: list[Row]) -> Table:
         if paper.has_classification(selection, generator, regime):
             printed = paper.classification(selection, generator, regime)
         counts = ("n_real", "n_synthetic") if generator else ("n_real",)
-        row = {"section": _section(arm), "label": _label(arm), "images": _counts(found, arm, *counts)}
+        row = {"section": _section(arm), "label": _label(arm), "images": image_counts(found, arm, *counts)}
         for metric in metrics:
-            value = getattr(printed, metric, None)  # label_auc is ours alone
-            row[f"{metric} paper"] = value.printed if value else NOT_PRINTED
+            row[f"{metric} paper"] = getattr(printed, metric).printed if printed else NOT_PRINTED
             row[metric] = cell(stats.summary(found, arm, metric), metric, of)
         lines.append(row)
     head = [("Training images", {"images": "real + synthetic"})]
@@ -134,7 +88,7 @@ def table_2(rows: list[Row]) -> Table:
     thresholds = " or ".join(f"{t:g}" for t in sorted({row["threshold"] for row in ran})) or "–"
     caption = (
         f"Mean ± standard deviation over subsets, on {tests} test patches, decision threshold {thresholds}. "
-        f"Ours: {_scale(found)} Paper: ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215, "
+        f"Ours: {scale_sentence(found)} Paper: ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215, "
         "100 epochs, so its columns are not comparable with ours in absolute value: compare differences to "
         "traditional augmentation. It shows synthetic-only training in its Figure 6 alone, without numbers."
     )
@@ -174,7 +128,7 @@ def table_differences(rows: list[Row], metric: str = "auc") -> Table:
     ]
     caption = (
         f"Differences of {HEADINGS[metric].split(',')[0]} in percentage points, each arm against the "
-        f"reference trained on the same subset. {_scale(found)} The intervals cover the choice of the subset "
+        f"reference trained on the same subset. {scale_sentence(found)} The intervals cover the choice of the subset "
         "only, one classifier seed each, and patches of one slide are not independent: they are too narrow."
     )
     return Table("Paired differences", head, lines, caption)
@@ -302,5 +256,5 @@ def signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0 turns −0.00 into +0.00
 
 
-def _scale(rows: list[Row]) -> str:
+def scale_sentence(rows: list[Row]) -> str:
     return stats.scale_note(stats.scale_of(rows)) if rows else "Nothing was run yet."

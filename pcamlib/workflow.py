@@ -41,6 +41,8 @@ def study(*, profile: str, data_root: str, subsets: int | None, cores: int, runs
     # what a late notebook would miss is missed now
     if settings.quality.inception:
         features.inception_file(settings.quality.inception)
+    for space in settings.quality.timm:
+        features.timm_space(space.architecture, space.weights)
     classifier.build(settings.classifier.pretrained)
     classifier.build("none", settings.quality.judge.architecture)
     config = {

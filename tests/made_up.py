@@ -67,9 +67,35 @@ def quality_row(generator: str, selection: str | None, judge: str, subset: int) 
         "recall": 0.25,
         "f1": 1 / 3,
         "label_auc": 0.75,
+        "kid": 0.0125,
+        "kid_se": 0.0003,
+        "kid_size": 125,
+        "density": 1.1,
+        "coverage": 0.9,
         "n_real": 256,
         "n_fake": 250,
         "k": 3,
+    }
+
+
+def memorisation_row(generator: str, selection: str | None) -> dict[str, Any]:
+    """Only reconstructions are copies."""
+    copied = generator == "autoencoder"
+    return {
+        "generator": generator,
+        "selection": selection,
+        "extractor": "judge-a",
+        "status": "ok",
+        "reason": None,
+        "n_fake": 250,
+        "n_train": 256,
+        "n_new": 256,
+        "nearer_train": 0.98 if copied else 0.51,
+        "nearer_train_expected": 0.5,
+        "nearer_train_p": 1e-9 if copied else 0.4,
+        "closer_than_new": 0.99 if copied else 0.3,
+        "closer_than_new_p": 1e-9 if copied else 1.0,
+        "least_ratio": 0.1 if copied else 0.8,
     }
 
 
@@ -118,6 +144,11 @@ def write_run(root: Path, subsets: int = 2) -> Path:
             write_json(results / f"{generator}.json", {"scale": scale(k), "log": [{"images": 1000}]})
         judges = {name: f"about {name}" for name in JUDGES}
         write_json(results / "quality.json", {"scale": scale(k), "judge": judges, "rows": rows})
+        sources = [(row.generator, row.selection) for row in paper.TABLE_1] + [("real", None), ("autoencoder", None)]
+        write_json(
+            results / "memorisation.json",
+            {"scale": scale(k), "judge": judges, "rows": [memorisation_row(*source) for source in sources]},
+        )
         real = [arm_row(r, None, None, k) for r in ("baseline", "traditional", *paper.CONTROLS)]
         write_json(results / "classification-real.json", {"scale": scale(k), "rows": real})
         for generator in paper.GENERATORS:
@@ -142,7 +173,7 @@ def write_run(root: Path, subsets: int = 2) -> Path:
                     "cap": 4.0,
                     "candidates": 500,
                     "selections": selections,
-                    "realism_scores": {"realism": [0.9, 1.1], "class": [0.8, 1.2]},
+                    "scores": {"realism": [[0.9], [1.1]], "class": [[0.8], [1.2]]},
                 },
             )
     return root

@@ -4,7 +4,10 @@ import hashlib
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
+from safetensors.torch import save_file
 
 from pcamlib import downstream, features
 from pcamlib.errors import StudyError
@@ -50,6 +53,7 @@ def test_the_gatekeeper_is_the_subsets_own_classifier(open_tiny):
     downstream.evaluate(s, "real")
     extractor = features.gatekeeper(s)
     assert extractor.name == "gatekeeper-resnet18" and extractor(s.real.images[:3]).shape == (3, 512)
+    assert "arm 'traditional', subset 0, epoch 1; area-averaged to 32 px" in extractor.about
 
 
 def test_inception_is_only_what_it_claims_to_be(tmp_path, monkeypatch, patches):
@@ -83,3 +87,51 @@ def test_inception_loads_weights_of_the_published_layout(tmp_path, monkeypatch, 
     extractor = features.inception(str(path))
     out = extractor(patches.images[:2])
     assert out.shape == (2, 2048) and out.dtype == np.float32 and np.isfinite(out).all()
+
+
+def test_what_goes_into_each_network_is_what_about_says(open_tiny, patches, monkeypatch):
+    """Area-averaged, 0..1, ImageNet's mean and sd; and nothing but uint8."""
+    extractor = features.random_vgg16()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(features.JUDGE_SEED)
+        model = torchvision.models.vgg16(weights=None).features.eval()
+    x = torch.from_numpy(patches.images[:4]).permute(0, 3, 1, 2).float()
+    x = x.reshape(4, 3, 48, 2, 48, 2).mean((3, 5)).round() / 255
+    x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    with torch.no_grad():
+        expected = model(x).mean((2, 3)).numpy()
+    np.testing.assert_allclose(extractor(patches.images[:4]), expected, rtol=1e-4, atol=1e-6)
+    assert "area-averaged to 48 px, ImageNet mean and sd" in extractor.about and "512-d" in extractor.about
+    for bad in (patches.images[:2] / 255, patches.images[:2, :48], patches.images[0]):
+        with pytest.raises(ValueError, match="^vgg16-random: images must be uint8"):
+            extractor(bad)
+
+
+def test_any_timm_model_judges_with_weights_by_path(tmp_path, open_tiny, patches):
+    torch.manual_seed(1)
+    original = timm.create_model("resnet10t", pretrained=False)
+    path = tmp_path / "own.safetensors"
+    save_file(original.state_dict(), path)
+    s = open_tiny(**{"quality.timm": [{"architecture": "resnet10t", "weights": str(path)}]})
+    spaces = features.judges(s)
+    assert [space.name for space in spaces] == ["judge-regnetx_002", "vgg16-random", "timm-resnet10t"]
+    x = torch.from_numpy(patches.images[:3]).permute(0, 3, 1, 2).float() / 255
+    x = torch.nn.functional.interpolate(x, size=(176, 176), mode="bicubic", antialias=True).clamp(0, 1)
+    mean, std = (torch.tensor(original.default_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = original.eval().forward_head(original.forward_features((x - mean) / std), pre_logits=True)
+    np.testing.assert_allclose(spaces[-1](patches.images[:3]), expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in spaces[-1].about and "176x176" in spaces[-1].about
+
+
+def test_timm_weights_that_are_not_there_or_not_these_are_refused(tmp_path):
+    with pytest.raises(StudyError, match="quality.timm: 'resnet999' is not a timm model"):
+        features.timm_space("resnet999", "imagenet")
+    with pytest.raises(StudyError, match="quality.timm: weights file .* does not exist"):
+        features.timm_space("resnet10t", str(tmp_path / "none.safetensors"))
+    path = tmp_path / "other.safetensors"
+    save_file(timm.create_model("regnetx_002", pretrained=False).state_dict(), path)
+    with pytest.raises(StudyError, match="quality.timm: .* does not hold resnet10t weights"):
+        features.timm_space("resnet10t", str(path))
+    with pytest.raises(StudyError, match="ImageNet weights resnet10t.* could not be loaded"):
+        features.timm_space("resnet10t.c3_in1k", "imagenet")

@@ -131,14 +131,28 @@ def test_label_balance_counts():
 
 
 def test_realism_histogram_counts_every_score_and_says_the_share():
-    scores = {"realism": [0.5, 0.9, 1.0, 1e6], "class": [0.2, 0.3, 0.4, 1.5]}
+    scores = {"realism": [[0.5, 0.9, 1.0], [1e6]], "class": [[0.2, 0.3], [0.4, 1.5]]}
     figure = plots.realism_histogram(scores, threshold=1)
-    for axes in figure.axes:
-        assert sum(bar.get_height() for bar in bars(axes)) == 4
+    for axes, counts in zip(figure.axes, ([3, 1], [2, 2]), strict=True):
+        by_class = [np.asarray(line.get_xy())[:, 1] for line in axes.patches]
+        # the outline of a histogram passes each bin's height twice
+        assert [round(y[:-1].sum() / 2) for y in by_class] == counts
         assert 1 in axes.lines[0].get_xdata()
-    assert "realism: 50.0% at or above 1" in texts(figure) and "class-based: 25.0%" in texts(figure)
-    with pytest.raises(ValueError, match="at least one score"):
-        plots.realism_histogram({"realism": []})
+    legends = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
+    assert legends == [
+        "no tumour: 33.3% at or above 1",
+        "tumour: 100.0% at or above 1",
+        "no tumour: 0.0% at or above 1",
+        "tumour: 50.0% at or above 1",
+    ]
+    with pytest.raises(ValueError, match="at least one score of each class"):
+        plots.realism_histogram({"realism": [[0.5], []]})
+
+
+def test_nearest_pairs_stand_above_each_other_with_their_ratio():
+    figure = plots.nearest_pairs({"unet": (patches(3), patches(3), [0.5, 0.75, 1.25])})
+    assert [len(axes.images) for axes in figure.axes] == [1] * 6
+    assert "U-Net: samples" in texts(figure) and "0.50" in texts(figure) and "1.25" in texts(figure)
 
 
 def test_figure_4(run):

@@ -69,7 +69,11 @@ def test_counts_are_the_real_ones_and_each_selection_drops_what_it_should(open_t
     real = {image.tobytes() for image in s.real.images} | {np.full((96, 96, 3), 255, np.uint8).tobytes()}
     assert all(image.tobytes() in real for found in made.values() for image in found.images), "images arrive unchanged"
     card = read_json(s.synthetic("unet", "none") / "card.json")
-    assert len(card["realism"]) == 32 and min(card["realism"]) < 1
+    for name in ("realism", "class"):
+        assert len(card["scores"][name]) == 32 and min(card["scores"][name]) < 1
+        assert [len(x) for x in result["scores"][name]] == [64, 64]
+    kept = read_json(s.synthetic("unet", "class") / "card.json")["scores"]["class"]
+    assert len(kept) == 32 and min(kept) >= 1
 
 
 def test_one_stream_feeds_all_selections(open_tiny):

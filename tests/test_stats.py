@@ -166,10 +166,10 @@ def test_damaged_files_are_named(run, text, message):
 def test_scale_counts_each_file_once(run):
     rows = stats.collect(run, 2)
     merged = stats.scale_of(rows)
-    assert merged["seconds"] == 2 * 12 * 10
+    assert merged["seconds"] == 2 * 13 * 10
     assert merged["subsets"] == [0, 1]
     note = stats.scale_note(merged)
-    for part in ("phantom (procedural", "profile demo", "2 subsets of 256", "cpu", "4 min 0 s", "0.1.0+abc"):
+    for part in ("phantom (procedural", "profile demo", "2 subsets of 256", "cpu", "4 min 20 s", "0.1.0+abc"):
         assert part in note
     with pytest.raises(StudyError, match="no results to state a scale for"):
         stats.scale_of([])

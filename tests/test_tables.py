@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from made_up import not_run, write_run
 
-from pcamlib import paper, stats, tables
+from pcamlib import paper, quality_tables, stats, tables
 from pcamlib.stats import Summary
 from pcamlib.tables import Table
 
@@ -43,9 +43,9 @@ def test_cell(summary, metric, of, text):
 
 
 def test_table_1_has_the_papers_rows_then_calibration(rows):
-    table = tables.table_1(rows, "judge-a")
+    table = quality_tables.table_1(rows, "judge-a")
     names = ["HistoGAN", "U-Net", "DiT"]
-    assert [row["label"] for row in table.rows] == names * 3 + list(tables.CALIBRATION.values())
+    assert [row["label"] for row in table.rows] == names * 3 + list(quality_tables.CALIBRATION.values())
     assert [row["section"] for row in table.rows[:9:3]] == list(paper.SELECTION_HEADINGS.values())
     row = find(table, "Realism", "DiT")
     assert row["fid paper"] == "40.02 ± 1.78"
@@ -55,15 +55,37 @@ def test_table_1_has_the_papers_rows_then_calibration(rows):
     assert find(table, "Calibration", "VAE reconstructions (the cap)")["fid paper"] == "–"
 
 
+def test_beside_table_1_stand_kid_density_coverage_and_acceptance(rows):
+    table = quality_tables.table_1_more(rows, "judge-a")
+    row = find(table, "Realism", "DiT")
+    assert (row["kid"], row["density"], row["coverage"]) == ("0.0125 ± 0.0000", "1.10 ± 0.00", "90.00 ± 0.00")
+    assert (row["accepted 0"], row["accepted 1"]) == ("75.00 ± 0.00", "43.00 ± 0.00")
+    assert find(table, "No image", "DiT")["accepted 0"] == "–"
+    assert "subsets of 125 images" in table.caption and "0.0003" in table.caption and "gatekeeper" in table.caption
+    assert "k = 3, a sphere includes its surface" in table.caption
+
+
+def test_memorisation_table_has_the_controls_and_each_subsets_p(rows):
+    table = quality_tables.table_memorisation(rows)
+    assert len(table.rows) == 11
+    row = find(table, "Controls", "Reconstructions of training patches (everything is)")
+    assert (row["nearer_train"], row["nearer_train p"]) == ("98.00 ± 0.00", "< 0.001, < 0.001")
+    assert row["least_ratio"] == "0.10"
+    assert find(table, "Class", "U-Net")["closer_than_new"] == "30.00 ± 0.00"
+    assert "50.0 %" in table.caption
+    nothing = quality_tables.table_memorisation([row for row in rows if row["kind"] != "memorisation"])
+    assert {row["nearer_train"] for row in nothing.rows} == {"not run"}
+
+
 def test_two_extractors_never_share_a_table(rows):
-    a, b = (tables.table_1(rows, judge) for judge in ("judge-a", "judge-b"))
+    a, b = (quality_tables.table_1(rows, judge) for judge in ("judge-a", "judge-b"))
     assert find(a, "No image", "U-Net")["fid"] == "50.50 ± 0.71"
     assert find(b, "No image", "U-Net")["fid"] == "505.00 ± 7.07"
     assert "judge-b" not in a.title + a.caption and "judge-b" in b.title and "judge-b" in b.caption
 
 
 def test_table_1_without_quality_says_so_everywhere(rows):
-    table = tables.table_1([row for row in rows if row["kind"] != "quality"], "judge-a")
+    table = quality_tables.table_1([row for row in rows if row["kind"] != "quality"], "judge-a")
     assert len(table.rows) == 11
     assert {row["fid"] for row in table.rows} == {row["images"] for row in table.rows} == {"not run"}
     assert table.rows[0]["fid paper"] == "126.71 ± 17.13"
@@ -93,7 +115,7 @@ def test_cells_of_partial_results(run):
     assert find(table, "Class", "U-Net transfer")["auc"] == "88.20 ± – (n = 1)"
     row = find(table, "Realism", "HistoGAN augmentation")
     assert {row[key] for key in ("images", "accuracy", "auc", "sensitivity", "specificity")} == {"not run"}
-    assert find(tables.table_1(rows, "judge-a"), "Class", "DiT")["fid"] == "46.00 ± – (n = 1)"
+    assert find(quality_tables.table_1(rows, "judge-a"), "Class", "DiT")["fid"] == "46.00 ± – (n = 1)"
     row = find(tables.table_differences(rows), "Class", "U-Net transfer")
     assert (row["baseline mean"], row["baseline each"]) == ("+7.20 ± –", "subset 1: +7.20")
 
@@ -123,12 +145,12 @@ def test_no_negative_zero():
 
 
 def test_captions_state_the_scale_and_what_is_not_comparable(rows):
-    for table in (tables.table_1(rows, "judge-a"), tables.table_2(rows)):
+    for table in (quality_tables.table_1(rows, "judge-a"), tables.table_2(rows)):
         for part in ("phantom", "profile demo", "2 subsets of 256", "cpu", " s;", "pcamlib 0.1.0+abc"):
             assert part in table.caption
         for part in ("ImageNet", "full PCam", "not comparable with ours in absolute value"):
             assert part in table.caption
-    assert "judge-a (about judge-a)" in tables.table_1(rows, "judge-a").caption
+    assert "judge-a (about judge-a)" in quality_tables.table_1(rows, "judge-a").caption
     assert "1,024 test patches" in tables.table_2(rows).caption
     assert "threshold 0.5" in tables.table_2(rows).caption
 
@@ -158,7 +180,7 @@ class Cells(HTMLParser):
 
 
 def test_html_is_balanced_rectangular_and_complete(rows):
-    everything = [tables.table_1(rows, "judge-a"), tables.table_2(rows), tables.table_differences(rows)]
+    everything = [quality_tables.table_1(rows, "judge-a"), tables.table_2(rows), tables.table_differences(rows)]
     for table in [*everything, tables.table_scale(rows)]:
         parser = Cells()
         parser.feed(tables.render(table))
