@@ -16,6 +16,7 @@ from pcamlib.data import Arrays
 from pcamlib.errors import StudyError
 from pcamlib.profiles import Augmentation
 from pcamlib.profiles import Classifier as Settings
+from pcamlib.profiles import number_format
 from pcamlib.store import atomic, resolve
 
 ARCHITECTURE = "resnet18.tv_in1k"  # torchvision's weights, those of the paper's time; bare "resnet18" is a newer recipe
@@ -205,7 +206,7 @@ def _forward(
     images = prepare(images, settings.image_size)
     for start in range(0, len(images), 256):
         x = images[start : start + 256].to(device).float() / 255
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=number_format(settings.precision) == "bf16"):
             maps = model.forward_features(normalise(x))
         # the head in float32: bfloat16 logits would tie neighbouring patches and blur the AUC
         out = model.forward_head(maps.float(), pre_logits=features)

@@ -89,7 +89,7 @@ class Study:
             "n_real": len(self.rows),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "threads": torch.get_num_threads(),
-            "precision": precision,
+            "precision": profiles.number_format(precision),
             "seconds": round(time.monotonic() - self.opened, 1),
             "version": code_version(),
             "torch": torch.__version__,

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pcamlib.errors import StudyError
+from pcamlib.profiles import number_format
 from pcamlib.store import atomic, code_version, digest, lock
 
 CHECKPOINT_SECONDS = 60
@@ -50,8 +51,8 @@ def batches(n: int, batch_size: int, *seed: Any) -> torch.Tensor:
 
 
 def accelerator(precision: str) -> Accelerator:
-    """Accelerate's device and autocast for "fp32" or "bf16". A second call in one process may change the precision."""
-    wanted = {"fp32": "no", "bf16": "bf16"}[precision]
+    """Accelerate's device and autocast for a profile's precision. A second call in one process may change it."""
+    wanted = {"fp32": "no", "bf16": "bf16"}[number_format(precision)]
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != wanted:
         AcceleratorState._reset_state()
     return Accelerator(mixed_precision=wanted)
@@ -115,7 +116,7 @@ def fit(
             batch_size,
             seed,
             precision,
-            digest([identity, epochs, batch_size, precision, seed, n]),
+            digest([identity, epochs, batch_size, number_format(precision), seed, n]),
         )
 
 

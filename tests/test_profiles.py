@@ -1,6 +1,7 @@
 """Every profile that comes with the package loads; wrong ones are refused in one sentence."""
 
 import pytest
+import torch
 import yaml
 from conftest import settings
 
@@ -69,3 +70,13 @@ def test_the_hash_ignores_the_budget_and_nothing_else(tmp_path):
 
     assert sha() == sha(budget="another")
     assert len({sha(), sha(seed=1), sha(**{"classifier.epochs": 2}), sha(threads=2)}) == 4
+
+
+def test_auto_precision_is_bf16_only_where_the_device_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for known, expected in (({"avx512_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({}, "fp32")):
+        profiles.number_format.cache_clear()
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
+        assert profiles.number_format("auto") == expected
+        assert profiles.number_format("bf16") == "bf16" and profiles.number_format("fp32") == "fp32"
+    profiles.number_format.cache_clear()
