@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-K = 3
+K = 3  # as in pcamlib.agreement, which this process does not import
 PEERS = {
     "precision, recall, density, coverage": ["pcamlib", "prdc", "torch-fidelity"],
     "FID": ["pcamlib", "torchmetrics", "torch-fidelity"],
@@ -40,55 +40,24 @@ def features(n: int, d: int, seed: int) -> np.ndarray:
 
 
 def task(metric: str, peer: str) -> Callable[[np.ndarray, np.ndarray], list[float]]:
-    """The call to measure; peers are imported here, so that each process loads its own only."""
-    import torch
+    """The call to measure; a peer's library is imported when called, so each process loads its own only."""
+    from pcamlib import agreement, metrics
 
     if peer == "pcamlib":
-        from pcamlib import metrics
-
         if metric == "FID":
             return lambda real, fake: [metrics.frechet_distance(real=real, fake=fake)]
 
         def neighbours(real, fake):
-            found = metrics.neighbour_metrics(real=real, fake=fake, k=K)
+            found = metrics.neighbour_metrics(real=real, fake=fake, k=agreement.K)
             return [found.precision, found.recall, found.density, found.coverage]
 
         return neighbours
-    if peer == "prdc":
-        from prdc import compute_prdc
-
-        return lambda real, fake: list(compute_prdc(real, fake, K).values())
-    if peer == "torchmetrics":
-        from torchmetrics.image.fid import FrechetInceptionDistance
-
-        class Identity(torch.nn.Module):
-            def __init__(self, d):
-                super().__init__()
-                self.num_features = d
-
-            def forward(self, x):
-                return x
-
-        def fid(real, fake):
-            metric = FrechetInceptionDistance(feature=Identity(real.shape[1])).set_dtype(torch.float64)
-            metric.update(torch.from_numpy(real), real=True)
-            metric.update(torch.from_numpy(fake), real=False)
-            return [float(metric.compute())]
-
-        return fid
-    from torch_fidelity import metric_fid, metric_prc
-
-    if metric == "FID":
-
-        def fid(real, fake):
-            one, other = (metric_fid.fid_features_to_statistics(torch.from_numpy(x)) for x in (fake, real))
-            return list(metric_fid.fid_statistics_to_metric(one, other, False).values())
-
-        return fid
-    options = {"prc_neighborhood": K, "prc_batch_size": 10000, "save_cpu_ram": True, "verbose": False}
-    return lambda real, fake: list(
-        metric_prc.prc_features_to_metric(torch.from_numpy(fake), torch.from_numpy(real), **options).values()
-    )[:2]
+    call = {
+        "prdc": agreement.prdc,
+        "torchmetrics": agreement.torchmetrics_fid,
+        "torch-fidelity": agreement.fidelity_fid if metric == "FID" else agreement.fidelity_prc,
+    }[peer]
+    return lambda real, fake: list(call(real, fake).values())
 
 
 def memory(field: str) -> int:

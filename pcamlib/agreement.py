@@ -35,7 +35,7 @@ def ours(real: np.ndarray, fake: np.ndarray) -> Values:
 
 
 def brute_force(real: np.ndarray, fake: np.ndarray) -> Values:
-    """The definitions written out with whole float64 distance matrices."""
+    """The definitions written out: whole distance matrices in float64, whole kernels in extended precision."""
     a, b = real.astype(np.float64), fake.astype(np.float64)
 
     def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -46,13 +46,20 @@ def brute_force(real: np.ndarray, fake: np.ndarray) -> Values:
         np.fill_diagonal(own, np.inf)
         return np.sort(own, axis=1)[:, K - 1]
 
+    def kernel_mean(x: np.ndarray, y: np.ndarray, same: bool) -> np.longdouble:
+        x, y = x.astype(np.longdouble), y.astype(np.longdouble)  # cubes of squares need the digits
+        kernel = (x @ y.T / x.shape[1] + 1) ** 3
+        return (kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1)) if same else kernel.mean()
+
     between, r, s = distances(b, a), radii(a), radii(b)
     inside = between <= r[None]
+    x, y = (z[: min(len(a), len(b))] for z in (a, b))
     return {
         "precision": float(inside.any(1).mean()),
         "recall": float((between <= s[:, None]).any(0).mean()),
         "density": float(inside.sum(1).mean() / K),
         "coverage": float(inside.any(0).mean()),
+        "KID": float(kernel_mean(x, x, True) + kernel_mean(y, y, True) - 2 * kernel_mean(x, y, False)),
     }
 
 
@@ -128,7 +135,7 @@ def torchmetrics_kid(real: np.ndarray, fake: np.ndarray) -> Values:
 
 
 REFERENCES: dict[str, Callable[[np.ndarray, np.ndarray], Values]] = {
-    "float64 brute force": brute_force,
+    "brute force": brute_force,
     "prdc": prdc,
     "torch-fidelity (precision, recall)": fidelity_prc,
     "torch-fidelity (FID)": fidelity_fid,
@@ -179,7 +186,12 @@ def page() -> str:
         warnings.simplefilter("ignore", UserWarning)  # fewer rows than dimensions, which one case is about
         for name, (real, fake) in cases().items():
             mine = ours(real, fake)
-            lines += [f"## {name[0].upper()}{name[1:]}", "", f"{len(real)} real, {len(fake)} generated, {real.shape[1]} dimensions, float32.", ""]
+            lines += [
+                f"## {name[0].upper()}{name[1:]}",
+                "",
+                f"{len(real)} real, {len(fake)} generated, {real.shape[1]} dimensions, float32.",
+                "",
+            ]
             lines += ["| | " + " | ".join(mine) + " |", "| --- |" + " ---: |" * len(mine)]
             lines.append("| our value | " + " | ".join(f"{value:.6g}" for value in mine.values()) + " |")
             for reference, call in REFERENCES.items():
@@ -193,14 +205,15 @@ def page() -> str:
 WHY = """## Why they differ
 
 *prdc* asks for a distance strictly smaller than the radius, so a generated patch that *is* a real one lies in no sphere of
-radius zero; where real patches occur six times, all radii are zero and its precision collapses. It also takes distances
-in the precision of its input by the binomial formula, which loses digits under a common offset.
+radius zero. Where real patches occur twice, its density and coverage miss the copies; where they occur six times all radii
+are zero and nothing is left. PatchCamelyon draws tumour patches with replacement: such patches are no invention.
 
-*torch-fidelity* includes the surface, as we do, but finds distances by a float32 product: at an offset, or among copies,
-a distance of zero comes out as a small positive number, and what lies on a surface falls to either side.
+*torch-fidelity* includes the surface, as we do. Its distances come from a float32 product, which loses the digits that a
+common offset does not leave; so do its means in float32, from which the Fréchet distance is made.
 
-*Fréchet distances* differ by the root of the covariances' product. Where rows are fewer than dimensions the product is
-singular, and roots of what should be zero are not; ours takes no root of noise.
+*KID* is the same polynomial everywhere. It does not forgive an offset, since the kernel is not a function of differences:
+there, values in float32 are noise, whatever the library.
 
-*KID* is the same polynomial everywhere; differences are rounding.
+The *Fréchet distances* agree otherwise, although each takes another road to the root of the covariances' product: a matrix
+root, eigenvalues, or, as here, the singular values of the product of two factors.
 """

@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 from pcamlib import metrics, training
 from pcamlib.data import Arrays
 from pcamlib.errors import StudyError
-from pcamlib.profiles import Augmentation
+from pcamlib.profiles import Augmentation, number_format
 from pcamlib.profiles import Classifier as Settings
-from pcamlib.profiles import number_format
 from pcamlib.store import atomic, resolve
 
 ARCHITECTURE = "resnet18.tv_in1k"  # torchvision's weights, those of the paper's time; bare "resnet18" is a newer recipe

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from pcamlib import classifier, data, features, profiles
+from pcamlib import agreement, classifier, data, features, profiles
 from pcamlib.errors import StudyError
 from pcamlib.store import OWNER, atomic, die_with_owner, lock, project_root, resolve
 from pcamlib.study import open_study
@@ -104,6 +104,11 @@ def book(run: Path, subsets: int, root: Path) -> Path:
         if not (target / name).exists() or not filecmp.cmp(source, target / name, shallow=False):
             with atomic(target / name) as aside:
                 shutil.copyfile(source, aside)
+    checks = agreement.page()
+    page = target / "agreement.md"
+    if not page.exists() or page.read_text(encoding="utf-8") != checks:
+        with atomic(page) as aside:
+            aside.write_text(checks, encoding="utf-8")
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     if not jupyter_book.exists():
         raise StudyError(

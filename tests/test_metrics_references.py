@@ -11,40 +11,15 @@ import pytest
 import scipy.linalg
 import sklearn.metrics
 import torch
-from torch_fidelity import metric_fid, metric_kid, metric_prc
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+from torch_fidelity import metric_prc
 
-from pcamlib import metrics
-
-
-class Identity(torch.nn.Module):
-    """torchmetrics takes an extractor: this one gives it the features themselves."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.num_features = d
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
+from pcamlib import agreement, metrics
 
 
 def correlated(n: int, m: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     mix = rng.normal(size=(d, d)) / d**0.5
     return rng.normal(size=(n, d)) @ mix, rng.normal(size=(m, d)) @ (mix + 0.1) + 0.2
-
-
-def torchmetrics_value(metric, real, fake) -> torch.Tensor:
-    metric.set_dtype(torch.float64)
-    for x, is_real in ((real, True), (fake, False)):
-        metric.update(torch.from_numpy(x), real=is_real)
-    return metric.compute()
-
-
-def fidelity_fid(real, fake) -> float:
-    one, other = (metric_fid.fid_features_to_statistics(torch.from_numpy(x)) for x in (fake, real))
-    return metric_fid.fid_statistics_to_metric(one, other, False)["frechet_inception_distance"]
 
 
 def by_definition(real, fake) -> float:
@@ -58,9 +33,8 @@ def test_fid_agrees_with_the_definition_torchmetrics_and_torch_fidelity():
     real, fake = correlated(400, 350, 48)
     found = metrics.frechet_distance(real=real, fake=fake)
     assert found == pytest.approx(by_definition(real, fake), rel=1e-9)
-    assert found == pytest.approx(fidelity_fid(real, fake), rel=1e-9)
-    other = torchmetrics_value(FrechetInceptionDistance(feature=Identity(48)), real, fake)
-    assert found == pytest.approx(float(other), rel=1e-9)
+    assert found == pytest.approx(agreement.fidelity_fid(real, fake)["FID"], rel=1e-9)
+    assert found == pytest.approx(agreement.torchmetrics_fid(real, fake)["FID"], rel=1e-9)
     assert found == pytest.approx(metrics.frechet_distance(real=fake, fake=real), rel=1e-12)
 
 
@@ -75,7 +49,7 @@ def test_fid_with_fewer_samples_than_dimensions_warns_and_is_right(n, m):
     real, fake = correlated(n, m, 48)
     with pytest.warns(UserWarning, match=r"n = (20|30|48) samples for d = 48 dimensions"):
         found = metrics.frechet_distance(real=real, fake=fake)
-    assert found == pytest.approx(fidelity_fid(real, fake), rel=1e-5)  # it takes roots of noise
+    assert found == pytest.approx(agreement.fidelity_fid(real, fake)["FID"], rel=1e-5)  # it takes roots of noise
 
 
 def test_fid_of_enough_samples_does_not_warn():
@@ -130,11 +104,8 @@ def test_kid_agrees_with_the_definition_torchmetrics_and_torch_fidelity():
     found, error = metrics.kernel_distance(real=real, fake=fake, subsets=2, subset_size=40)
     assert found == pytest.approx(loops(real, fake), rel=1e-10)
     assert error == pytest.approx(0, abs=1e-12)  # every subset is the whole
-    other = KernelInceptionDistance(feature=Identity(10), subsets=2, subset_size=40)
-    assert found == pytest.approx(float(torchmetrics_value(other, real, fake)[0]), rel=1e-6)
-    options = {"kid_subsets": 2, "kid_subset_size": 40, "verbose": False}
-    third = metric_kid.kid_features_to_metric(*(torch.from_numpy(x) for x in (fake, real)), **options)
-    assert found == pytest.approx(third["kernel_inception_distance_mean"], rel=1e-9)
+    assert found == pytest.approx(agreement.torchmetrics_kid(real, fake)["KID"], rel=1e-6)
+    assert found == pytest.approx(agreement.fidelity_kid(real, fake)["KID"], rel=1e-9)
 
 
 def test_kid_subsets_seed_and_standard_error():
@@ -219,3 +190,36 @@ def test_classification_by_hand():
 def test_classification_arguments(labels, probabilities, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         metrics.classification_metrics(np.array(labels), np.array(probabilities))
+
+
+def test_the_page_of_checks_finds_agreement_on_easy_features_and_says_where_there_is_none():
+    page = agreement.page()
+    plain, copies = (page[page.index(f"## {name}") :].split("## ")[1] for name in ("Plain", "Every real patch twice"))
+    for name, metrics_of in (
+        ("brute force", 5),
+        ("prdc", 4),
+        ("torch-fidelity (precision, recall)", 2),
+        ("torch-fidelity (FID)", 1),
+        ("torch-fidelity (KID)", 1),
+        ("torchmetrics (FID)", 1),
+        ("torchmetrics (KID)", 1),
+    ):
+        values = [float(cell) for cell in _cells(plain, name) if cell != "–"]
+        assert len(values) == metrics_of and max(values) < 1e-5, name
+    assert float(_cells(copies, "prdc")[2]) > 0.1  # density: its `<` does not see the copies
+    assert float(_cells(copies, "brute force")[2]) == 0
+
+
+def _cells(table: str, name: str) -> list[str]:
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {name} |")]
+    return line.strip("| ").split(" | ")[1:]
+
+
+@pytest.mark.parametrize("case", agreement.cases())
+def test_hard_cases_agree_with_the_definitions(case):
+    real, fake = agreement.cases()[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = agreement.ours(real, fake)
+    for name, value in agreement.brute_force(real, fake).items():
+        assert found[name] == pytest.approx(value, rel=1e-6 if name == "KID" else 1e-12), name
