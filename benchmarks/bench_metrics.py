@@ -2,9 +2,10 @@
 N --d D]`.
 
 Every row is a process of its own with the same threads and the same features (float32, drawn once): it
-imports, loads both sets, runs once on 500 rows to warm up, and then measures one call: wall seconds, and the
-peak of its resident memory above what it held before the call. The rate of the machine is that of a float32
-product of the same depth D, measured in the same process straight afterwards.
+imports, loads both sets, runs once on 500 rows to warm up, and then measures one call: wall seconds, processor seconds of
+all its threads (which say more than wall seconds where other work goes on), and the peak of its resident memory above
+what it held before the call. The rate of the machine is that of a float32 product of the same depth D,
+measured in the same process straight afterwards.
 """
 
 from __future__ import annotations
@@ -67,15 +68,15 @@ def memory(field: str) -> int:
 
 
 def matrix_rate(d: int) -> float:
-    """Best float32 GFLOP/s of five products (640, D) x (D, 8192)."""
+    """Best float32 GFLOP per processor second of five products (640, D) x (D, 8192)."""
     import torch
 
     a, b = torch.rand(640, d), torch.rand(8192, d)
     times = []
     for _ in range(6):
-        start = time.perf_counter()
+        start = time.process_time()
         a @ b.T
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return 2 * 640 * 8192 * d / min(times[1:]) / 1e9
 
 
@@ -85,10 +86,10 @@ def child(metric: str, peer: str, folder: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # prdc prints
         run(real[:500, :128].copy(), fake[:500, :128].copy())
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-        before, start = memory("VmRSS"), time.perf_counter()
+        before, start, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
         values = run(real, fake)
-        seconds = time.perf_counter() - start
-    row = {"seconds": seconds, "bytes": memory("VmHWM") - before, "values": [float(v) for v in values]}
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    row = {"seconds": seconds, "cpu": cpu, "bytes": memory("VmHWM") - before, "values": [float(v) for v in values]}
     if peer == "pcamlib":
         row["rate"] = matrix_rate(real.shape[1])
     print(json.dumps(row))
@@ -112,19 +113,19 @@ def compare(metric: str, n: int, d: int, peers: list[str], threads: int) -> list
         for seed, which in enumerate(("real", "fake")):
             np.save(folder / f"{which}.npy", features(n, d, seed))
         print(f"\n{metric}: {n:,} against {n:,} features of {d:,} dimensions, k = {K}, {threads} threads")
-        print(f"{'':16}{'seconds':>9}{'x ours':>8}{'MB':>8}{'x ours':>8}  values")
+        print(f"{'':16}{'seconds':>9}{'x ours':>8}{'CPU s':>9}{'x ours':>8}{'MB':>8}{'x ours':>8}  values")
         for peer in peers:
             row = measure(metric, peer, folder, threads) | {"metric": metric, "peer": peer, "n": n, "d": d}
             rows.append(row)
-            slower, larger = (row[key] / max(rows[0][key], 1e-9) for key in ("seconds", "bytes"))
+            slower, dearer, larger = (row[key] / max(rows[0][key], 1e-9) for key in ("seconds", "cpu", "bytes"))
             shown = " ".join(f"{v:.6g}" for v in row["values"])
-            numbers = f"{row['seconds']:9.2f}{slower:8.2f}{row['bytes'] / 1e6:8.0f}{larger:8.2f}"
+            numbers = f"{row['seconds']:9.2f}{slower:8.2f}{row['cpu']:9.2f}{dearer:8.2f}{row['bytes'] / 1e6:8.0f}{larger:8.2f}"
             print(f"{peer:16}{numbers}  {shown}", flush=True)
     if metric != "FID":
         work = 2 * (n * n / 2 + n * n / 2 + n * n) * (d + 2) / 1e9  # two symmetric passes and one between
-        rate, machine = work / rows[0]["seconds"], rows[0]["rate"]
+        rate, machine = work / rows[0]["cpu"], rows[0]["rate"]
         share = f"{rate / machine:.0%} of the machine's {machine:.0f}"
-        print(f"pcamlib: {work:,.0f} GFLOP at {rate:.0f} GFLOP/s, {share}")
+        print(f"pcamlib: {work:,.0f} GFLOP at {rate:.0f} GFLOP per processor second, {share}")
     return rows
 
 
