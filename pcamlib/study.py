@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pcamlib import data, phantom, profiles
+from pcamlib import data, phantom, profiles, training
 from pcamlib.errors import StudyError
 from pcamlib.store import code_version, digest, lock, now, read_json, resolve, write_json
 
@@ -89,7 +89,7 @@ class Study:
             "n_real": len(self.rows),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "threads": torch.get_num_threads(),
-            "precision": precision,
+            "precision": training.usable(precision),
             "seconds": round(time.monotonic() - self.opened, 1),
             "version": code_version(),
             "torch": torch.__version__,
