@@ -208,7 +208,7 @@ def _forward(
 ) -> np.ndarray:
     device, layout = next(model.parameters()).device, training.layout(settings.precision)
     bf16 = training.usable(settings.precision) == "bf16"
-    model.eval()
+    model.eval().to(memory_format=layout)
     parts = []
     images = prepare(images, settings.image_size)
     for start in range(0, len(images), 256):
@@ -277,4 +277,4 @@ def load(path: Path, architecture: str = ARCHITECTURE) -> torch.nn.Module:
     """A classifier from its weights.safetensors, eval mode, on the study's device."""
     model = timm.create_model(architecture, pretrained=False, num_classes=1)
     model.load_state_dict(load_file(path))
-    return model.to(training.accelerator("fp32").device, memory_format=torch.channels_last).eval()
+    return model.to(training.accelerator("fp32").device).eval()
