@@ -26,24 +26,25 @@ def count(args) -> int:
 def ours(args) -> dict:
     import torch
 
-    from pcamlib import classifier, training
+    from pcamlib import classifier, timing, training
     from pcamlib.profiles import Augmentation
 
     _, folder = side_by_side.patches(args.data, count(args))  # made beforehand, if it is the phantom
     settings = Augmentation(rotation="any", **MAGNITUDES)
-    layout = training.layout("fp32")
+    layout, device = training.layout("fp32"), training.accelerator("fp32").device
     started = time.perf_counter()
     arrays, _ = side_by_side.patches(str(folder), count(args))
     images = classifier.prepare(arrays.images, 96)
     loaded = time.perf_counter() - started
 
     def batch(rows):
-        return classifier.normalise(classifier.augment(images[rows].float() / 255, settings), layout)
+        return classifier.normalise(classifier.augment(images[rows].to(device).float() / 255, settings), layout)
 
     def epoch(seed: int) -> float:
         begun = time.perf_counter()
         for rows in training.batches(len(images), BATCH, seed):
             batch(rows)
+        timing.wait()
         return time.perf_counter() - begun
 
     first = epoch(0)

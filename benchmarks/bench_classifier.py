@@ -33,7 +33,8 @@ def trained(precision: str | None):
         train, test = (data.load(folder, "train", rows) for rows in (train_rows, test_rows))
         model = classifier.build("none")
         task = classifier.ClassifierTask(settings, model, train, train, augmented=True)
-        x = classifier.normalise(task.images[: settings.batch_size].float() / 255, task.layout)
+        device = training.accelerator("fp32").device
+        x = classifier.normalise(task.images[: settings.batch_size].to(device).float() / 255, task.layout)
         model = training.accelerator(settings.precision).prepare(task.modules["classifier"]).train()
 
         def both() -> None:

@@ -36,8 +36,9 @@ def measure(family: str, ours: bool):
         seconds, flops = timing.step_seconds(task, batch, precision, args.seconds)
         model = task.modules["denoiser"].train()
         model = training.accelerator(precision).prepare(model)
-        x, labels = task.latents.values[0, :batch], task.latents.labels[:batch]
-        t = torch.randint(p.diffusion.timesteps, (batch,))
+        device = training.accelerator(precision).device
+        x, labels = task.latents.values[0, :batch].to(device), task.latents.labels[:batch].to(device)
+        t = torch.randint(p.diffusion.timesteps, (batch,)).to(device)
 
         def bare() -> None:
             model.zero_grad(set_to_none=True)
@@ -58,30 +59,33 @@ def measure(family: str, ours: bool):
         from diffusers import DDPMScheduler
         from diffusers.training_utils import EMAModel
 
-        from pcamlib import autoencoder, timing
+        from pcamlib import autoencoder, timing, training
 
         p, task = parts(args, family)
-        vae = autoencoder.Autoencoder(p.autoencoder).eval()
-        model = task.modules["denoiser"].backbone.train()
+        device = training.accelerator("fp32").device
+        vae = autoencoder.Autoencoder(p.autoencoder).eval().to(device)
+        model = task.modules["denoiser"].backbone.train().to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         ema = EMAModel(model.parameters(), decay=0.9999)
         schedule = DDPMScheduler(p.diffusion.timesteps, beta_schedule="squaredcos_cap_v2")
         batch = p.diffusion.batch_size
         images, _ = timing.patches(batch)
-        labels = torch.arange(batch) % 2
+        labels = (torch.arange(batch) % 2).to(device)
         spent: dict[str, list[float]] = {"step": [], "encoding": [], "network": []}
 
         def step() -> None:
             start = time.perf_counter()
             with torch.no_grad():
-                latents = vae.encode(autoencoder.to_float(images))[0]
+                latents = vae.encode(autoencoder.to_float(images).to(device))[0]
+            timing.wait()
             encoded = time.perf_counter()
             noise = torch.randn_like(latents)
-            t = torch.randint(p.diffusion.timesteps, (batch,))
+            t = torch.randint(p.diffusion.timesteps, (batch,), device=device)
             noisy = schedule.add_noise(latents, noise, t)
             begun = time.perf_counter()
             loss = F.mse_loss(model(noisy, timestep=t, class_labels=labels).sample, noise)
             loss.backward()
+            timing.wait()
             trained = time.perf_counter()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

@@ -26,8 +26,9 @@ def timed(family: str):
         p = profiles.load(args.profile)
         task = timing.task_of(family, p, p.diffusion.batch_size)
         task.accelerator = training.accelerator("fp32")
-        decoder = autoencoder.Autoencoder(p.autoencoder).eval()
-        generator = diffusion.Generator(p.diffusion, task.modules["denoiser"], decoder, task.latents)
+        device = task.accelerator.device
+        decoder = autoencoder.Autoencoder(p.autoencoder).eval().to(device)
+        generator = diffusion.Generator(p.diffusion, task.modules["denoiser"].to(device), decoder, task.latents)
         labels = torch.arange(EACH) % 2
         fast = timing.seconds_of(lambda: generator.sample(labels.numpy(), 0), args.seconds)
         some = 5

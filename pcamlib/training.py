@@ -55,13 +55,16 @@ def usable(precision: str) -> str:
     A processor without bfloat16 instructions emulates them: one with AVX2 only multiplied matrices 38 times more slowly
     than in float32. There "bf16" means "fp32", and every result's scale says so.
     """
-    without = not torch.cuda.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "fp32" if without else precision
+    if torch.accelerator.is_available() or (
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
+        return precision
+    return "fp32"
 
 
 def layout(precision: str) -> torch.memory_format:
     """The memory format in which convolutions of this precision are fastest here: on a CPU, float32 is not channels_last."""
-    fast = torch.cuda.is_available() or usable(precision) == "bf16"
+    fast = torch.accelerator.is_available() or usable(precision) == "bf16"
     return torch.channels_last if fast else torch.contiguous_format
 
 
