@@ -8,7 +8,7 @@ PY := .venv/bin/python
 # the owner is make itself: killed, it takes the study along
 STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile '$(PROFILE)' --data '$(DATA)' --cores $(CORES) $(if $(SUBSETS),--subsets $(SUBSETS))
 
-.PHONY: book study test bench lab clean
+.PHONY: book study test bench estimate lab clean
 
 book: .venv/ready
 	@$(call STUDY,book)
@@ -20,7 +20,11 @@ test: .venv/ready
 	@$(PY) -m pytest
 
 bench: .venv/ready
-	@for b in benchmarks/bench_*.py; do $(PY) $$b || exit 1; done
+	@for b in benchmarks/bench_*.py; do $(PY) $$b $(OPTIONS) || exit 1; done
+
+# hours and memory of the whole study on this device, from a few timed steps of every stage
+estimate: .venv/ready
+	@$(PY) -m pcamlib.estimate --profile '$(PROFILE)' $(if $(filter-out phantom,$(DATA)),--data '$(DATA)') $(OPTIONS)
 
 lab: .venv/ready
 	@$(PY) -m jupyterlab notebooks

@@ -39,8 +39,11 @@ def orient(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
 
     Tissue on a slide has no up: all eight are equally likely, and every generator may learn from them.
     """
-    x = torch.where((which >= 4).view(-1, 1, 1, 1), x.flip(3), x)
-    return torch.stack([torch.rot90(image, int(k) % 4, (1, 2)) for image, k in zip(x, which)])
+    out = torch.empty_like(x)
+    for k in which.unique().tolist():
+        rows = (which == k).nonzero().squeeze(1).to(x.device)
+        out[rows] = torch.rot90(x[rows].flip(3) if k >= 4 else x[rows], k % 4, (2, 3))
+    return out
 
 
 class Autoencoder(nn.Module):
@@ -127,7 +130,7 @@ class AutoencoderTask(training.Task):
         self.modules["autoencoder"] = Autoencoder(settings)
         if settings.pca_shortcut:
             self.modules["autoencoder"].set_shortcut(images)
-        self.optimizers["adam"] = torch.optim.Adam(self.modules["autoencoder"].parameters(), lr=settings.learning_rate)
+        self.optimizers["adam"] = torch.optim.Adam(self.modules["autoencoder"].parameters(), lr=settings.learning_rate, fused=True)
 
     def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         x = orient(to_float(self.images[rows]), torch.randint(self.orientations, (len(rows),)))

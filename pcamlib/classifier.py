@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from pcamlib import metrics, training
+from pcamlib.autoencoder import orient
 from pcamlib.data import Arrays
 from pcamlib.errors import StudyError
 from pcamlib.profiles import Augmentation, number_format
@@ -95,20 +96,31 @@ def augment(x: torch.Tensor, settings: Augmentation) -> torch.Tensor:
     three (applied in that order, clipped once), hue as a turn of the chroma plane (YIQ) instead of HSV.
     """
     n, device = len(x), x.device
-    coin = torch.rand(2, n)
-    x = torch.where((coin[0] < 0.5).view(-1, 1, 1, 1).to(device), x.flip(3), x)
-    x = torch.where((coin[1] < 0.5).view(-1, 1, 1, 1).to(device), x.flip(2), x)
-    if settings.rotation == "right-angles":
-        turns = torch.randint(4, (n,)).tolist()
-        x = torch.stack([torch.rot90(image, k, (1, 2)) for image, k in zip(x, turns)])
-    elif settings.rotation == "any":
-        a = (torch.rand(n) * 2 * math.pi).to(device)
-        zero = torch.zeros_like(a)
-        theta = torch.stack([a.cos(), -a.sin(), zero, a.sin(), a.cos(), zero], 1).view(n, 2, 3)
-        x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), False), padding_mode="reflection", align_corners=False)
+    flip = torch.rand(2, n) < 0.5  # horizontal, vertical
+    if settings.rotation == "any":
+        x = rotate(x, torch.rand(n) * 2 * math.pi, flip)
+    else:  # a vertical flip is a horizontal one and half a turn
+        turns = torch.randint(4, (n,)) if settings.rotation == "right-angles" else torch.zeros(n, dtype=torch.int64)
+        x = orient(x, 4 * (flip[0] ^ flip[1]) + (turns + 2 * flip[1]) % 4)
     matrix, offset = jitter(n, settings, x.mean((2, 3)).cpu())
-    x = torch.einsum("nij,njhw->nihw", matrix.to(device), x) + offset.to(device).view(n, 3, 1, 1)
+    x = torch.baddbmm(offset.to(device).unsqueeze(2), matrix.to(device), x.flatten(2)).view_as(x)
     return x.clamp_(0, 1)
+
+
+def rotate(x: torch.Tensor, angle: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
+    """Images (n, 3, S, S) flipped where flip (2, n: horizontal, vertical) says so, then turned by angle (n,) radians.
+
+    Bilinear, mirrored at the edge, in one pass. The sampling grid is a row plus a column of points per image:
+    `affine_grid` multiplies every point by a 2x3 matrix, which takes as long as the sampling.
+    """
+    n, size = len(x), x.shape[-1]
+    sign = 1.0 - 2.0 * flip
+    cos, sin = angle.cos(), angle.sin()
+    points = (torch.arange(size) * 2 + 1) / size - 1
+    across = torch.stack([sign[0] * cos, sign[1] * sin], 1).view(n, 2, 1, 1) * points
+    down = torch.stack([sign[0] * -sin, sign[1] * cos], 1).view(n, 2, 1, 1) * points.view(-1, 1)
+    grid = across.to(x.device) + down.to(x.device)
+    return F.grid_sample(x, grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
 
 
 def jitter(n: int, settings: Augmentation, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,9 +146,9 @@ def jitter(n: int, settings: Augmentation, mean: torch.Tensor) -> tuple[torch.Te
     return matrix, offset
 
 
-def normalise(x: torch.Tensor) -> torch.Tensor:
-    """float (B, 3, S, S) in [0, 1] -> zero mean and unit variance by ImageNet's statistics, channels last."""
-    return ((x - MEAN.to(x)) / STD.to(x)).contiguous(memory_format=torch.channels_last)
+def normalise(x: torch.Tensor, layout: torch.memory_format = torch.channels_last) -> torch.Tensor:
+    """float (B, 3, S, S) in [0, 1] -> zero mean and unit variance by ImageNet's statistics, in memory as `layout` says."""
+    return x.sub(MEAN.to(x)).div_(STD.to(x)).contiguous(memory_format=layout)
 
 
 class ClassifierTask(training.Task):
@@ -151,9 +163,10 @@ class ClassifierTask(training.Task):
         self.settings, self.augmented, self.valid = settings, augmented, valid
         self.images = prepare(train.images, settings.image_size)
         self.labels = torch.from_numpy(train.labels.astype(np.float32))
-        self.modules["classifier"] = model.to(memory_format=torch.channels_last)
+        self.layout = training.layout(settings.precision)
+        self.modules["classifier"] = model.to(memory_format=self.layout)
         self.optimizers["sgd"] = torch.optim.SGD(
-            model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
+            model.parameters(), lr=settings.learning_rate, momentum=settings.momentum, fused=True
         )
         if settings.model_choice == "best-valid-auc":
             self.tensors = {f"best.{name}": value.clone() for name, value in model.state_dict().items()}
@@ -167,7 +180,7 @@ class ClassifierTask(training.Task):
         x = self.images[rows].to(device).float() / 255
         if self.augmented:
             x = augment(x, self.settings.augmentation)
-        logits = self.modules["classifier"](normalise(x)).float().squeeze(1)
+        logits = self.modules["classifier"](normalise(x, self.layout)).float().squeeze(1)
         loss = F.binary_cross_entropy_with_logits(logits, self.labels[rows].to(device))
         self.update("sgd", loss)
         return {"loss": loss.detach()}
@@ -199,14 +212,15 @@ class ClassifierTask(training.Task):
 def _forward(
     model: torch.nn.Module, images: np.ndarray | torch.Tensor, settings: Settings, features: bool
 ) -> np.ndarray:
-    device = next(model.parameters()).device
-    model.eval()
+    device, layout = next(model.parameters()).device, training.layout(settings.precision)
+    bf16 = number_format(settings.precision) == "bf16"
+    model.eval().to(memory_format=layout)
     parts = []
     images = prepare(images, settings.image_size)
     for start in range(0, len(images), 256):
         x = images[start : start + 256].to(device).float() / 255
-        with torch.autocast(device.type, torch.bfloat16, enabled=number_format(settings.precision) == "bf16"):
-            maps = model.forward_features(normalise(x))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            maps = model.forward_features(normalise(x, layout))
         # the head in float32: bfloat16 logits would tie neighbouring patches and blur the AUC
         out = model.forward_head(maps.float(), pre_logits=features)
         parts.append(out.float().cpu() if features else out.float().squeeze(1).sigmoid().cpu())
@@ -269,4 +283,4 @@ def load(path: Path, architecture: str = ARCHITECTURE) -> torch.nn.Module:
     """A classifier from its weights.safetensors, eval mode, on the study's device."""
     model = timm.create_model(architecture, pretrained=False, num_classes=1)
     model.load_state_dict(load_file(path))
-    return model.to(training.accelerator("fp32").device, memory_format=torch.channels_last).eval()
+    return model.to(training.accelerator("fp32").device).eval()

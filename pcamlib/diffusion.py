@@ -109,7 +109,7 @@ class DiffusionTask(training.Task):
         channels, size = latents.values.shape[2:4]
         model = Denoiser(build(settings, backbone, channels, size), settings)
         self.modules["denoiser"] = model
-        self.optimizers["adamw"] = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+        self.optimizers["adamw"] = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=True)
         self.ema["denoiser"] = training.make_ema(model, settings.ema_decay)
         self.schedule = scheduler(settings, "ddpm")
 

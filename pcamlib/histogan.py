@@ -97,8 +97,8 @@ class GanTask(training.Task):
         generator = Generator(settings.noise_dim, settings.base_channels)
         discriminator = Discriminator(settings.base_channels, settings.input_dropout)
         for name, module in (("generator", generator), ("discriminator", discriminator)):
-            self.modules[name] = module.to(memory_format=torch.channels_last)
-            self.optimizers[f"{name}-adam"] = torch.optim.Adam(module.parameters(), betas=(0.0, 0.999))
+            self.modules[name] = module.to(memory_format=training.layout(settings.precision))
+            self.optimizers[f"{name}-adam"] = torch.optim.Adam(module.parameters(), betas=(0.0, 0.999), fused=True)
         self.ema["generator"] = training.make_ema(generator, settings.ema_decay)
 
     def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:

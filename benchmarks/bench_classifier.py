@@ -1,0 +1,78 @@
+"""ResNet18 training as pcamlib does it beside plain float32: `python benchmarks/bench_classifier.py [--data DIR]`.
+
+Forward and backward of one batch, and the AUC after short trainings of several seeds on 500 patches. The peer is the
+same network and recipe in float32, contiguous. Ours takes the profile's precision where the processor has it
+(`profiles.number_format`), and the memory format that goes with it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import side_by_side
+
+
+def trained(precision: str | None):
+    """precision: that of the peer, or None for the profile's own."""
+
+    def measure(args) -> dict:
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        from pcamlib import classifier, data, metrics, profiles, timing, training
+
+        settings = profiles.load(args.profile).classifier
+        settings = settings.model_copy(update={"model_choice": "last", "precision": precision or settings.precision})
+        if precision:
+            training.layout = lambda _: torch.contiguous_format
+        _, folder = side_by_side.patches(args.data, 1024)
+        labels = data.labels(folder, "train")
+        train_rows, test_rows = data.subsets(labels, n=2, size=100 if args.quick else 500, seed=0)
+        train, test = (data.load(folder, "train", rows) for rows in (train_rows, test_rows))
+        model = classifier.build("none")
+        task = classifier.ClassifierTask(settings, model, train, train, augmented=True)
+        device = training.accelerator("fp32").device
+        x = classifier.normalise(task.images[: settings.batch_size].to(device).float() / 255, task.layout)
+        model = training.accelerator(settings.precision).prepare(task.modules["classifier"]).train()
+
+        def both() -> None:
+            model.zero_grad(set_to_none=True)
+            model(x).float().mean().backward()
+
+        with FlopCounterMode(display=False) as counter:
+            both()
+        row = {"seconds": timing.seconds_of(both, args.seconds), "flops": counter.get_total_flops()}
+        row |= {"batch": len(x), "size": settings.image_size, "where": side_by_side.where(both)}
+        row |= {"precision": profiles.number_format(settings.precision), "layout": str(task.layout), "auc": []}
+        for seed in range(2 if args.quick else 5):
+            with tempfile.TemporaryDirectory() as runs:
+                options = {"epochs": 1} if args.quick else {}
+                found, _, _ = classifier.train(settings, train, test, folder=Path(runs) / "arm", seed=seed, **options)
+            scores = classifier.probabilities(found, test.images, settings)
+            row["auc"].append(metrics.classification_metrics(test.labels, scores)["auc"])
+        return row | {"rates": side_by_side.rates()}
+
+    return measure
+
+
+PEERS = {"pcamlib": trained(None), "plain float32": trained("fp32")}
+
+
+def report(rows: dict, args) -> None:
+    ours = rows["pcamlib"]
+    print(
+        f"\nResNet18 at {ours['size']} px, batch {ours['batch']}, forward and backward, {args.threads} threads, {args.data}"
+    )
+    for name, row in rows.items():
+        auc = f"{np.mean(row['auc']):.3f} ± {np.std(row['auc'], ddof=1):.3f} ({len(row['auc'])} seeds)"
+        print(
+            f"{name:14}{row['batch'] / row['seconds']:8.1f} images/s, ours x{row['seconds'] / ours['seconds']:.2f}; AUC {auc}; "
+            f"{row['precision']}, {row['layout'].removeprefix('torch.')}"
+        )
+    print(f"{side_by_side.shares(ours['flops'], ours['seconds'], ours['rates'])}; time goes to: {ours['where']}")
+
+
+if __name__ == "__main__":
+    side_by_side.run(side_by_side.options(__doc__), PEERS, report)
