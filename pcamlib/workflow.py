@@ -9,6 +9,7 @@ The same command again goes on where the last one stopped, however it stopped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import filecmp
 import importlib.util
 import json
@@ -61,11 +62,25 @@ def executor_folder(executor: str) -> tuple[str, Path | None]:
 
 def left_in_queue(prefix: str) -> list[str]:
     """Numbers of this user's SLURM jobs whose name starts with `prefix`. StudyError if SLURM does not answer."""
-    done = subprocess.run(["squeue", "--me", "--noheader", "--format=%i %j"], capture_output=True, text=True)
+    command = ["squeue", "--me", "--noheader", "--sort=i", "--format=%i %j"]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise StudyError(f"squeue does not answer ({done.stderr.strip() or done.returncode}): is SLURM up?")
     jobs = (line.partition(" ") for line in done.stdout.splitlines())
     return [number for number, _, name in jobs if name.startswith(prefix)]
+
+
+def snakemake(command: list[str], environment: dict[str, str], patience: float) -> int:
+    """Run Snakemake; returns its exit status. After Ctrl-C, which reaches it too, it has `patience` seconds to cancel
+    the jobs that it has in a queue."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+        process.kill()
+        raise
 
 
 def complaints(run: Path, since: float) -> list[str]:
@@ -146,10 +161,13 @@ def study(
                 visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n)))
                 environment[GPUS] = f"{s.root / '.gpus'}:{visible}"
         started = time.time()
-        if subprocess.run([str(part) for part in command], env=environment).returncode:
-            print(*complaints(s.root, started), sep="\n", file=sys.stderr, flush=True)
+        if snakemake([str(part) for part in command], environment, patience=120 if cluster else 0):
+            for line in complaints(s.root, started):
+                print(line, file=sys.stderr)
+            logs = f" (or a job's log in {s.root}/.snakemake/slurm_logs)" if executor == "slurm" else ""
             raise StudyError(
-                f"the study in {s.root} stopped: the first 'error:' line above says why; the same command goes on from here."
+                f"the study in {s.root} stopped: the first 'error:' line above{logs} says why; "
+                "the same command goes on from here."
             )
     return s.root, subsets
 

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -177,40 +178,51 @@ def step(checkpoint):
         return -1
 
 
+needs_slurm = pytest.mark.skipif(
+    bool(slurm_cluster.missing()), reason=f"not installed: {', '.join(slurm_cluster.missing())}"
+)
+
+
+def start(environment, log, profile, *options):
+    """The study as a shell would start it: in a process group of its own, which Ctrl-C reaches whole."""
+    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", profile, "--subsets", "1", *options]
+    with open(log, "w") as f:
+        return subprocess.Popen(command, env=environment, stdout=f, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def queue(environment):
+    """SLURM's live jobs: number -> comment, which names the rule."""
+    asked = ["squeue", "--noheader", "--format=%i %k"]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True)
+    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+
+
+def until(holds, process, seconds=600):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None and time.monotonic() < deadline, "it did not come that far"
+        time.sleep(0.05)
+
+
 @pytest.mark.torture
-@pytest.mark.skipif(bool(slurm_cluster.missing()), reason=f"not installed: {', '.join(slurm_cluster.missing())}")
+@needs_slurm
 def test_a_study_through_slurm_with_a_killed_job_equals_the_local_one(tmp_path):
-    """Every job through sbatch; the autoencoder's killed in mid-training; then all numbers against a run without SLURM."""
+    """Every job through sbatch, the autoencoder's killed in mid-training; then all numbers against a run without SLURM."""
     profile = tmp_path / "killed.yml"
     changes = {"name": "killed", "subsets.size": 32, "quality.judge.size": 32, "autoencoder.epochs": 20}
     profile.write_text(yaml.safe_dump(settings(**changes)))
-    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", profile, "--subsets", "1"]
-    executor(tmp_path / "mine", retries=1)
+    mine = executor(tmp_path / "mine", retries=1)
     checkpoint = tmp_path / "slurm" / "phantom-killed" / "subset-0" / "autoencoder" / "checkpoint.safetensors"
     log = tmp_path / "study.log"
-    with slurm_cluster.cluster() as environment, open(log, "w") as f:
-        study = subprocess.Popen(
-            [*command, "--runs-dir", tmp_path / "slurm", "--executor", tmp_path / "mine"],
-            env=environment | {"PCAMLIB_CHECKPOINT_SECONDS": "0"},  # after every step
-            stdout=f,
-            stderr=subprocess.STDOUT,
-        )
-        while step(checkpoint) < 5 and study.poll() is None:
-            time.sleep(0.05)
-        queue = subprocess.run(
-            ["squeue", "--noheader", "--format=%i %k"], env=environment, capture_output=True, text=True
-        )
-        (job,) = re.findall(r"(\d+) rule_autoencoder", queue.stdout)
+    with slurm_cluster.cluster() as environment:
+        environment["PCAMLIB_CHECKPOINT_SECONDS"] = "0"  # after every step
+        study = start(environment, log, profile, "--runs-dir", tmp_path / "slurm", "--executor", mine)
+        until(lambda: step(checkpoint) >= 5, study)
+        (job,) = [number for number, comment in queue(environment).items() if comment.startswith("rule_autoencoder")]
         subprocess.run(["scancel", "--signal=KILL", "--full", job], env=environment, check=True)
-        while (
-            job
-            in subprocess.run(
-                ["squeue", "--noheader", "--format=%i"], env=environment, capture_output=True, text=True
-            ).stdout.split()
-        ):
-            time.sleep(0.1)
+        until(lambda: job not in queue(environment), study)
         killed = step(checkpoint)
-        assert 5 <= killed < 80, "the job must be killed in mid-training"
+        assert killed < 80, "the job must be killed in mid-training"
         seen = []
         while study.poll() is None:
             seen.append(step(checkpoint))
@@ -220,9 +232,31 @@ def test_a_study_through_slurm_with_a_killed_job_equals_the_local_one(tmp_path):
     assert log.read_text().count("Trying to restart") == 1
     assert len(set(re.findall(r"SLURM jobid (\d+)", log.read_text()))) == 15
 
-    done = subprocess.run([*command, "--runs-dir", tmp_path / "local", "--cores", "2"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    local = start(None, log, profile, "--runs-dir", tmp_path / "local", "--cores", "2")
+    assert local.wait() == 0, log.read_text()
     files = sorted(p.relative_to(tmp_path / "local") for p in (tmp_path / "local").rglob("results/*.json"))
     assert len(files) >= 10
     for name in files:
         assert numbers(read_json(tmp_path / "slurm" / name)) == numbers(read_json(tmp_path / "local" / name)), name
+
+
+@pytest.mark.torture
+@needs_slurm
+def test_ctrl_c_cancels_the_jobs_and_a_killed_study_leaves_them_named(tmp_path):
+    log, options = tmp_path / "study.log", ("smoke", "--runs-dir", tmp_path / "runs", "--executor", "slurm")
+    with slurm_cluster.cluster() as environment:
+        study = start(environment, log, *options)
+        until(lambda: len(queue(environment)) == 4, study)
+        os.killpg(study.pid, signal.SIGINT)
+        assert study.wait(120) == 130 and "the same command goes on" in log.read_text()
+        deadline = time.monotonic() + 20
+        while queue(environment):
+            assert time.monotonic() < deadline, "jobs must be cancelled with the study"
+            time.sleep(0.2)
+        study = start(environment, log, *options)
+        until(lambda: len(queue(environment)) == 4, study)
+        study.kill()
+        study.wait()
+        left = sorted(queue(environment), key=int)
+        again = start(environment, log, *options)
+        assert again.wait() == 2 and f"`scancel {' '.join(left)}`" in log.read_text()
