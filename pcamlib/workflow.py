@@ -14,6 +14,7 @@ import filecmp
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def executor_folder(executor: str) -> tuple[str, Path | None]:
         name = str(yaml.safe_load(path.read_text(encoding="utf-8"))["executor"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
         raise StudyError(f"{path} is not the YAML of a Snakemake profile with a line 'executor: NAME'.") from None
-    if not importlib.util.find_spec(f"snakemake_executor_plugin_{name.replace('-', '_')}"):
+    if not importlib.util.find_spec(f"snakemake_executor_plugin_{re.sub('[-.]', '_', name)}"):
         raise StudyError(
             f"{path}: executor {name!r} is not installed: pip install snakemake-executor-plugin-{name} "
             "(for slurm at its tested version: pip install -c requirements.lock -e '.[cluster]')."
@@ -71,8 +72,7 @@ def left_in_queue(prefix: str) -> list[str]:
 
 
 def snakemake(command: list[str], environment: dict[str, str], patience: float) -> int:
-    """Run Snakemake; returns its exit status. After Ctrl-C, which reaches it too, it has `patience` seconds to cancel
-    the jobs that it has in a queue."""
+    """Run Snakemake; returns its exit status. After Ctrl-C, which reaches it too, it has `patience` seconds to end."""
     process = subprocess.Popen(command, env=environment)
     try:
         return process.wait()
@@ -161,6 +161,7 @@ def study(
                 visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n)))
                 environment[GPUS] = f"{s.root / '.gpus'}:{visible}"
         started = time.time()
+        # patience: jobs in a queue must be cancelled, while local ones end with their owner
         if snakemake([str(part) for part in command], environment, patience=120 if cluster else 0):
             for line in complaints(s.root, started):
                 print(line, file=sys.stderr)

@@ -53,7 +53,7 @@ SchedulerParameters=sched_min_interval=100000,batch_sched_delay=0
 CommunicationParameters=NoAddrCache
 ReturnToService=2
 KillWait=5
-MinJobAge=300
+MinJobAge=3600
 GresTypes=gpu
 {nodes}
 PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP

@@ -162,6 +162,18 @@ def test_no_two_notebooks_on_one_gpu(tmp_path, monkeypatch):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "5", "free again"
 
 
+def test_several_gpus_are_shared_out(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(workflow, "snakemake", lambda *call, patience: calls.append(call) or 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    for n in (0, 1, 2):
+        monkeypatch.setattr(workflow.torch.cuda, "device_count", lambda n=n: n)
+        study(tmp_path, "local")
+    (none, one, two) = [(" ".join(command), environment.get(run.GPUS)) for command, environment in calls]
+    assert "gpu=" not in none[0] and "--resources gpu=1" in one[0] and "--resources gpu=2" in two[0]
+    assert none[1] is one[1] is None and two[1] == f"{tmp_path}/runs/phantom-smoke/.gpus:2,5"
+
+
 def numbers(value):
     """The numbers of a result, without its times."""
     if isinstance(value, dict):
