@@ -34,9 +34,9 @@ def executor(folder, **changes):
     return folder
 
 
-def study(tmp_path, executor, **options):
-    options = {"profile": "smoke", "runs_dir": str(tmp_path / "runs")} | options
-    return workflow.study(data_root="phantom", subsets=1, cores=2, executor=str(executor), **options)
+def study(tmp_path, executor):
+    runs = str(tmp_path / "runs")
+    workflow.study(profile="smoke", data_root="phantom", subsets=1, cores=2, runs_dir=runs, executor=str(executor))
 
 
 @pytest.fixture
@@ -134,6 +134,16 @@ def test_jobs_of_an_earlier_run_are_not_met(tmp_path, fake_slurm, monkeypatch):
     with pytest.raises(StudyError, match="wait for them, or `scancel 7 12`"):
         study(tmp_path, "slurm")
     assert not fake_slurm.exists()
+
+
+def test_what_failed_jobs_said(tmp_path):
+    logs = tmp_path / ".snakemake" / "slurm_logs" / "rule_quality" / "0"
+    logs.mkdir(parents=True)
+    (logs / "1.log").write_text("error: of last week\n")
+    os.utime(logs / "1.log", (1e9, 1e9))
+    for job in (2, 3):  # a retry says the same
+        (logs / f"{job}.log").write_text("rule quality:\nerror: 06_quality.md failed: too few.\nShutting down\n")
+    assert workflow.complaints(tmp_path, since=1e9 + 1) == ["error: 06_quality.md failed: too few."]
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
