@@ -3,10 +3,11 @@ PROFILE ?= demo
 DATA ?= phantom
 SUBSETS ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
+EXECUTOR ?= local
 PYTHON ?= python3
 PY := .venv/bin/python
 # the owner is make itself: killed, it takes the study along
-STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile '$(PROFILE)' --data '$(DATA)' --cores $(CORES) $(if $(SUBSETS),--subsets $(SUBSETS))
+STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile '$(PROFILE)' --data '$(DATA)' --cores $(CORES) --executor '$(EXECUTOR)' $(if $(SUBSETS),--subsets $(SUBSETS))
 
 .PHONY: book study test bench estimate lab clean
 
@@ -35,7 +36,7 @@ lab: .venv/ready
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
 	@echo "setting up .venv (a minute or two, about 6 GB with PyTorch)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[book,test,bench]' || { echo "missing: packages could not be installed, see pip's message above" >&2; exit 1; }
+	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[book,test,bench,cluster]' || { echo "missing: packages could not be installed, see pip's message above" >&2; exit 1; }
 	@touch $@
 
 clean:

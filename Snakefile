@@ -1,10 +1,13 @@
 # The study as a graph; a node is one notebook run. Started by `python -m pcamlib.workflow`, which holds the run folder's
 # lock (so --nolock here) and passes the configuration.
+import os
 from pathlib import Path
 
-from pcamlib.store import die_with_owner
+from pcamlib.store import OWNER, die_with_owner
 
 die_with_owner()
+if config["executor"] != "local":
+    os.environ.pop(OWNER, None)  # sbatch hands the environment to nodes where that process number is nobody's
 
 RUN, PROFILE, DATA, RUNS = config["run"], config["profile"], config["data"], config["runs_dir"]
 SUBSETS, THREADS = int(config["subsets"]), int(config["threads"])

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import difflib
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
@@ -27,9 +29,10 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from pcamlib.errors import StudyError
-from pcamlib.store import atomic, die_with_owner, project_root
+from pcamlib.store import atomic, die_with_owner, lock, project_root
 
 Literal = int | float | str | bool | None
+GPUS = "PCAMLIB_GPUS"  # environment variable FOLDER:0,1: GPUs that the study shares out, and where their locks lie
 
 
 def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]:
@@ -121,6 +124,29 @@ class ThisInterpreter(AsyncKernelManager):
         return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=40"]))
 
 
+@contextlib.contextmanager
+def one_gpu() -> Iterator[None]:
+    """Among the GPUs that the environment variable GPUS names wait for one that no other notebook holds; hold it.
+
+    torch sees only that one, in the notebook as well. Without GPUS nothing is held or hidden.
+    """
+    folder, _, names = os.environ.get(GPUS, "").rpartition(":")
+    with contextlib.ExitStack() as held:
+        waiting = bool(names)
+        while waiting:
+            for name in names.split(","):
+                try:
+                    held.enter_context(lock(Path(folder) / name))
+                except StudyError:
+                    continue  # another notebook's
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
+                waiting = False
+                break
+            else:
+                time.sleep(1)
+        yield
+
+
 def _last_line(error: PapermillExecutionError) -> str:
     return f"{error.ename}: {error.evalue}".removeprefix("StudyError: ").strip().rstrip(".") + "."
 
@@ -158,7 +184,9 @@ def main(argv: list[str] | None = None) -> int:
     die_with_owner()
     try:
         started = time.monotonic()
-        print(f"{run(args.notebook, args.out, dict(args.parameter))} ({time.monotonic() - started:.0f} s)", flush=True)
+        with one_gpu():
+            out = run(args.notebook, args.out, dict(args.parameter))
+        print(f"{out} ({time.monotonic() - started:.0f} s)", flush=True)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -90,8 +91,13 @@ def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
                 f"{folder} is in use by another run ({f.read().strip() or 'unknown process'}): "
                 "wait until it ends, stop it, or choose another runs_dir."
             ) from None
+        except OSError as error:  # Lustre mounted without the option flock, some parallel and FUSE file systems
+            raise StudyError(
+                f"{folder} is on a file system without locks ({error.strerror}): put runs_dir on one that has them, "
+                "or ask for the mount option 'flock'."
+            ) from None
         f.truncate(0)
-        f.write(f"process {os.getpid()}")
+        f.write(f"process {os.getpid()} on {socket.gethostname()}")
         f.flush()
         try:
             yield

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from pcamlib.errors import StudyError
 from pcamlib.profiles import number_format
 from pcamlib.store import atomic, code_version, digest, lock
 
-CHECKPOINT_SECONDS = 60
+CHECKPOINT_SECONDS = float(os.environ.get("PCAMLIB_CHECKPOINT_SECONDS", 60))
 PROGRESS_SECONDS = 60
 
 

@@ -189,6 +189,7 @@ def test_the_book_renders_strictly(smoke):
         shutil.copy(project_root() / name, root)
     shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
     shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")  # a page prints them
+    shutil.copytree(project_root() / "cluster", root / "cluster")
     index = workflow.book(run, 1, root)
     pages = list(index.parent.rglob("*.html"))
     assert index.exists() and len(pages) >= 20
