@@ -4,11 +4,13 @@ DATA ?= phantom
 SUBSETS ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
+KILLS ?= 100
+SEED ?= 0
 PY := .venv/bin/python
 # the owner is make itself: killed, it takes the study along
 STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile '$(PROFILE)' --data '$(DATA)' --cores $(CORES) $(if $(SUBSETS),--subsets $(SUBSETS))
 
-.PHONY: book study test bench lab clean
+.PHONY: book study test torture bench lab clean
 
 book: .venv/ready
 	@$(call STUDY,book)
@@ -18,6 +20,10 @@ study: .venv/ready
 
 test: .venv/ready
 	@$(PY) -m pytest
+
+# a hundred kills -9 at random moments and five of the whole study: about an hour on two cores
+torture: .venv/ready
+	@$(PY) tests/kill.py "$$(mktemp -d)" --kills $(KILLS) --seed $(SEED)
 
 bench: .venv/ready
 	@for b in benchmarks/bench_*.py; do $(PY) $$b || exit 1; done

@@ -148,7 +148,7 @@ def code_version() -> str:
 
     def git(*args: str) -> str:
         return subprocess.run(
-            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            ["git", *args], cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:

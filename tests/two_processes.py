@@ -1,8 +1,9 @@
-"""pcamlib.train under torchrun, as a user starts it, which also says what every process holds at the end.
+"""What tests/test_processes.py starts with torchrun: pcamlib.train, and what each process holds at the end of a stage.
 
-    torchrun --nproc_per_node 2 tests/two_processes.py STOPPED ARGUMENTS OF pcamlib.train
+    torchrun --nproc_per_node 2 tests/two_processes.py RUNS OTHER_RUNS ARGUMENTS…
 
-A stage named STOPPED is cut off after two thirds of its steps, with a checkpoint.
+Trains every family in RUNS; goes on with the U-Net in OTHER_RUNS, whose checkpoint one process has left; and leaves a
+checkpoint of the DiT there, after two thirds of its steps.
 """
 
 import hashlib
@@ -10,34 +11,38 @@ import sys
 
 from accelerate import PartialState
 
-from pcamlib import checkpoint, train, training
+from pcamlib import checkpoint, diffusion, downstream, train, training
 
-stopped, fit, save = sys.argv[1], training.fit, checkpoint.save
+fit, save, step, arms = training.fit, checkpoint.save, diffusion.DiffusionTask.step, downstream.arms
 
 
-def said(task, *, folder, **options):
+def fit_and_say(task, *, folder, **options):
     log = fit(task, folder=folder, **options)
-    weights = [*(p for m in task.modules.values() for p in m.parameters())]
+    weights = [p for module in task.modules.values() for p in module.parameters()]
     weights += [p for ema in task.ema.values() for p in ema.shadow_params]
     held = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in weights)).hexdigest()
     print(f"held {folder.name} {held}", flush=True)
     return log
 
 
-def saved(path, task, tag, state):
+def save_and_say(path, *args):
     print(f"saved {path.parent.name} by {PartialState().process_index}", flush=True)
-    save(path, task, tag, state)
+    save(path, *args)
 
 
-def step(self, rows):
-    if self.progress > 0.66:
+def stop_late(self, rows):
+    if self.progress >= 0.66:
         raise KeyboardInterrupt
-    return step_(self, rows)
+    return step(self, rows)
 
 
-training.fit, checkpoint.save = said, saved
-if stopped:
-    training.CHECKPOINT_SECONDS = -1
-    kind = train.diffusion.DiffusionTask
-    kind.step, step_ = step, kind.step
-sys.exit(train.main(sys.argv[2:]))
+def main(runs, others, *arguments):
+    training.fit, checkpoint.save, downstream.arms = fit_and_say, save_and_say, lambda g: arms(g)[:1]
+    stages = ["autoencoder", "unet", "dit", "histogan", "classifiers:real"]
+    code = train.main([*stages, "--runs-dir", runs, *arguments]) or train.main(["unet", "--runs-dir", others, *arguments])
+    training.CHECKPOINT_SECONDS, diffusion.DiffusionTask.step = -1, stop_late
+    return code or train.main(["dit", "--runs-dir", others, *arguments]) != 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
