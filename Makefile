@@ -5,11 +5,13 @@ SUBSETS ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 EXECUTOR ?= local
 PYTHON ?= python3
+KILLS ?= 100
+SEED ?= 0
 PY := .venv/bin/python
 # the owner is make itself: killed, it takes the study along
 STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile '$(PROFILE)' --data '$(DATA)' --cores $(CORES) --executor '$(EXECUTOR)' $(if $(SUBSETS),--subsets $(SUBSETS))
 
-.PHONY: book study test bench estimate lab clean
+.PHONY: book study test torture bench estimate lab clean
 
 book: .venv/ready
 	@$(call STUDY,book)
@@ -19,6 +21,10 @@ study: .venv/ready
 
 test: .venv/ready
 	@$(PY) -m pytest
+
+# a hundred kills -9 at random moments and five of the whole study: about an hour on two cores
+torture: .venv/ready
+	@$(PY) tests/kill.py "$$(mktemp -d)" --kills $(KILLS) --seed $(SEED)
 
 bench: .venv/ready
 	@for b in benchmarks/bench_*.py; do $(PY) $$b $(OPTIONS) || exit 1; done

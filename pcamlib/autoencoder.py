@@ -53,6 +53,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         levels = len(settings.block_channels)
         self.patchify = settings.patchify
+        side = 96 // settings.patchify // 2 ** (levels - 1)
+        self.latent_shape = (settings.latent_channels, side, side)
         self.vae = AutoencoderKL(
             in_channels=3 * settings.patchify**2,
             out_channels=3 * settings.patchify**2,
@@ -113,11 +115,10 @@ class Autoencoder(nn.Module):
         """Decoded and clipped patches, uint8 (B, 96, 96, 3)."""
         return to_uint8(self.decode(latents.to(next(self.parameters()).device)))
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruction from one draw z ~ q(z | x), with the mean and log-variance of q."""
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Reconstruction from z = μ + σ · noise with noise (B, *latent_shape), and the mean and log-variance of q."""
         mean, logvar = self.encode(images)
-        z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape).to(mean)
-        return self.decode(z), mean, logvar
+        return self.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean)), mean, logvar
 
 
 class AutoencoderTask(training.Task):
@@ -127,20 +128,29 @@ class AutoencoderTask(training.Task):
         super().__init__()
         self.settings, self.orientations = settings, orientations
         self.images = torch.from_numpy(images)
-        self.modules["autoencoder"] = Autoencoder(settings)
+        model = Autoencoder(settings)
         if settings.pca_shortcut:
-            self.modules["autoencoder"].set_shortcut(images)
-        self.optimizers["adam"] = torch.optim.Adam(self.modules["autoencoder"].parameters(), lr=settings.learning_rate, fused=True)
+            model.set_shortcut(images)
+        self.modules["autoencoder"], self.latent_shape = model, model.latent_shape
+        self.optimizers["adam"] = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
 
     def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        x = orient(to_float(self.images[rows]), torch.randint(self.orientations, (len(rows),)))
-        x = x.to(self.accelerator.device)
-        reconstruction, mean, logvar = self.modules["autoencoder"](x)
+        device, n = self.accelerator.device, len(rows)
+        turns = torch.randint(self.orientations, (n,), generator=self.random)
+        noise = torch.randn(n, *self.latent_shape, generator=self.random)
+        x = orient(to_float(self.images[self.share(rows)]), self.share(turns)).to(device)
+        reconstruction, mean, logvar = self.modules["autoencoder"](x, self.share(noise).to(device))
         l1 = (reconstruction.float() - x).abs().mean()
         mean, logvar = mean.float(), logvar.float()
         kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
         self.update("adam", l1 + self.settings.kl_weight * kl)
         return {"l1": l1.detach(), "kl": kl.detach()}
+
+    def sheet(self) -> np.ndarray:
+        """Eight patches above their reconstructions."""
+        images = self.images[:8].numpy()
+        model = self.accelerator.unwrap_model(self.modules["autoencoder"]).eval()
+        return np.concatenate([images, reconstruct(model, images)])
 
 
 def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
@@ -159,12 +169,14 @@ def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
         identity=[study.data_sha, settings.model_dump(), study.profile.orientations],
     )
     model = task.modules["autoencoder"]
-    if not (folder / "model").is_dir():
-        with atomic_folder(folder / "model") as aside:
-            model.vae.save_pretrained(aside / "vae")
-            save_file(
-                {k: v.cpu() for k, v in model.state_dict().items() if "_linear" in k}, aside / "shortcut.safetensors"
-            )
+    with training.main_first():
+        if not (folder / "model").is_dir():
+            with atomic_folder(folder / "model") as aside:
+                model.vae.save_pretrained(aside / "vae")
+                save_file(
+                    {k: v.cpu() for k, v in model.state_dict().items() if "_linear" in k},
+                    aside / "shortcut.safetensors",
+                )
     return model, log
 
 
@@ -207,30 +219,31 @@ class Latents:
 def encode_subset(study: Study, model: Autoencoder) -> Latents:
     """Encode the subset once (every orientation) to the posterior mean, normalise, keep in latents.safetensors."""
     path = study.folder / "autoencoder" / "latents.safetensors"
-    if not path.exists():
-        device = next(model.parameters()).device
-        x = to_float(study.real.images)
-        z = torch.stack(
-            [
-                torch.cat(
-                    [
-                        model.encode(orient(part, torch.full((len(part),), k)).to(device))[0].cpu()
-                        for part in x.split(64)
-                    ]
-                )
-                for k in range(study.profile.orientations)
-            ]
-        ).float()
-        mean = z.mean((0, 1, 3, 4))
-        std = (z - mean.view(-1, 1, 1)).std().view(1)
-        tensors = {
-            "values": (z - mean.view(-1, 1, 1)) / std.view(-1, 1, 1),
-            "labels": torch.from_numpy(study.real.labels.astype(np.int64)),
-            "mean": mean,
-            "std": std,
-        }
-        with atomic(path) as aside:
-            save_file(tensors, aside)
+    with training.main_first():
+        if not path.exists():
+            device = next(model.parameters()).device
+            x = to_float(study.real.images)
+            z = torch.stack(
+                [
+                    torch.cat(
+                        [
+                            model.encode(orient(part, torch.full((len(part),), k)).to(device))[0].cpu()
+                            for part in x.split(64)
+                        ]
+                    )
+                    for k in range(study.profile.orientations)
+                ]
+            ).float()
+            mean = z.mean((0, 1, 3, 4))
+            std = (z - mean.view(-1, 1, 1)).std().view(1)
+            tensors = {
+                "values": (z - mean.view(-1, 1, 1)) / std.view(-1, 1, 1),
+                "labels": torch.from_numpy(study.real.labels.astype(np.int64)),
+                "mean": mean,
+                "std": std,
+            }
+            with atomic(path) as aside:
+                save_file(tensors, aside)
     return load_latents(study)
 
 

@@ -17,7 +17,7 @@ from pcamlib.data import Arrays
 from pcamlib.errors import StudyError
 from pcamlib.profiles import Augmentation, number_format
 from pcamlib.profiles import Classifier as Settings
-from pcamlib.store import atomic, resolve
+from pcamlib.store import atomic, digest, resolve
 
 ARCHITECTURE = "resnet18.tv_in1k"  # torchvision's weights, those of the paper's time; bare "resnet18" is a newer recipe
 THRESHOLD = 0.5
@@ -173,7 +173,7 @@ class ClassifierTask(training.Task):
             self.tensors |= {"auc": torch.tensor(-1.0), "epoch": torch.tensor(0)}
 
     def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        device = self.accelerator.device
+        device, rows = self.accelerator.device, self.share(rows)
         if self.settings.schedule == "cosine":
             for group in self.optimizers["sgd"].param_groups:
                 group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * self.progress))
@@ -263,6 +263,8 @@ def train(
     if start is not None:
         model.load_state_dict(load_file(start))
     task = ClassifierTask(settings, model, train, valid, augmented=augmented)
+    # synthetic patches and weights to start from are inputs: made anew, they belong to another training
+    given = [digest(np.ascontiguousarray(a).data) for a in train] + [start and digest(start.read_bytes())]
     log = training.fit(
         task,
         folder=folder,
@@ -271,11 +273,12 @@ def train(
         batch_size=settings.batch_size,
         seed=seed,
         precision=settings.precision,
-        identity=[settings.model_dump(), identity, augmented, architecture],
+        identity=[settings.model_dump(), identity, augmented, architecture, given],
     )
     chosen = task.choose(epochs)
-    with atomic(folder / "weights.safetensors") as aside:
-        save_file({k: v.cpu().contiguous() for k, v in task.modules["classifier"].state_dict().items()}, aside)
+    if task.accelerator.is_main_process:
+        with atomic(folder / "weights.safetensors") as aside:
+            save_file({k: v.cpu().contiguous() for k, v in task.modules["classifier"].state_dict().items()}, aside)
     return task.modules["classifier"], chosen, log
 
 

@@ -103,9 +103,15 @@ class Denoiser(nn.Module):
 class DiffusionTask(training.Task):
     """L_simple (Eq. 9) on cached latents: AdamW (§4.2), labels dropped to NULL at random, EMA of the weights."""
 
-    def __init__(self, settings: Settings, backbone: str, latents: autoencoder.Latents):
+    def __init__(
+        self,
+        settings: Settings,
+        backbone: str,
+        latents: autoencoder.Latents,
+        decoder: autoencoder.Autoencoder | None = None,
+    ):
         super().__init__()
-        self.settings, self.latents = settings, latents
+        self.settings, self.latents, self.decoder = settings, latents, decoder
         channels, size = latents.values.shape[2:4]
         model = Denoiser(build(settings, backbone, channels, size), settings)
         self.modules["denoiser"] = model
@@ -115,16 +121,30 @@ class DiffusionTask(training.Task):
 
     def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         device, n = self.accelerator.device, len(rows)
-        x0 = self.latents.values[torch.randint(len(self.latents.values), (n,)), rows]
-        noise = torch.randn_like(x0)
-        t = torch.randint(self.settings.timesteps, (n,))
-        dropped = torch.rand(n) < self.settings.label_dropout
+        values = self.latents.values
+        turns = torch.randint(len(values), (n,), generator=self.random)
+        noise = torch.randn(n, *values.shape[2:], generator=self.random)
+        t = torch.randint(self.settings.timesteps, (n,), generator=self.random)
+        dropped = torch.rand(n, generator=self.random) < self.settings.label_dropout
+        rows, turns, noise, t, dropped = map(self.share, (rows, turns, noise, t, dropped))
+        x0 = values[turns, rows]
         labels = torch.where(dropped, NULL, self.latents.labels[rows])
         xt = self.schedule.add_noise(x0, noise, t)
         prediction = self.modules["denoiser"](xt.to(device), t.to(device), labels.to(device))
         loss = (prediction.float() - noise.to(device)).pow(2).mean()
         self.update("adamw", loss)
         return {"l_simple": loss.detach()}
+
+    def sheet(self) -> np.ndarray | None:
+        """Eight samples of each class from one noise each time, by the averaged weights as far as they are."""
+        if self.decoder is None:
+            return None
+        model, ema = self.accelerator.unwrap_model(self.modules["denoiser"]), self.ema["denoiser"]
+        ema.store(model.parameters())
+        ema.copy_to(model.parameters())
+        images = Generator(self.settings, model, self.decoder, self.latents).sample(np.repeat([0, 1], 8), seed=0)
+        ema.restore(model.parameters())
+        return images
 
 
 def train(study: Study, backbone: str) -> tuple[Generator, list[dict[str, float]]]:
@@ -133,9 +153,9 @@ def train(study: Study, backbone: str) -> tuple[Generator, list[dict[str, float]
     Returns the generator (EMA weights) and the log.
     """
     settings, folder = study.profile.diffusion, study.folder / backbone
-    latents = autoencoder.load_latents(study)
+    latents, decoder = autoencoder.load_latents(study), autoencoder.load(study)
     torch.manual_seed(training.derive(study.seed, backbone, "init"))
-    task = DiffusionTask(settings, backbone, latents)
+    task = DiffusionTask(settings, backbone, latents, decoder)
     log = training.fit(
         task,
         folder=folder,
@@ -147,9 +167,10 @@ def train(study: Study, backbone: str) -> tuple[Generator, list[dict[str, float]
         # the latents are an input of this stage, so their statistics belong to its identity
         identity=[study.data_sha, settings.model_dump(), latents.mean.tolist(), latents.std.tolist()],
     )
-    if not (folder / "model").is_dir():
-        with atomic_folder(folder / "model") as aside:
-            task.modules["denoiser"].backbone.save_pretrained(aside)
+    with training.main_first():
+        if not (folder / "model").is_dir():
+            with atomic_folder(folder / "model") as aside:
+                task.modules["denoiser"].backbone.save_pretrained(aside)
     return load(study, backbone), log
 
 

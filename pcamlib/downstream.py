@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pcamlib import classifier, metrics, selection
+from pcamlib import classifier, metrics, selection, training
 from pcamlib.data import Arrays
-from pcamlib.store import code_version, now, read_json, write_json
+from pcamlib.store import now, read_json, write_json
 from pcamlib.study import REAL, SELECTIONS, Study, name_of
 
 
@@ -46,23 +46,27 @@ def arms(generator: str) -> list[Arm]:
 
 def evaluate(study: Study, generator: str) -> dict[str, Any]:
     """Train and test the arms of `generator`; write results/classification-<generator>.json. Finished arms are kept."""
-    settings = study.profile.classifier
-    splits = {}
-    for name in ("valid", "test"):
-        images, labels = study.split(name)
-        splits[name] = Arrays(classifier.prepare(images, settings.image_size), labels)  # type: ignore[arg-type]
-    rows = [_run(study, arm, splits) for arm in arms(generator)]
+    settings, rows = study.profile.classifier, run_arms(study, generator)
     return study.write_result(
         f"classification-{generator}",
         {
             "pretrained": settings.pretrained,
-            "test_n": len(splits["test"].labels),
+            "test_n": len(study.split("test").labels),
             "image_size": settings.image_size,
             "rows": rows,
         },
         precision=settings.precision,
         seconds=round(sum(row.get("seconds", 0) for row in rows), 1),
     )
+
+
+def run_arms(study: Study, generator: str) -> list[dict[str, Any]]:
+    """Train and test what is not finished of the arms of `generator`; a row each, as in the result of `evaluate`."""
+    splits = {}
+    for name in ("valid", "test"):
+        images, labels = study.split(name)
+        splits[name] = Arrays(classifier.prepare(images, study.profile.classifier.image_size), labels)  # type: ignore[arg-type]
+    return [_run(study, arm, splits) for arm in arms(generator)]
 
 
 def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
@@ -109,12 +113,7 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         start=start,
         identity=[study.data_sha, arm.id],
     )
-    scores = {name: classifier.probabilities(model, split.images, settings) for name, split in splits.items()}
-    tested = metrics.classification_metrics(splits["test"].labels, scores["test"], classifier.THRESHOLD)
-    row |= tested | {
-        "valid_auc": metrics.classification_metrics(splits["valid"].labels, scores["valid"], classifier.THRESHOLD)[
-            "auc"
-        ],
+    row |= {
         "threshold": classifier.THRESHOLD,
         "n_real": 0 if arm.regime == "synthetic" else len(real.labels) * (2 if arm.regime == "double-real" else 1),
         "n_synthetic": n_synthetic,
@@ -127,12 +126,19 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         "train_loss": log[-1]["loss"],
         "log": [{k: row[k] for k in ("epoch", "loss", "valid_auc") if k in row} for row in log],
         "seconds": log[-1]["seconds"],  # of training, kills and resumptions included
-        "version": code_version(),
+        "version": training.versions(log),
         "created": now(),
     }
-    write_json(result, row)
-    _discard(arm, folder)
-    return row
+    with training.main_first():
+        if not result.exists():
+            scores = {name: classifier.probabilities(model, split.images, settings) for name, split in splits.items()}
+            valid, tested = (
+                metrics.classification_metrics(splits[name].labels, scores[name], classifier.THRESHOLD)
+                for name in ("valid", "test")
+            )
+            write_json(result, row | tested | {"valid_auc": valid["auc"]})
+            _discard(arm, folder)
+    return read_json(result)
 
 
 def _discard(arm: Arm, folder: Path) -> None:

@@ -107,17 +107,24 @@ class GanTask(training.Task):
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate * min(1.0, 2 * (1 - self.progress))
-        real = orient(to_float(self.images[rows]), torch.randint(self.orientations, (n,))).to(device)
-        labels = self.labels[rows].to(device)
         # all that is random is drawn on the CPU, the same on every device (dropout apart)
-        fake = generator(torch.randn(n, self.settings.noise_dim).to(device), labels).float()
+        turns = torch.randint(self.orientations, (n,), generator=self.random)
+        noise = torch.randn(n, self.settings.noise_dim, generator=self.random)
+        flipped = torch.rand(n, 2, generator=self.random) < self.settings.label_flip
+        rows, turns, noise, flipped = map(self.share, (rows, turns, noise, flipped))
+        n = len(rows)
+        real = orient(to_float(self.images[rows]), turns).to(device)
+        labels = self.labels[rows].to(device)
+        fake = generator(noise.to(device), labels).float()
 
         truth = torch.cat([torch.ones(n), torch.zeros(n)])
-        flipped = torch.rand(2 * n) < self.settings.label_flip
+        targets = torch.where(flipped.T.reshape(-1), 1 - truth, truth)
         logits = discriminator(torch.cat([real, fake.detach()]), labels.repeat(2)).float()
-        d_loss = F.binary_cross_entropy_with_logits(logits, torch.where(flipped, 1 - truth, truth).to(device))
+        d_loss = F.binary_cross_entropy_with_logits(logits, targets.to(device))
         self.update("discriminator-adam", d_loss)
 
+        # past the wrapper of several processes, which would wait for gradients that this pass does not make
+        discriminator = self.accelerator.unwrap_model(discriminator)
         discriminator.requires_grad_(False)
         g_loss = F.softplus(-discriminator(fake, labels).float()).mean()
         self.update("generator-adam", g_loss)
@@ -128,6 +135,16 @@ class GanTask(training.Task):
             "d_real": (logits[:n] > 0).float().mean(),
             "d_fake": (logits[n:] <= 0).float().mean(),
         }
+
+    def sheet(self) -> np.ndarray:
+        """Eight samples of each class from one noise each time, by the averaged weights."""
+        generator = self.accelerator.unwrap_model(self.modules["generator"])
+        live = {name: value.clone() for name, value in generator.state_dict().items()}
+        self.ema["generator"].copy_to(generator.parameters())
+        settle(generator, self.labels, seed=0, batches=4)
+        images = sample(generator, np.repeat([0, 1], 8), seed=0)
+        generator.load_state_dict(live)
+        return images
 
 
 @torch.no_grad()
@@ -180,12 +197,14 @@ def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, floa
         identity=identity,
     )
     generator = task.modules["generator"]
-    settle(generator, task.labels, training.derive(study.seed, "histogan", "settle"))
-    shape = {"noise_dim": settings.noise_dim, "base_channels": settings.base_channels}
-    write_json(folder / "config.json", {"generator": shape, "identity": digest(identity), "log": log})
-    # the weights come last: where they are, all is there
-    with atomic(folder / WEIGHTS) as aside:
-        save_file({name: value.cpu().contiguous() for name, value in generator.state_dict().items()}, aside)
+    with training.main_first():
+        if not (folder / WEIGHTS).exists():
+            settle(generator, task.labels, training.derive(study.seed, "histogan", "settle"))
+            shape = {"noise_dim": settings.noise_dim, "base_channels": settings.base_channels}
+            write_json(folder / "config.json", {"generator": shape, "identity": digest(identity), "log": log})
+            # the weights come last: where they are, all is there
+            with atomic(folder / WEIGHTS) as aside:
+                save_file({name: value.cpu().contiguous() for name, value in generator.state_dict().items()}, aside)
     return load(folder), log
 
 

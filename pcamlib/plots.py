@@ -246,13 +246,13 @@ def loss_curves(
     """One panel for each logged quantity over `x`.
 
     rows: a training log (one dict per epoch), or several by name. keys: which to draw; by default all but
-    epoch, step, images and seconds.
+    epoch, step, images, seconds and version.
     """
     logs = dict(rows) if isinstance(rows, Mapping) else {"": rows}
     if not any(logs.values()):
         raise ValueError("loss_curves needs at least one row")
     known = dict.fromkeys(key for log in logs.values() for row in log for key in row)
-    keys = keys or [key for key in known if key not in ("epoch", "step", "images", "seconds")]
+    keys = keys or [key for key in known if key not in ("epoch", "step", "images", "seconds", "version")]
     panels = {
         key.replace("_", " ").replace("auc", "AUC"): {
             name: ([row[x] for row in log if key in row], [row[key] for row in log if key in row])

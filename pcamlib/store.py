@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -43,18 +45,51 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place if the block succeeds, else remove it.
 
     A reader therefore sees the old file, the whole new file, or none. Works for files only. The data reach the
-    disk before the rename, so a crash of the machine cannot leave an empty file under the final name.
+    disk before the rename, so a crash of the machine cannot leave an empty file under the final name. What a killed
+    process of this machine left aside is removed. Raises StudyError if the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    host = socket.gethostname()
+    aside = path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
+    with room(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for torn in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
+            if not alive(int(torn.name.split(".")[-2])):
+                torn.unlink(missing_ok=True)
+        try:
+            yield aside
+            with open(aside, "rb") as f:
+                os.fsync(f.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Turn a disk, quota or file size limit that `path` meets in the block into a StudyError."""
     try:
-        yield aside
-        with open(aside, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except Exception as error:  # safetensors and HDF5 wrap the system's error in their own
+        text, number = str(error), getattr(error, "errno", None)
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if number in codes or any(os.strerror(code) in text for code in codes):
+            raise StudyError(
+                f"no room to write {path} ({text.splitlines()[0]}): free some space; what was there before is whole, "
+                "and the same command goes on from it."
+            ) from None
+        raise
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -96,18 +131,18 @@ def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
                 f"{folder} is on a file system without locks ({error.strerror}): put runs_dir on one that has them, "
                 "or ask for the mount option 'flock'."
             ) from None
-        f.truncate(0)
-        f.write(f"process {os.getpid()} on {socket.gethostname()}")
-        f.flush()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without its note
+            os.ftruncate(f.fileno(), 0)
+            os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
             yield
         finally:
-            f.truncate(0)
+            os.ftruncate(f.fileno(), 0)
 
 
 def digest(value: Any) -> str:
-    """First 16 hex digits of the SHA-256 of bytes, or of a value's canonical JSON."""
-    if not isinstance(value, bytes):
+    """First 16 hex digits of the SHA-256 of bytes (or memory), or of a value's canonical JSON."""
+    if not isinstance(value, bytes | memoryview):
         value = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
     return hashlib.sha256(value).hexdigest()[:16]
 
@@ -118,7 +153,7 @@ def code_version() -> str:
 
     def git(*args: str) -> str:
         return subprocess.run(
-            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            ["git", *args], cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
@@ -142,13 +177,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     aside = path.with_name(f".{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with room(path):
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(aside, path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 OWNER = "PCAMLIB_OWNER"  # environment variable: the process whose death must end this one
@@ -164,11 +200,8 @@ def die_with_owner() -> None:
     owner = int(os.environ[OWNER])
 
     def watch() -> None:
-        while True:
-            try:
-                os.kill(owner, 0)
-            except ProcessLookupError:
-                os._exit(1)
+        while alive(owner):
             time.sleep(1)
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

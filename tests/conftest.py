@@ -6,6 +6,10 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network must fail, not wait
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +68,13 @@ def open_tiny(tmp_path, pcam):
 def checkpoint_always(monkeypatch):
     """A checkpoint after every step."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+
+
+@pytest.fixture(scope="session")
+def kills(tmp_path_factory):
+    """tests/kill.py, one kill per stage: its folder, with the run straight/ that nobody disturbed, and its lines."""
+    folder = tmp_path_factory.mktemp("kills")
+    command = [sys.executable, str(Path(__file__).with_name("kill.py")), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout.splitlines()

@@ -137,27 +137,3 @@ def test_every_arm_starts_from_the_same_weights(open_tiny, patches, tmp_path, mo
     for name in "ab":
         train(open_tiny, patches, tmp_path / name)
     assert torch.equal(*starts)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_classifier_with_model_choice_resumes_exactly(
-    open_tiny, patches, tmp_path, monkeypatch, checkpoint_always, precision
-):
-    changes = {"classifier.epochs": 3, "classifier.model_choice": "best-valid-auc", "classifier.precision": precision}
-    settings = open_tiny(**changes).profile.classifier
-    data = Arrays(*(a[:64] for a in patches)), Arrays(*(a[128:] for a in patches))
-    whole, chosen, log = classifier.train(settings, *data, folder=tmp_path / "a" / "arm", seed=0)
-    step, count = classifier.ClassifierTask.step, []
-
-    def dying(self, rows):
-        count.append(0)
-        if len(count) == 10:  # in the third epoch, after two validations
-            raise KeyboardInterrupt
-        return step(self, rows)
-
-    monkeypatch.setattr(classifier.ClassifierTask, "step", dying)
-    with pytest.raises(KeyboardInterrupt):
-        classifier.train(settings, *data, folder=tmp_path / "b" / "arm", seed=0)
-    resumed, again, relog = classifier.train(settings, *data, folder=tmp_path / "b" / "arm", seed=0)
-    assert chosen == again and [r["loss"] for r in log] == [r["loss"] for r in relog]
-    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())

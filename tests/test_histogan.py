@@ -24,10 +24,6 @@ SETTINGS = profiles.HistoGAN(
 )
 
 
-class Killed(Exception):
-    """Stands for kill -9."""
-
-
 @pytest.fixture(autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
@@ -170,28 +166,3 @@ def test_settled_statistics_are_those_of_the_weights():
         start = generator.start(torch.cat([noise, generator.embedding(labels)], 1)).view(4000, -1, 12, 12)
     assert torch.allclose(norm.running_mean, start.mean((0, 2, 3)), atol=0.02)
     assert torch.allclose(norm.running_var, start.var((0, 2, 3)), rtol=0.1)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_killed_run_ends_where_an_undisturbed_one_ends(tmp_path, monkeypatch, precision):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)  # after every step
-    settings = SETTINGS.model_copy(update={"precision": precision})
-    histogan.train(study(settings=settings), folder=tmp_path / "straight" / "histogan")
-
-    class Interrupted(histogan.GanTask):
-        def end_of_epoch(self, epoch):
-            if epoch == 2:
-                raise Killed
-            return {}
-
-    folder = tmp_path / "killed" / "histogan"
-    with monkeypatch.context() as patch:
-        patch.setattr(histogan, "GanTask", Interrupted)
-        with pytest.raises(Killed):
-            histogan.train(study(settings=settings), folder=folder)
-    assert not (folder / "generator.safetensors").exists()
-    histogan.train(study(settings=settings), folder=folder)
-    for name in ("generator.safetensors", "checkpoint.safetensors"):
-        straight, resumed = load_file(tmp_path / "straight" / "histogan" / name), load_file(folder / name)
-        assert straight.keys() == resumed.keys()
-        assert all(torch.equal(straight[key], resumed[key]) for key in straight), name
