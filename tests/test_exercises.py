@@ -98,3 +98,20 @@ def test_solutions_are_right(copy, monkeypatch, stem, given):
             code = "\n".join(CODE.findall(solution))
             exec(compile(code, f"{stem}: solution {number}", "exec"), dict(namespace))
         assert files(copy) == before, f"{stem}: a solution writes over the study"
+
+
+def test_quoted_messages_are_said():
+    """Troubleshooting quotes messages with … for what differs; every piece of one must stand in the source."""
+    said = [(project_root() / "Makefile").read_text()]
+    for path in (project_root() / "pcamlib").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                said.append("".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.append(node.value)
+    page = (project_root() / "book" / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| `(.+?)` \|", page, re.M)
+    assert len(quoted) > 30
+    for message in quoted:
+        pieces = [piece.strip(" ,:;'()") for piece in message.split("…")]
+        assert any(all(piece in text for piece in pieces) for text in said), message
