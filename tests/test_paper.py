@@ -6,6 +6,7 @@ import math
 import re
 
 import pytest
+import yaml
 
 from pcamlib import metrics, paper
 from pcamlib.errors import StudyError
@@ -103,3 +104,16 @@ def test_numbers_of_the_paper_in_the_prose_are_its_own():
         text = re.sub(r"\$[^$]+\$|arXiv \S+", "", (root / f"{name}.md").read_text())
         for number in re.findall(r"(?<![\d.,])\d+\.\d\d(?![\d.])", text):
             assert number in printed, f"{name}.md: {number} is in neither table of the paper"
+
+
+def test_equations_carry_the_numbers_of_the_paper():
+    """Sphinx numbers labelled equations in the order of the sidebar; a further label before one would shift it."""
+    root, label = project_root(), re.compile(r"^\$\$ \((eq-[\w-]+)\)$", re.M)
+    toc = yaml.safe_load((root / "_toc.yml").read_text())
+    pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert not any(label.search(path.read_text()) for path in (root / "notebooks").glob("*.md")), "shown more than once"
+    labels = [
+        name for page in pages if "executed" not in page for name in label.findall((root / f"{page}.md").read_text())
+    ]
+    wanted = {"eq-forward": 1, "eq-reverse": 2, "eq-simple": 9, "eq-realism": 11, "eq-f1": 12, "eq-fid": 13}
+    assert {name: labels.index(name) + 1 for name in wanted} == wanted
