@@ -33,8 +33,9 @@ bench: .venv/ready
 estimate: .venv/ready
 	@$(PY) -m pcamlib.estimate --profile '$(PROFILE)' $(if $(filter-out phantom,$(DATA)),--data '$(DATA)') $(OPTIONS)
 
+# lab/ makes a double click open a text notebook as a notebook
 lab: .venv/ready
-	@$(PY) -m jupyterlab notebooks
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/lab$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" $(PY) -m jupyterlab notebooks
 
 .venv/ready: pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON); install Python 3.11 or 3.12, or set PYTHON=" >&2; exit 1; }

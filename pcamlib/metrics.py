@@ -200,8 +200,8 @@ def nearest(*, real: Features, fake: Features) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frechet_distance(*, real: Features, fake: Features) -> float:
-    """Fréchet distance of Gaussians fitted to the sets (Eq. 13): |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)); at
-    least 0.
+    """Fréchet distance of Gaussians fitted to the sets (Eq. 13), at least 0:
+    ``|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2))``.
 
     Means and unbiased covariances in float64. With factors S = A'A and S' = B'B the trace of the root is the
     sum of the singular values of A B', so no matrix root is taken and no imaginary part dropped. A set with N

@@ -77,8 +77,10 @@ def collect(run_root: str | Path, subsets: int | Iterable[int]) -> list[Row]:
 
     Parameters
     ----------
-    run_root: the folder runs/<data>-<profile>, with subset-<k>/results/*.json in it.
-    subsets: how many (0, 1, …), or which.
+    run_root
+        The folder runs/<data>-<profile>, with the JSON files of subset-<k>/results in it.
+    subsets
+        How many (0, 1, …), or which.
 
     Returns
     -------

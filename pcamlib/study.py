@@ -50,7 +50,7 @@ class Study:
 
     @property
     def results(self) -> Path:
-        """Where the subset's results/*.json lie."""
+        """Where the subset's result files (JSON) lie."""
         return self.folder / "results"
 
     @property

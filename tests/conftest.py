@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network must fail, not wait
 
-import subprocess
-import sys
-from pathlib import Path
-
+import kill
 import numpy as np
 import pytest
 import torch
@@ -78,3 +80,28 @@ def kills(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout.splitlines()
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The smoke study on the phantom through the command line, killed once on its way."""
+    folder = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", "smoke", "--subsets", "1"]
+    command += ["--runs-dir", str(folder / "runs"), "--cores", "2"]
+    run = folder / "runs" / "phantom-smoke"
+    killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finished = run / "subset-0" / "notebooks" / "02_autoencoder.ipynb"
+    deadline = time.monotonic() + 600
+    while not finished.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert finished.exists(), "the study did not get as far as notebook 02"
+    os.kill(killed.pid, signal.SIGKILL)  # the wrapper only: its children must notice and end
+    assert killed.wait() == -signal.SIGKILL, "the study must be killed on its way, not end by itself"
+    kill.wait_for_end(killed.pid)
+    before = (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns == before, (
+        "finished work was redone"
+    )
+    return folder, run, command

@@ -65,3 +65,17 @@ def test_git_holds_sources_only():
         pytest.skip("not a git checkout")
     assert not [f for f in files if f.endswith((".ipynb", ".h5", ".pth", ".safetensors"))]
     assert not [f for f in files if (ROOT / f).exists() and (ROOT / f).stat().st_size > 1_000_000]
+
+
+def test_every_page_is_in_the_sidebar_and_every_module_in_the_reference():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    chapters += [section for chapter in chapters for section in chapter.get("sections", [])]
+    listed = {toc["root"], *(chapter["file"] for chapter in chapters)}
+    pages = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").rglob("*.md")}
+    assert {p for p in listed if "executed" not in p} == {p for p in pages if "executed" not in p}
+    reference = "".join(p.read_text() for p in (ROOT / "book" / "api").glob("*.md"))
+    documented = re.findall(r"^\.\. automodule:: pcamlib\.(\w+)$", reference, re.M)
+    modules = {p.stem for p in (ROOT / "pcamlib").glob("*.py")} - {"__init__"}
+    assert sorted(documented) == sorted(modules), "each module belongs on one page of book/api"
+    assert modules <= set(re.findall(r"`(\w+)`", (ROOT / "book" / "api" / "index.md").read_text()))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
+import yaml
 
-from pcamlib import paper
+from pcamlib import metrics, paper
 from pcamlib.errors import StudyError
+from pcamlib.store import project_root
 
 
 def test_table_1_is_in_print_order():
@@ -83,3 +86,34 @@ def test_claims_agree_with_the_tables():
     for generator in paper.GENERATORS:
         for selection in ("realism", "class"):
             assert paper.quality(selection, generator).fid.mean > paper.quality("none", generator).fid.mean
+
+
+def test_numbers_of_the_paper_in_the_prose_are_its_own():
+    """Every number with two decimals in these chapters is printed in Table 1 or 2, or follows from values that are."""
+    root = project_root() / "book"
+    tables = [value for row in (*paper.TABLE_1, *paper.TABLE_2) for value in row.__dict__.values()]
+    printed = {f"{x:.2f}" for value in tables if isinstance(value, paper.Value) for x in (value.mean, value.sd)}
+    traditional = paper.classification(None, None, "traditional").auc.mean
+    unet = {(r.regime, r.selection): r.auc.mean for r in paper.TABLE_2 if r.generator == "unet"}
+    leads = [auc - traditional for auc in unet.values()]
+    gains = [unet[regime, "realism"] - unet[regime, "none"] for regime in ("augmentation", "transfer")]
+    first = paper.quality("none", "unet")
+    f1 = metrics.improved_f1(first.precision.mean, first.recall.mean)
+    printed |= {f"{x:.2f}" for x in (min(leads), max(leads), *gains, f1)}
+    for name in ("introduction", "protocol", "method_selection", "metrics", "conclusion"):
+        text = re.sub(r"\$[^$]+\$|arXiv \S+", "", (root / f"{name}.md").read_text())
+        for number in re.findall(r"(?<![\d.,])\d+\.\d\d(?![\d.])", text):
+            assert number in printed, f"{name}.md: {number} is in neither table of the paper"
+
+
+def test_equations_carry_the_numbers_of_the_paper():
+    """Sphinx numbers labelled equations in the order of the sidebar; a further label before one would shift it."""
+    root, label = project_root(), re.compile(r"^\$\$ \((eq-[\w-]+)\)$", re.M)
+    toc = yaml.safe_load((root / "_toc.yml").read_text())
+    pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert not any(label.search(path.read_text()) for path in (root / "notebooks").glob("*.md")), "shown more than once"
+    labels = [
+        name for page in pages if "executed" not in page for name in label.findall((root / f"{page}.md").read_text())
+    ]
+    wanted = {"eq-forward": 1, "eq-reverse": 2, "eq-simple": 9, "eq-realism": 11, "eq-f1": 12, "eq-fid": 13}
+    assert {name: labels.index(name) + 1 for name in wanted} == wanted

@@ -1,8 +1,6 @@
 """Opening a study, and the smoke study whole: every notebook, the graph, the tables and the rendered book."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -91,31 +89,6 @@ def test_an_arm_without_a_class_is_not_run(open_tiny, monkeypatch):
     assert len(rows) == 9 and all(row["status"] == "not run" and "[3, 0]" in row["reason"] for row in rows)
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The smoke study on the phantom through the command line, killed once on its way."""
-    folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", "smoke", "--subsets", "1"]
-    command += ["--runs-dir", str(folder / "runs"), "--cores", "2"]
-    run = folder / "runs" / "phantom-smoke"
-    killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    finished = run / "subset-0" / "notebooks" / "02_autoencoder.ipynb"
-    deadline = time.monotonic() + 600
-    while not finished.exists() and killed.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert finished.exists(), "the study did not get as far as notebook 02"
-    os.kill(killed.pid, signal.SIGKILL)  # the wrapper only: its children must notice and end
-    assert killed.wait() == -signal.SIGKILL, "the study must be killed on its way, not end by itself"
-    kill.wait_for_end(killed.pid)
-    before = (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns == before, (
-        "finished work was redone"
-    )
-    return folder, run, command
-
-
 def test_the_smoke_study_is_complete(smoke):
     _, run, _ = smoke
     assert stats.missing(run, 1) == []
@@ -188,7 +161,9 @@ def test_the_book_renders_strictly(smoke):
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(project_root() / name, root)
     shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
-    shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")  # a page prints them
+    # what pages print
+    shutil.copy(project_root() / "CITATION.cff", root)
+    shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")
     shutil.copytree(project_root() / "cluster", root / "cluster")
     index = workflow.book(run, 1, root)
     pages = list(index.parent.rglob("*.html"))
