@@ -63,7 +63,7 @@ def _frame(picture: np.ndarray, caption: str, alt: str) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     height, width = picture.shape[:2]
     return (
-        f'<figure><img src="data:image/webp;base64,{data}" width="{width}" height="{height}" '
+        f'<figure><img src="data:image/webp;base64,{data}" width="{2 * width}" height="{2 * height}" '
         f'alt="{html.escape(f"{alt}: {caption}")}"><figcaption>{html.escape(caption)}</figcaption></figure>'
     )
 

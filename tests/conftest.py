@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network must fail, not wait
 
@@ -11,7 +16,8 @@ import pytest
 import torch
 import yaml
 
-from pcamlib import data, profiles, study, training
+from pcamlib import data, profiles, study, training, workflow
+from pcamlib.store import project_root
 
 torch.set_num_threads(1)
 
@@ -64,3 +70,51 @@ def open_tiny(tmp_path, pcam):
 def checkpoint_always(monkeypatch):
     """A checkpoint after every step."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The smoke study on the phantom through the command line, killed once on its way."""
+    folder = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", "smoke", "--subsets", "1"]
+    command += ["--runs-dir", str(folder / "runs"), "--cores", "2"]
+    run = folder / "runs" / "phantom-smoke"
+    killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finished = run / "subset-0" / "notebooks" / "02_autoencoder.ipynb"
+    deadline = time.monotonic() + 600
+    while not finished.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert finished.exists(), "the study did not get as far as notebook 02"
+    os.kill(killed.pid, signal.SIGKILL)  # the wrapper only: its children must notice and end
+    assert killed.wait() == -signal.SIGKILL, "the study must be killed on its way, not end by itself"
+    deadline = time.monotonic() + 120
+    while children(killed.pid) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not children(killed.pid), "processes of the killed study are still running"
+    before = (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns == before, (
+        "finished work was redone"
+    )
+    return folder, run, command
+
+
+def children(session: int) -> list[str]:
+    """Command lines of the living processes of a session."""
+    found = subprocess.run(["ps", "-o", "stat=,args=", "-s", str(session)], capture_output=True, text=True).stdout
+    return [line for line in found.splitlines() if not line.startswith("Z")]
+
+
+@pytest.fixture(scope="session")
+def smoke_book(smoke):
+    """The smoke study's book, rendered strictly from a copy of its sources: the path of its index page."""
+    pytest.importorskip("jupyter_book")
+    folder, run, _ = smoke
+    root = folder / "book"
+    root.mkdir()
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(project_root() / name, root)
+    shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
+    shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")  # a page prints them
+    return workflow.book(run, 1, root)

@@ -1,8 +1,6 @@
 """Opening a study, and the smoke study whole: every notebook, the graph, the tables and the rendered book."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +11,7 @@ import pytest
 
 from pcamlib import data, downstream, stats, study, workflow
 from pcamlib.errors import StudyError
-from pcamlib.store import lock, project_root, read_json
+from pcamlib.store import lock, read_json
 
 
 def open_smoke(root, tmp_path, **changes):
@@ -90,40 +88,6 @@ def test_an_arm_without_a_class_is_not_run(open_tiny, monkeypatch):
     assert len(rows) == 9 and all(row["status"] == "not run" and "[3, 0]" in row["reason"] for row in rows)
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The smoke study on the phantom through the command line, killed once on its way."""
-    folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", "smoke", "--subsets", "1"]
-    command += ["--runs-dir", str(folder / "runs"), "--cores", "2"]
-    run = folder / "runs" / "phantom-smoke"
-    killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    finished = run / "subset-0" / "notebooks" / "02_autoencoder.ipynb"
-    deadline = time.monotonic() + 600
-    while not finished.exists() and killed.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert finished.exists(), "the study did not get as far as notebook 02"
-    os.kill(killed.pid, signal.SIGKILL)  # the wrapper only: its children must notice and end
-    assert killed.wait() == -signal.SIGKILL, "the study must be killed on its way, not end by itself"
-    deadline = time.monotonic() + 120
-    while children(killed.pid) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not children(killed.pid), "processes of the killed study are still running"
-    before = (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (run / "subset-0" / "notebooks" / "02_autoencoder.ipynb").stat().st_mtime_ns == before, (
-        "finished work was redone"
-    )
-    return folder, run, command
-
-
-def children(session: int) -> list[str]:
-    """Command lines of the living processes of a session."""
-    found = subprocess.run(["ps", "-o", "stat=,args=", "-s", str(session)], capture_output=True, text=True).stdout
-    return [line for line in found.splitlines() if not line.startswith("Z")]
-
-
 def test_the_smoke_study_is_complete(smoke):
     _, run, _ = smoke
     assert stats.missing(run, 1) == []
@@ -180,19 +144,10 @@ def test_bad_input_to_the_study_is_one_sentence(tmp_path, options, message):
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_the_book_renders_strictly(smoke):
-    pytest.importorskip("jupyter_book")
-    folder, run, _ = smoke
-    root = folder / "book"
-    root.mkdir()
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(project_root() / name, root)
-    shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
-    shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")  # a page prints them
-    index = workflow.book(run, 1, root)
-    pages = list(index.parent.rglob("*.html"))
-    assert index.exists() and len(pages) >= 20
-    results = (index.parent / "book" / "executed" / "08_results.html").read_text()
+def test_the_book_renders_strictly(smoke_book):
+    pages = list(smoke_book.parent.rglob("*.html"))
+    assert smoke_book.exists() and len(pages) >= 20
+    results = (smoke_book.parent / "book" / "executed" / "08_results.html").read_text()
     assert "93.54" in results, "the paper's best AUC stands beside ours"
     assert results.count("<img") >= 4 and 'alt=""' not in results
     assert "smoke" in results

@@ -50,6 +50,8 @@
 
   // What ipywidgets leaves out for readers who listen or use the keyboard: names for sliders, news of the picture.
   function describe(root) {
+    for (const [icon, name] of [["play", "play"], ["stop", "stop"], ["retweet", "repeat"]])
+      root.querySelectorAll(`button:has(.fa-${icon})`).forEach((button) => button.setAttribute("aria-label", name));
     for (const slider of root.querySelectorAll(".widget-slider")) {
       const name = slider.querySelector(".widget-label")?.textContent || "slider";
       slider.querySelectorAll("[role=slider]").forEach((handle) => handle.setAttribute("aria-label", name));
@@ -58,6 +60,7 @@
   }
 
   async function show() {
+    if (window.MathJax) window.MathJax.Hub ??= { Queue() {} }; // ipywidgets asks version 2 to typeset its labels
     const stored = document.querySelector('script[type="application/vnd.jupyter.widget-state+json"]');
     const library = await load();
     const manager = new Manager(library, JSON.parse(stored.textContent).state);
