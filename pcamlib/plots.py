@@ -37,7 +37,7 @@ __all__ = [
 
 COLOURS = {
     "histogan": "#E69F00",
-    "unet": "#CC4C8C",
+    "unet": "#A83279",
     "dit": "#3B1F78",
     "baseline": "#009E73",
     "traditional": "#0072B2",

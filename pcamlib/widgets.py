@@ -25,9 +25,7 @@ def mosaic(images: np.ndarray) -> np.ndarray:
     """Rows and columns of patches, uint8 (rows, columns, H, W, 3), as one picture on white, uint8 (h, w, 3)."""
     images = np.asarray(images)
     if images.ndim != 5 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
-        raise ValueError(
-            f"images must be uint8 (rows, columns, H, W, 3), not empty, not {images.dtype} {images.shape}"
-        )
+        raise ValueError(f"images must be uint8 (rows, columns, H, W, 3), not empty, not {images.dtype} {images.shape}")
     padded = np.pad(images, ((0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)), constant_values=255)
     rows, columns, height, width, _ = padded.shape
     picture = padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)

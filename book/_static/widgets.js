@@ -50,8 +50,6 @@
 
   // What ipywidgets leaves out for readers who listen or use the keyboard: names for sliders, news of the picture.
   function describe(root) {
-    for (const [icon, name] of [["play", "play"], ["stop", "stop"], ["retweet", "repeat"]])
-      root.querySelectorAll(`button:has(.fa-${icon})`).forEach((button) => button.setAttribute("aria-label", name));
     for (const slider of root.querySelectorAll(".widget-slider")) {
       const name = slider.querySelector(".widget-label")?.textContent || "slider";
       slider.querySelectorAll("[role=slider]").forEach((handle) => handle.setAttribute("aria-label", name));
@@ -63,6 +61,11 @@
     if (window.MathJax) window.MathJax.Hub ??= { Queue() {} }; // ipywidgets asks version 2 to typeset its labels
     const stored = document.querySelector('script[type="application/vnd.jupyter.widget-state+json"]');
     const library = await load();
+    // words, because the theme's Font Awesome replaces the icons that ipywidgets means to change
+    library.PlayView.prototype.updatePlaying = function () {
+      this.playPauseButton.textContent = this.model.get("playing") ? "Pause" : "Play";
+      this.stopButton.textContent = "Reset";
+    };
     const manager = new Manager(library, JSON.parse(stored.textContent).state);
     // links have no view, so every model is made, seen or not
     await Promise.all(Object.keys(manager.state).map((id) => manager.get_model(id)));
