@@ -113,7 +113,7 @@ def smoke_book(smoke):
     folder, run, _ = smoke
     root = folder / "book"
     root.mkdir()
-    for name in ("_config.yml", "_toc.yml"):
+    for name in ("_config.yml", "_toc.yml", "CITATION.cff"):
         shutil.copy(project_root() / name, root)
     shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
     shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")  # a page prints them
