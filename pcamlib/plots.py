@@ -24,6 +24,7 @@ from pcamlib.stats import scale_note
 __all__ = [
     "accepted_rejected",
     "forward_noise",
+    "guidance_scales",
     "label_balance",
     "loss_curves",
     "nearest_pairs",
@@ -37,7 +38,7 @@ __all__ = [
 
 COLOURS = {
     "histogan": "#E69F00",
-    "unet": "#CC4C8C",
+    "unet": "#A83279",
     "dit": "#3B1F78",
     "baseline": "#009E73",
     "traditional": "#0072B2",
@@ -151,6 +152,11 @@ def forward_noise(images: np.ndarray, steps: Sequence[int], note: str = "") -> F
         for place, picture, step in zip(axes[n], _same_shape(line), steps, strict=True):
             _picture(place, picture, f"t = {step}" if n == len(lines) - 1 else "")
     return figure
+
+
+def guidance_scales(samples: Mapping[float, np.ndarray], note: str = "") -> Figure:
+    """The same noise sampled at several guidance scales: a line of patches, uint8 (N, 96, 96, 3), per scale."""
+    return _named_rows([(f"guidance {g:g}", _same_shape(x, f"samples[{g:g}]"), None) for g, x in samples.items()], note)
 
 
 def reconstructions(real: np.ndarray, recon: np.ndarray, note: str = "") -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 import torch
 import yaml
 
-from pcamlib import data, profiles, study, training
+from pcamlib import data, profiles, study, training, workflow
+from pcamlib.store import project_root
 
 torch.set_num_threads(1)
 
@@ -105,3 +107,18 @@ def smoke(tmp_path_factory):
         "finished work was redone"
     )
     return folder, run, command
+
+
+@pytest.fixture(scope="session")
+def smoke_book(smoke):
+    """The smoke study's book, rendered strictly from a copy of its sources: the path of its index page."""
+    pytest.importorskip("jupyter_book")
+    folder, run, _ = smoke
+    root = folder / "book"
+    root.mkdir()
+    for name in ("_config.yml", "_toc.yml", "CITATION.cff"):
+        shutil.copy(project_root() / name, root)
+    shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
+    shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")  # a page prints them
+    shutil.copytree(project_root() / "cluster", root / "cluster")
+    return workflow.book(run, 1, root)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from itertools import combinations
 
 import numpy as np
 import pytest
 from made_up import not_run, write_run
 from matplotlib._pylab_helpers import Gcf
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from pcamlib import paper, plots, result_plots, stats
@@ -212,3 +213,34 @@ def test_nothing_run_still_draws_and_says_so(run):
         assert not any(bars(axes) for axes in figure.axes)
         assert "not run" in texts(figure)
         assert pixels(figure).size
+
+
+# Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
+DEFICIENCIES = {
+    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("name", DEFICIENCIES)
+def test_colours_are_told_apart_by_the_colour_blind(name):
+    """CIE76 distances of at least 15 between any two; about 2.3 is what can just be noticed."""
+
+    def lab(colour):
+        rgb = np.array(to_rgb(colour))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        seen = np.clip(np.array(DEFICIENCIES[name]) @ linear, 0, 1)
+        xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ seen
+        f = xyz / [0.9505, 1, 1.089]
+        f = np.where(f > 0.008856, np.cbrt(f), 7.787 * f + 16 / 116)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    pairs = combinations(plots.COLOURS.values(), 2)
+    assert min(float(np.linalg.norm(lab(a) - lab(b))) for a, b in pairs) >= 15
+
+
+def test_guidance_scales_have_a_line_each():
+    figure = plots.guidance_scales({1: patches(3), 1.5: patches(3, 1)}, note="scale")
+    assert len(figure.axes) == 6 and "guidance 1\n" in texts(figure) and "guidance 1.5" in texts(figure)

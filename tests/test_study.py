@@ -12,7 +12,7 @@ import pytest
 
 from pcamlib import data, downstream, stats, study, workflow
 from pcamlib.errors import StudyError
-from pcamlib.store import lock, project_root, read_json
+from pcamlib.store import lock, read_json
 
 
 def open_smoke(root, tmp_path, **changes):
@@ -153,22 +153,10 @@ def test_bad_input_to_the_study_is_one_sentence(tmp_path, options, message):
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_the_book_renders_strictly(smoke):
-    pytest.importorskip("jupyter_book")
-    folder, run, _ = smoke
-    root = folder / "book"
-    root.mkdir()
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(project_root() / name, root)
-    shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
-    # what pages print
-    shutil.copy(project_root() / "CITATION.cff", root)
-    shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")
-    shutil.copytree(project_root() / "cluster", root / "cluster")
-    index = workflow.book(run, 1, root)
-    pages = list(index.parent.rglob("*.html"))
-    assert index.exists() and len(pages) >= 20
-    results = (index.parent / "book" / "executed" / "08_results.html").read_text()
+def test_the_book_renders_strictly(smoke_book):
+    pages = list(smoke_book.parent.rglob("*.html"))
+    assert smoke_book.exists() and len(pages) >= 20
+    results = (smoke_book.parent / "book" / "executed" / "08_results.html").read_text()
     assert "93.54" in results, "the paper's best AUC stands beside ours"
     assert results.count("<img") >= 4 and 'alt=""' not in results
     assert "smoke" in results
