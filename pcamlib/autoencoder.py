@@ -9,6 +9,8 @@ shows fog where 16 components show nuclei.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pcamlib import training
+from pcamlib.errors import weights
 from pcamlib.profiles import Autoencoder as Settings
 from pcamlib.store import atomic, atomic_folder
 from pcamlib.study import Study
@@ -168,10 +171,16 @@ def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
 def load(study: Study) -> Autoencoder:
     """The subset's trained autoencoder, eval mode; StudyError if notebook 02 has not run."""
     path = study.need(study.folder / "autoencoder" / "model", NOTEBOOK)
-    model = Autoencoder(study.profile.autoencoder)
-    model.vae = AutoencoderKL.from_pretrained(path / "vae")
-    model.load_state_dict(load_file(path / "shortcut.safetensors"), strict=False)
-    return model.eval().to(training.accelerator("fp32").device)
+    return read(path, study.profile.autoencoder).to(training.accelerator("fp32").device)
+
+
+def read(folder: Path, settings: Settings) -> Autoencoder:
+    """The autoencoder saved in `folder`, eval mode; StudyError if it is damaged or was made with other settings."""
+    with weights(folder, f"remove it and run notebooks/{NOTEBOOK} again"):
+        model = Autoencoder(settings)
+        model.vae = AutoencoderKL.from_pretrained(folder / "vae")
+        model.load_state_dict(load_file(folder / "shortcut.safetensors"), strict=False)
+    return model.eval()
 
 
 @torch.no_grad()
@@ -233,4 +242,6 @@ def encode_subset(study: Study, model: Autoencoder) -> Latents:
 
 def load_latents(study: Study) -> Latents:
     """The subset's latents; StudyError if notebook 02 has not run."""
-    return Latents(**load_file(study.need(study.folder / "autoencoder" / "latents.safetensors", NOTEBOOK)))
+    path = study.need(study.folder / "autoencoder" / "latents.safetensors", NOTEBOOK)
+    with weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
+        return Latents(**load_file(path))

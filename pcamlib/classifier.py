@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pcamlib import metrics, training
 from pcamlib.data import Arrays
-from pcamlib.errors import StudyError
+from pcamlib.errors import StudyError, weights
 from pcamlib.profiles import Augmentation
 from pcamlib.profiles import Classifier as Settings
 from pcamlib.store import atomic, resolve
@@ -49,14 +49,14 @@ def build(pretrained: str, architecture: str = ARCHITECTURE) -> torch.nn.Module:
             f"classifier.pretrained: weights file {path} does not exist; give another path, 'imagenet' or 'none'."
         )
     try:
-        weights = (
+        found = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-        weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}  # 1000-class head
+        found = {key: value for key, value in found.items() if not key.startswith("fc.")}  # 1000-class head
         model = timm.create_model(architecture, pretrained=False, num_classes=1)
-        missing, unexpected = model.load_state_dict(weights, strict=False)
+        missing, unexpected = model.load_state_dict(found, strict=False)
     except Exception as error:  # unpickling and shape errors come in many types
         raise StudyError(
             f"classifier.pretrained: {path} does not hold {architecture} weights ({str(error)[:160]})."
@@ -241,7 +241,8 @@ def train(
     torch.manual_seed(training.derive(seed, "classifier", "init"))  # every arm of a subset starts from the same weights
     model = build(settings.pretrained if architecture == ARCHITECTURE else "none", architecture)
     if start is not None:
-        model.load_state_dict(load_file(start))
+        with weights(start, "remove it and run its notebook again"):
+            model.load_state_dict(load_file(start))
     task = ClassifierTask(settings, model, train, valid, augmented=augmented)
     log = training.fit(
         task,
@@ -262,5 +263,6 @@ def train(
 def load(path: Path, architecture: str = ARCHITECTURE) -> torch.nn.Module:
     """A classifier from its weights.safetensors, eval mode, on the study's device."""
     model = timm.create_model(architecture, pretrained=False, num_classes=1)
-    model.load_state_dict(load_file(path))
+    with weights(path, "remove it and run its notebook again"):
+        model.load_state_dict(load_file(path))
     return model.to(training.accelerator("fp32").device, memory_format=torch.channels_last).eval()

@@ -82,6 +82,7 @@ class Study:
             "data": self.data,
             "data_sha": self.data_sha,
             "phantom": (self.data_root / "phantom.json").exists(),
+            "classes": list(data.classes(self.data_root)),
             "profile": self.profile.name,
             "profile_sha": self.profile.sha,
             "subset": self.subset,
