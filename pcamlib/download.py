@@ -8,6 +8,7 @@ pooch checks and places the archives; its own downloader starts a cut file again
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import os
@@ -28,6 +29,7 @@ from pcamlib.errors import StudyError
 from pcamlib.store import atomic, lock
 
 ZENODO = "https://zenodo.org/records/2546921/files/"
+STORE = ".download"  # folder in the data root for what is not whole yet
 TIMEOUT = 30  # seconds without a byte, after which a connection counts as dead
 TRIES = 5  # without a byte of progress
 PAUSE = 1.0  # seconds before the second try; doubles up to a minute
@@ -44,7 +46,8 @@ class Archive(NamedTuple):
 
 # Archives: MD5 as in Zenodo's record and torchvision.datasets.PCAM (0.29), bytes as in TensorFlow Datasets' checksums for
 # the same addresses. (The table in the README of github.com/basveeling/pcam has valid and test the other way round.)
-# Files in them: MD5 as in kaiko-ai/eva, src/eva/vision/data/datasets/classification/patch_camelyon.py.
+# Files in them: MD5 as in kaiko-ai/eva, src/eva/vision/data/datasets/classification/patch_camelyon.py; two public DVC
+# records of the unpacked files, made by others, name the same six.
 PCAM = {
     "train_x": Archive(
         "1571f514728f59376b705fc836ff4b63", 6421353462, "01844da899645b4d6f84946d417ba453", 262144 * 27648
@@ -143,18 +146,24 @@ def download(root: str | Path, base: str = ZENODO) -> None:
 
     Files and archives that are there are checked, not fetched again; a cut archive goes on where it was. Every archive and
     every file from it must have its published MD5. Raises StudyError, with the steps by hand, when the network, a checksum
-    or the disk fails; what is left then is whole files and hidden parts (.…part) that the next call goes on from.
+    or the disk fails; what is left then is whole files and, in the hidden folder .download, what the next call goes on from.
     """
     root = Path(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with lock(root):
-            missing = {
-                key: archive for key, archive in PCAM.items() if not _stands(data.file(root, *key.split("_")), archive)
-            }
-            _room(root, missing)
-            for key, archive in missing.items():
-                _unpack(_archive(root, key, archive, base), data.file(root, *key.split("_")), archive)
+            store = root / STORE
+            store.mkdir(exist_ok=True)
+            for torn in store.glob("tmp*"):  # pooch's own, where a kill left one
+                torn.unlink()
+            try:
+                missing = {key: archive for key, archive in PCAM.items() if not _stands(_file(root, key), archive)}
+                _room(root, missing)
+                for key, archive in missing.items():
+                    _unpack(_archive(root, key, archive, base), _file(root, key), archive)
+            finally:
+                with contextlib.suppress(OSError):  # stays while there is something in it
+                    store.rmdir()
     except OSError as error:
         raise StudyError(
             f"{root} cannot be written ({error.strerror or error}): make room or choose another folder, then run the command again; it goes on."
@@ -174,20 +183,21 @@ def _stands(target: Path, archive: Archive) -> bool:
     )
 
 
-def _part(root: Path, key: str) -> Path:
-    return root / f".{data.file(root, *key.split('_')).name}.gz.part"
+def _file(root: Path, key: str) -> Path:
+    return data.file(root, *key.split("_"))
+
+
+def _packed(root: Path, key: str) -> list[Path]:
+    """Where an archive or its beginning may be: put there by hand, fetched, being fetched."""
+    name = _file(root, key).name + ".gz"
+    return [root / name, root / STORE / name, root / STORE / f"{name}.part"]
 
 
 def _room(root: Path, missing: dict[str, Archive]) -> None:
     """All files, and the largest archive beside its file: archives go once their file stands."""
     if not missing:
         return
-    here = sum(
-        p.stat().st_size
-        for key in missing
-        for p in (_part(root, key), root / _part(root, key).name[1:-5])
-        if p.exists()
-    )
+    here = sum(p.stat().st_size for key in missing for p in _packed(root, key) if p.exists())
     need = sum(a.file_size for a in missing.values()) + max(a.size for a in missing.values()) - here
     if (free := shutil.disk_usage(root).free) < need:
         raise StudyError(
@@ -197,19 +207,22 @@ def _room(root: Path, missing: dict[str, Archive]) -> None:
 
 def _archive(root: Path, key: str, archive: Archive, base: str) -> Path:
     """The checked archive in `root`, fetched unless it is there."""
-    name = data.file(root, *key.split("_")).name + ".gz"
+    ours, _, part = _packed(root, key)
+    name = ours.name
     by_hand = (
         f"get {base}{name} with a browser or `curl -C - -LO`, put it into {root} as it is, and run the command again"
     )
-    if (root / name).exists() and md5(root / name) != archive.md5:
-        with open(root / name, "rb") as f:
+    if ours.exists():
+        if md5(ours) == archive.md5:
+            return ours
+        with open(ours, "rb") as f:
             found = data.masquerade(f.read(4096))
         found = found if found and not found.startswith("it is still") else "its MD5 is not the published one"
-        raise StudyError(f"{root / name} is not PCam's archive ({found}): remove it and run the command again.")
+        raise StudyError(f"{ours} is not PCam's archive ({found}): remove it and run the command again.")
     try:
         pooch.get_logger().setLevel("WARNING")
         found = pooch.retrieve(
-            base + name, f"md5:{archive.md5}", name, root, downloader=Resume(_part(root, key), archive.size)
+            base + name, f"md5:{archive.md5}", name, part.parent, downloader=Resume(part, archive.size)
         )
     except requests.RequestException as error:
         raise StudyError(
@@ -240,7 +253,8 @@ def _unpack(packed: Path, target: Path, archive: Archive) -> None:
                 )
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise StudyError(f"{packed} is no whole archive ({error}): remove it and run the command again.") from None
-    packed.unlink()
+    if packed.parent.name == STORE:  # one put there by hand is its owner's
+        packed.unlink()
     print(f"{target} fetched and checked")
 
 
