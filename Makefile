@@ -8,7 +8,7 @@ PY := .venv/bin/python
 # the owner is make itself: killed, it takes the study along
 STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile '$(PROFILE)' --data '$(DATA)' --cores $(CORES) $(if $(SUBSETS),--subsets $(SUBSETS))
 
-.PHONY: book study test bench lab clean
+.PHONY: book study test torture bench lab clean
 
 book: .venv/ready
 	@$(call STUDY,book)
@@ -18,6 +18,9 @@ study: .venv/ready
 
 test: .venv/ready
 	@$(PY) -m pytest
+
+torture: .venv/ready
+	@$(PY) -m pytest -m torture
 
 bench: .venv/ready
 	@for b in benchmarks/bench_*.py; do $(PY) $$b || exit 1; done
