@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ModelMixin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -34,7 +34,18 @@ def to_float(images: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
     """float (B, 3, H, W), clipped to [-1, 1] -> uint8 (B, H, W, 3)."""
-    return images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return (
+        images.float()
+        .clamp(-1, 1)
+        .add(1)
+        .mul(127.5)
+        .round()
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+        .contiguous()
+        .cpu()
+        .numpy()
+    )
 
 
 def orient(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -174,11 +185,19 @@ def load(study: Study) -> Autoencoder:
     return read(path, study.profile.autoencoder).to(training.accelerator("fp32").device)
 
 
+def pretrained(kind: type[ModelMixin], folder: Path) -> ModelMixin:
+    """diffusers' `from_pretrained`, but a tensor that is missing is an error and not drawn at random."""
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    if wrong := [key for keys in info.values() for key in keys]:
+        raise ValueError(f"{len(wrong)} tensors do not fit, {str(wrong[0])[:80]} among them")
+    return model
+
+
 def read(folder: Path, settings: Settings) -> Autoencoder:
     """The autoencoder saved in `folder`, eval mode; StudyError if it is damaged or was made with other settings."""
     with weights(folder, f"remove it and run notebooks/{NOTEBOOK} again"):
         model = Autoencoder(settings)
-        model.vae = AutoencoderKL.from_pretrained(folder / "vae")
+        model.vae = pretrained(AutoencoderKL, folder / "vae")
         model.load_state_dict(load_file(folder / "shortcut.safetensors"), strict=False)
     return model.eval()
 

@@ -158,7 +158,7 @@ def load(study: Study, backbone: str) -> Generator:
     path = study.need(study.folder / backbone / "model", NOTEBOOK)
     kind = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}[backbone]
     with weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
-        model = kind.from_pretrained(path).eval().to(training.accelerator("fp32").device)
+        model = autoencoder.pretrained(kind, path).eval().to(training.accelerator("fp32").device)
     no_label_dropout(model)
     settings = study.profile.diffusion
     return Generator(

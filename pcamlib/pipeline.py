@@ -86,7 +86,7 @@ def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:
         if not needed.exists():
             raise StudyError(f"{needed} is missing: run notebooks 02 and 03 for subset {subset} first.")
     with weights(path, f"remove it and run notebooks/{diffusion.NOTEBOOK} again"):
-        denoiser = KINDS[backbone].from_pretrained(path)
+        denoiser = autoencoder.pretrained(KINDS[backbone], path)
     with weights(code, f"remove it and run notebooks/{autoencoder.NOTEBOOK} again"):
         latents = autoencoder.Latents(**load_file(code))
     channels, size = latents.values.shape[2:4]

@@ -113,7 +113,9 @@ def put(f, name, how, kind, shape, fill, huge):
         layout[:] = h5py.VirtualSource("other.h5", name, (6, *tail))
         f.create_virtual_dataset(name, layout)
     elif how == "values":
-        f[name] = np.full((6, *tail), fill, np.float64).astype("f4" if kind == "f4" else "u1")
+        f[name] = np.full(
+            (6, *tail), fill if kind == "f4" else np.nan_to_num(fill, posinf=3), "f4" if kind == "f4" else "u1"
+        )
     else:
         types = {
             "vlen": h5py.vlen_dtype(np.uint8),
@@ -433,6 +435,7 @@ class Line(training.Task):
 
 @few_and_many
 def test_checkpoints(cases, tmp_path, outcome, checkpoint_always):
+    pytest.importorskip("pcamlib.checkpoint", reason="checkpoints are checked before they are loaded in pcamlib.checkpoint")
     options = dict(folder=tmp_path / "stage", n=8, epochs=2, batch_size=4, seed=0, precision="fp32", identity=1)
     training.fit(Line(), **options)
     path = tmp_path / "stage" / "checkpoint.safetensors"
@@ -471,7 +474,7 @@ def test_weights_of_generators(cases, tmp_path, outcome, open_tiny):
         finally:
             path.write_bytes(whole[path])
 
-    fuzz(cases, st.tuples(st.integers(0, 3), WEIGHTS), body)
+    fuzz(cases // 4, st.tuples(st.integers(0, 3), WEIGHTS), body)  # a case is a whole network
 
 
 # ---------------------------------------------------------------------------------------------- convert
