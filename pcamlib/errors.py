@@ -8,7 +8,13 @@ from pathlib import Path
 
 
 class StudyError(ValueError):
-    """Bad input, said in one sentence: the file or parameter, what is wrong with it, what to do."""
+    """Bad input, said in one sentence: the file or parameter, what is wrong with it, what to do.
+
+    It stays one line: line breaks and control characters of a name or a library's message are written out.
+    """
+
+    def __init__(self, sentence: str):
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence))
 
 
 @contextlib.contextmanager

@@ -151,6 +151,8 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
     )
     judge_rows, others = _outside(labels, parts, subset, settings)
     run = profiles.place("runs_dir", runs_dir) / f"{name}-{settings.name}"
+    if any(sign in str(run) for sign in "{}\n"):
+        raise StudyError(f"{str(run)!r} has a brace or a line break, which Snakemake would read as a pattern: rename the folder.")
     sha = data.fingerprint(root)
     identity = {"data": name, "data_sha": sha, "profile": settings.name, "profile_sha": settings.sha}
     try:

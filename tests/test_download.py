@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         server.asked.append((name, asked))
         start = int(asked.split("=")[1].rstrip("-")) if asked and fault != "no ranges" else 0
-        if fault in ("503", "404"):
+        if fault in ("503", "429", "404"):
             self.send_response(int(fault))
             self.send_header("Retry-After", "0")
             self.send_header("Content-Length", "0")
@@ -127,7 +127,7 @@ PART = f".download/{FIRST}.gz.part"
 
 @pytest.mark.parametrize(
     "faults",
-    [[], ["503", "503"], ["cut", "cut", "cut"], ["stall"], ["slow"], ["cut", "no ranges"]],
+    [[], ["503", "429"], ["cut", "cut", "cut"], ["stall"], ["slow"], ["cut", "no ranges"]],
     ids=lambda faults: "+".join(faults) or "none",
 )
 def test_what_passes_by_itself(server, tmp_path, pcam, capsys, faults):
@@ -167,7 +167,7 @@ def test_what_does_not_pass_ends_in_one_sentence(server, tmp_path, pcam, fault, 
         entry = tuple(download.PCAM["train_x"])
         code = f"from pcamlib import download as d; d.PCAM = {{'train_x': d.Archive(*{entry})}}; d.download({str(root)!r}, {server.base!r})"
         victim = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not ((root / PART).exists() and (root / PART).stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.05)
         victim.kill()
