@@ -59,7 +59,8 @@ def deal(
     """Split number (0, 1, 2) of each image, int64 (N,): whole groups, shares and class balance as near as they allow.
 
     Groups go one by one, the large ones first and equal ones in seeded order, to the split that brings the counts of both
-    classes (in patches: `weights`) nearest to `fractions` of the total. The same arguments give the same splits.
+    classes (in patches: `weights`) nearest to `fractions` of the total; the last groups that hold a class go to splits that
+    lack it. The same arguments give the same splits.
     """
     _, member = np.unique(np.asarray(groups), return_inverse=True)
     counts = np.stack([np.bincount(member, weights * (labels == c)) for c in (0, 1)], axis=1)
@@ -67,11 +68,16 @@ def deal(
     wanted, have = np.outer(fractions, total), np.zeros((len(fractions), 2))
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    place = np.empty(len(counts), np.int64)
+    place, left = np.empty(len(counts), np.int64), (counts > 0).sum(0)
     for g in order:
         cost = (((have + counts[g] - wanted) ** 2 - (have - wanted) ** 2) / np.maximum(total, 1) ** 2).sum(1)
+        for c in np.flatnonzero(counts[g]):
+            lacking = have[:, c] == 0
+            if lacking.sum() >= left[c]:
+                cost[lacking] -= 1e9
         place[g] = int(cost.argmin())
         have[place[g]] += counts[g]
+        left -= counts[g] > 0
     return place[member]
 
 
@@ -97,7 +103,7 @@ def _splits(
         place = np.array([data.SPLITS.index(row.split) for row in rows])
         how = "given"
     else:
-        if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        if len(fractions) != 3 or min(fractions) <= 0 or not abs(sum(fractions) - 1) < 1e-6:
             raise StudyError(
                 f"--fractions {' '.join(map(str, fractions))}: give three shares above 0 that add up to 1."
             )

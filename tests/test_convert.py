@@ -109,6 +109,12 @@ def test_single_images_are_dealt_to_the_nearest_count():
     assert len(set(place[:40])) == 3  # shuffled, not cut
 
 
+def test_three_patients_go_one_to_each_split():
+    place = convert.deal(["a"] * 10 + ["b"] * 10 + ["c"] * 4, np.tile([0, 1], 12), np.ones(24), (0.8, 0.1, 0.1), 0)
+    assert sorted(set(place[:20])) == [0, 1] or sorted(set(place[:20])) == [0, 2]
+    assert set(place) == {0, 1, 2}
+
+
 def grouped(tmp_path, patches, header=("file", "label", "group"), group=lambda i: f"slide {i // 8}", split=None):
     rows = []
     for i in range(48):
@@ -126,6 +132,8 @@ def test_groups_stay_together_and_a_given_split_may_not_tear_them(tmp_path, patc
     torn = grouped(tmp_path, patches, split=lambda i: data.SPLITS[i % 3])
     with pytest.raises(StudyError, match="group 'slide 0' is in two splits .0.png: train, 1.png: valid"):
         convert.convert(torn, tmp_path / "torn")
+    with pytest.raises(StudyError, match="--fractions nan 0.5 0.5: give three shares"):
+        convert.convert(grouped(tmp_path, patches), tmp_path / "torn", fractions=(float("nan"), 0.5, 0.5))
     with pytest.raises(StudyError, match="split would hold 0 patches.*too few images or groups"):
         convert.convert(grouped(tmp_path, patches, group=lambda i: i // 24), tmp_path / "torn")
     assert not (tmp_path / "torn").exists()
