@@ -22,9 +22,10 @@ study: .venv/ready
 test: .venv/ready
 	@$(PY) -m pytest
 
-# a hundred kills -9 at random moments and five of the whole study: about an hour on two cores
+# a hundred kills -9 at random moments and five of the whole study, some 2,500 damaged inputs, SLURM if it is installed
 torture: .venv/ready
 	@$(PY) tests/kill.py "$$(mktemp -d)" --kills $(KILLS) --seed $(SEED)
+	@$(PY) -m pytest -m torture
 
 bench: .venv/ready
 	@for b in benchmarks/bench_*.py; do $(PY) $$b $(OPTIONS) || exit 1; done

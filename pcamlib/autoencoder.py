@@ -9,14 +9,17 @@ shows fog where 16 components show nuclei.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ModelMixin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pcamlib import training
+from pcamlib.errors import weights
 from pcamlib.profiles import Autoencoder as Settings
 from pcamlib.store import atomic, atomic_folder
 from pcamlib.study import Study
@@ -31,7 +34,18 @@ def to_float(images: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
     """float (B, 3, H, W), clipped to [-1, 1] -> uint8 (B, H, W, 3)."""
-    return images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return (
+        images.float()
+        .clamp(-1, 1)
+        .add(1)
+        .mul(127.5)
+        .round()
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+        .contiguous()
+        .cpu()
+        .numpy()
+    )
 
 
 def orient(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -183,10 +197,24 @@ def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
 def load(study: Study) -> Autoencoder:
     """The subset's trained autoencoder, eval mode; StudyError if notebook 02 has not run."""
     path = study.need(study.folder / "autoencoder" / "model", NOTEBOOK)
-    model = Autoencoder(study.profile.autoencoder)
-    model.vae = AutoencoderKL.from_pretrained(path / "vae")
-    model.load_state_dict(load_file(path / "shortcut.safetensors"), strict=False)
-    return model.eval().to(training.accelerator("fp32").device)
+    return read(path, study.profile.autoencoder).to(training.accelerator("fp32").device)
+
+
+def pretrained(kind: type[ModelMixin], folder: Path) -> ModelMixin:
+    """diffusers' `from_pretrained`, but a tensor that is missing is an error and not drawn at random."""
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    if wrong := [key for keys in info.values() for key in keys]:
+        raise ValueError(f"{len(wrong)} tensors do not fit, {str(wrong[0])[:80]} among them")
+    return model
+
+
+def read(folder: Path, settings: Settings) -> Autoencoder:
+    """The autoencoder saved in `folder`, eval mode; StudyError if it is damaged or was made with other settings."""
+    with weights(folder, f"remove it and run notebooks/{NOTEBOOK} again"):
+        model = Autoencoder(settings)
+        model.vae = pretrained(AutoencoderKL, folder / "vae")
+        model.load_state_dict(load_file(folder / "shortcut.safetensors"), strict=False)
+    return model.eval()
 
 
 @torch.no_grad()
@@ -249,4 +277,6 @@ def encode_subset(study: Study, model: Autoencoder) -> Latents:
 
 def load_latents(study: Study) -> Latents:
     """The subset's latents; StudyError if notebook 02 has not run."""
-    return Latents(**load_file(study.need(study.folder / "autoencoder" / "latents.safetensors", NOTEBOOK)))
+    path = study.need(study.folder / "autoencoder" / "latents.safetensors", NOTEBOOK)
+    with weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
+        return Latents(**load_file(path))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from pcamlib import metrics, training
 from pcamlib.autoencoder import orient
 from pcamlib.data import Arrays
-from pcamlib.errors import StudyError
+from pcamlib.errors import StudyError, weights
 from pcamlib.profiles import Augmentation, number_format
 from pcamlib.profiles import Classifier as Settings
 from pcamlib.store import atomic, digest, resolve
@@ -61,11 +61,11 @@ def load_weights(model: torch.nn.Module, path: str, parameter: str, architecture
     head = model.default_cfg["classifier"]
     try:
         if file.suffix == ".safetensors":
-            weights = load_file(file)
+            found = load_file(file)
         else:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-        weights = {key: value for key, value in weights.items() if not key.startswith(f"{head}.")}
-        missing, unexpected = model.load_state_dict(weights, strict=False)
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        found = {key: value for key, value in found.items() if not key.startswith(f"{head}.")}
+        missing, unexpected = model.load_state_dict(found, strict=False)
     except Exception as error:  # unpickling and shape errors come in many types
         raise StudyError(f"{parameter}: {file} does not hold {architecture} weights ({str(error)[:160]}).") from None
     if {key for key in missing if not key.startswith(f"{head}.")} or unexpected:
@@ -261,7 +261,8 @@ def train(
     torch.manual_seed(training.derive(seed, "classifier", "init"))  # every arm of a subset starts from the same weights
     model = build(settings.pretrained if architecture == ARCHITECTURE else "none", architecture)
     if start is not None:
-        model.load_state_dict(load_file(start))
+        with weights(start, "remove it and run its notebook again"):
+            model.load_state_dict(load_file(start))
     task = ClassifierTask(settings, model, train, valid, augmented=augmented)
     # synthetic patches and weights to start from are inputs: made anew, they belong to another training
     given = [digest(np.ascontiguousarray(a).data) for a in train] + [start and digest(start.read_bytes())]
@@ -285,5 +286,6 @@ def train(
 def load(path: Path, architecture: str = ARCHITECTURE) -> torch.nn.Module:
     """A classifier from its weights.safetensors, eval mode, on the study's device."""
     model = timm.create_model(architecture, pretrained=False, num_classes=1)
-    model.load_state_dict(load_file(path))
+    with weights(path, "remove it and run its notebook again"):
+        model.load_state_dict(load_file(path))
     return model.to(training.accelerator("fp32").device).eval()

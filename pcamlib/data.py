@@ -1,19 +1,21 @@
-"""PCam files: open, check, read, write, split into subsets, download.
+"""PCam files: open, check, read, write, split into subsets, verify.
 
 A data root is a folder with the six official files
 ``camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5``: dataset "x" uint8 (N, 96, 96, 3) RGB and dataset
 "y" uint8 (N, 1, 1, 1), 1 = tumour in the centre 32x32 (Veeling et al. 2018). Any length is accepted, so short
-excerpts, phantoms and synthetic sets are PCam too. Command line: ``python -m pcamlib.data verify|download DIR``.
+excerpts, phantoms and synthetic sets are PCam too. `python -m pcamlib.data` is the one command for data: verify,
+download, convert, export.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
+import contextlib
 import hashlib
+import itertools
 import os
-import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,21 +24,13 @@ import numpy as np
 import torch
 
 from pcamlib.errors import StudyError
-from pcamlib.store import atomic
+from pcamlib.store import atomic, read_json
 
 SPLITS = ("train", "valid", "test")
 SIDE = 96
 CLASSES = ("no tumour", "tumour")
-# MD5 of the archives <name>.h5.gz in Zenodo record 2546921, as published by the authors of PCam.
-ARCHIVES = {
-    "train_x": "1571f514728f59376b705fc836ff4b63",
-    "train_y": "35c2d7259d906cfc8143347bb8e05be7",
-    "valid_x": "d5b63470df7cfa627aeec8b9dc0c066e",
-    "valid_y": "2b85f58b927af9964a4c15b8f7e8f179",
-    "test_x": "d8c2d60d490dbd479f8199bdfa0cf6ec",
-    "test_y": "60a7035772fbdb7f34eb86d4420cf66a",
-}
-ZENODO = "https://zenodo.org/records/2546921/files/"
+CARD = "card.json"  # beside the files of a converted or synthetic set: what it is
+CHUNK = 1 << 28  # bytes; HDF5 unpacks whole chunks, so a larger one is refused rather than allocated
 
 
 class Arrays(NamedTuple):
@@ -51,33 +45,81 @@ def file(root: str | Path, split: str, kind: str) -> Path:
     return Path(root) / f"camelyonpatch_level_2_split_{split}_{kind}.h5"
 
 
+def masquerade(head: bytes) -> str:
+    """What the first bytes of a file that should be HDF5 or gzip show instead: a clause for an error, or ""."""
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        if b"google drive" in text and (b"quota" in text or b"virus" in text or b"too many users" in text):
+            return "it is Google Drive's notice that the file's quota is used up (or asks to confirm), saved as data"
+        return "it is a web page saved as data"
+    return "it is still packed: gunzip it" if head[:2] == b"\x1f\x8b" else ""
+
+
+@contextlib.contextmanager
+def _damage(path: str | Path) -> Iterator[None]:
+    """Say in one sentence what h5py raises on a file that is not whole."""
+    try:
+        yield
+    except StudyError:
+        raise
+    # the kinds of error h5py passes on from a damaged file: see the tests that cut and flip bytes
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, UnicodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StudyError(
+            f"{path} cannot be read as HDF5 ({reason}): it is truncated, damaged or not an HDF5 file; get it again."
+        ) from None
+
+
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
         raise StudyError(
             f"{path} is missing: point data_root at a folder of PCam files, make a phantom with "
-            "`python -m pcamlib.phantom DIR`, or get PCam with `python -m pcamlib.data download DIR`."
+            "`python -m pcamlib.phantom DIR`, convert your own patches with `python -m pcamlib.data convert SOURCE DIR`, "
+            "or get PCam with `python -m pcamlib.data download DIR`."
         )
-    try:
+    with _damage(path):
+        with open(path, "rb") as f:
+            found = masquerade(f.read(4096))
+        if found:
+            raise StudyError(f"{path} is not an HDF5 file: {found}; remove it and get the file again.")
         return h5py.File(path, "r")
-    except OSError as error:
-        raise StudyError(
-            f"{path} cannot be read as HDF5 ({str(error).splitlines()[0]}): it is truncated or not an HDF5 file; get it again."
-        ) from None
 
 
 def _dataset(f: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
     path = f.filename
-    if not isinstance(f.get(name), h5py.Dataset):
+    with _damage(path):
+        if (
+            name not in f
+            or not isinstance(f.get(name, getlink=True), h5py.HardLink)
+            or not isinstance(f[name], h5py.Dataset)
+        ):
+            raise StudyError(
+                f"{path} has no dataset '{name}' (it has: {', '.join(f)[:200] or 'nothing'}): it is not a PCam file."
+            )
+        d = f[name]
+        if d.dtype != np.uint8:
+            raise StudyError(f"{path}: dataset '{name}' is {d.dtype}, PCam has uint8: convert it.")
+        if not d.shape or d.shape[1:] != shape or not d.shape[0]:
+            wanted = ", ".join(("N", *map(str, shape)))
+            raise StudyError(f"{path}: dataset '{name}' has shape {d.shape}, PCam has ({wanted}) with N at least 1.")
+        _honest(d)
+        return d
+
+
+def _honest(d: h5py.Dataset) -> None:
+    """Refuse what would read another file, or take memory for rows that the file does not hold."""
+    if d.is_virtual or d.external:
         raise StudyError(
-            f"{path} has no dataset '{name}' (it has: {', '.join(f) or 'nothing'}): it is not a PCam file."
+            f"{d.file.filename}: dataset '{d.name}' keeps its rows in other files: write them into one file."
         )
-    d = f[name]
-    if d.dtype != np.uint8:
-        raise StudyError(f"{path}: dataset '{name}' is {d.dtype}, PCam has uint8: convert it.")
-    if d.shape[1:] != shape or len(d.shape) != len(shape) + 1 or not d.shape[0]:
-        wanted = ", ".join(("N", *map(str, shape)))
-        raise StudyError(f"{path}: dataset '{name}' has shape {d.shape}, PCam has ({wanted}) with N at least 1.")
-    return d
+    if d.chunks and int(np.prod(d.chunks, dtype=np.float64)) > CHUNK:
+        raise StudyError(f"{d.file.filename}: dataset '{d.name}' has chunks of {d.chunks}: write it with smaller ones.")
+    packed = 1032 if d.id.get_create_plist().get_nfilters() else 1  # deflate's limit
+    if d.size > packed * os.path.getsize(d.file.filename):
+        raise StudyError(
+            f"{d.file.filename}: dataset '{d.name}' claims {d.shape[0]:,} rows, more than a file of this size can hold: it is "
+            "truncated or damaged; get it again."
+        )
 
 
 def labels(root: str | Path, split: str) -> np.ndarray:
@@ -102,12 +144,8 @@ def labels(root: str | Path, split: str) -> np.ndarray:
 
 
 def _read(d: h5py.Dataset, rows: Any) -> np.ndarray:
-    try:
+    with _damage(d.file.filename):
         return d[rows]
-    except OSError as error:
-        raise StudyError(
-            f"{d.file.filename}: reading '{d.name}' failed ({error}): the file is truncated; get it again."
-        ) from None
 
 
 def load(root: str | Path, split: str, index: np.ndarray | None = None) -> Arrays:
@@ -219,13 +257,13 @@ def subsets(
     ]
 
 
-def fingerprint(root: str | Path) -> str:
+def fingerprint(root: str | Path, splits: Sequence[str] = SPLITS) -> str:
     """Identity of a data root: SHA-256 (16 hex digits) of every label and of 64 spread rows of images per split.
 
     Reading all of PCam would take minutes at each start; `verify` does that.
     """
     h = hashlib.sha256()
-    for split in SPLITS:
+    for split in splits:
         patches = Patches(root, split)
         h.update(patches.labels.tobytes())
         for i in np.linspace(0, len(patches) - 1, 64).astype(int):
@@ -233,7 +271,7 @@ def fingerprint(root: str | Path) -> str:
     return h.hexdigest()[:16]
 
 
-def verify(root: str | Path) -> dict[str, Any]:
+def verify(root: str | Path, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
     """Read every patch and report per split: patches, tumour, duplicates, blanks; and duplicates across splits.
 
     Returns {split: {"patches", "tumour", "distinct", "duplicate_rows", "conflicting", "blank", "mean_rgb"},
@@ -242,7 +280,7 @@ def verify(root: str | Path) -> dict[str, Any]:
     """
     report: dict[str, Any] = {}
     seen: dict[str, dict[bytes, int]] = {}
-    for split in SPLITS:
+    for split in splits:
         patches = Patches(root, split)
         found: dict[bytes, int] = {}
         blank, total, conflicting = 0, np.zeros(3), set()
@@ -265,65 +303,57 @@ def verify(root: str | Path) -> dict[str, Any]:
             "blank": blank,
             "mean_rgb": [round(float(v), 1) for v in total / (len(patches) * SIDE * SIDE)],
         }
-    report["across"] = {
-        f"{a}-{b}": len(seen[a].keys() & seen[b].keys())
-        for a, b in (("train", "valid"), ("train", "test"), ("valid", "test"))
-    }
+    report["across"] = {f"{a}-{b}": len(seen[a].keys() & seen[b].keys()) for a, b in itertools.combinations(splits, 2)}
     return report
 
 
-def download(root: str | Path) -> None:
-    """Fetch PCam (about 8 GB) from Zenodo record 2546921 into `root`, checking each archive's published MD5.
+def classes(root: str | Path) -> tuple[str, str]:
+    """What the labels 0 and 1 stand for: the names in the set's card, else PCam's. StudyError for a damaged card."""
+    path = Path(root) / CARD
+    card = read_json(path) if path.is_file() else {}
+    try:
+        zero, one = card.get("classes") or card.get("scale", {}).get("classes") or CLASSES
+    except (AttributeError, TypeError, ValueError):
+        raise StudyError(
+            f"{path} is no card of a data set: mend its entry 'classes' (two names), or remove the card."
+        ) from None
+    return str(zero), str(one)
 
-    Archives are removed once their file stands; files that stand are not fetched again. Raises StudyError with the
-    manual steps when the network or a checksum fails.
-    """
-    import pooch
 
-    root = Path(root)
-    for key, md5 in ARCHIVES.items():
-        target = file(root, *key.split("_"))
-        if target.exists():
-            print(f"{target} is there")
-            continue
-        name = target.name + ".gz"
-        try:
-            archive = pooch.retrieve(
-                ZENODO + name, known_hash=f"md5:{md5}", fname=name, path=root, progressbar=sys.stderr.isatty()
-            )
-        except Exception as error:  # pooch passes on whatever requests, urllib3 or the disk raise
-            raise StudyError(
-                f"{name} could not be fetched ({' '.join(str(error).split())[:200]}): try again, or fetch it by hand from "
-                f"{ZENODO}{name} and gunzip it into {root}."
-            ) from None
-        with atomic(target) as aside, gzip.open(archive) as packed, open(aside, "wb") as out:
-            shutil.copyfileobj(packed, out, 1 << 20)
-        os.unlink(archive)
-        print(f"{target} fetched")
+def summary(report: dict[str, Any]) -> str:
+    """The report of `verify` as lines of text."""
+    lines = [
+        f"{split:5}  {r['patches']:7,} patches  {r['tumour']:7,} tumour  {r['distinct']:7,} distinct "
+        f"({r['duplicate_rows']:,} duplicate rows, {r['conflicting']:,} images with both labels)  "
+        f"{r['blank']:,} blank  mean RGB {r['mean_rgb']}"
+        for split, r in report.items()
+        if split != "across"
+    ]
+    for pair, count in report["across"].items():
+        lines.append(f"{pair}: {count:,} images in both" + ("  <- leaks between splits" if count else ""))
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`verify DIR` prints what a data root holds; `download DIR` fetches PCam."""
+    """Bring data in, look at them, take them out."""
+    from pcamlib import convert, download, export  # each builds on this module
+
     parser = argparse.ArgumentParser(prog="python -m pcamlib.data", description=main.__doc__)
-    parser.add_argument("command", choices=["verify", "download"])
-    parser.add_argument("dir", type=Path)
+    commands = parser.add_subparsers(dest="command", required=True)
+    look = commands.add_parser("verify", help="read every patch of a data root and say what it holds")
+    look.add_argument("dir", type=Path)
+    look.set_defaults(run=lambda args: print(summary(verify(args.dir))))
+    for room in (download, convert, export):
+        room.add_command(commands)
     args = parser.parse_args(argv)
     try:
-        if args.command == "download":
-            download(args.dir)
-        report = verify(args.dir)
+        args.run(args)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for split in SPLITS:
-        r = report[split]
-        print(
-            f"{split:5}  {r['patches']:7,} patches  {r['tumour']:7,} tumour  {r['distinct']:7,} distinct "
-            f"({r['duplicate_rows']:,} duplicate rows, {r['conflicting']:,} images with both labels)  "
-            f"{r['blank']:,} blank  mean RGB {r['mean_rgb']}"
-        )
-    for pair, count in report["across"].items():
-        print(f"{pair}: {count:,} images in both" + ("  <- leaks between splits" if count else ""))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -9,7 +9,7 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import nn
 
 from pcamlib import autoencoder, training
-from pcamlib.errors import StudyError
+from pcamlib.errors import StudyError, weights
 from pcamlib.profiles import Diffusion as Settings
 from pcamlib.store import atomic_folder
 from pcamlib.study import Study
@@ -178,7 +178,8 @@ def load(study: Study, backbone: str) -> Generator:
     """The subset's trained generator; StudyError if notebook 03 has not run."""
     path = study.need(study.folder / backbone / "model", NOTEBOOK)
     kind = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}[backbone]
-    model = kind.from_pretrained(path).eval().to(training.accelerator("fp32").device)
+    with weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
+        model = autoencoder.pretrained(kind, path).eval().to(training.accelerator("fp32").device)
     no_label_dropout(model)
     settings = study.profile.diffusion
     return Generator(

@@ -220,13 +220,24 @@ def names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.yml"))
 
 
+def place(name: str, path: str) -> Path:
+    """`path` from the project's root, links followed; StudyError if the parameter `name` can be no path."""
+    try:
+        found = resolve(path).resolve()
+        found.exists()  # raises for a name that no file system takes
+        return found
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"{name} {path[:60]!r} is no path ({reason}): give another.") from None
+
+
 def load(profile: str) -> Profile:
     """Load a profile by name ("demo") or from a YAML file's path ("mine.yml").
 
     Raises StudyError naming the file, the key and, for an unknown key, the nearest known one.
     """
     if profile.endswith((".yml", ".yaml")):
-        path = resolve(profile)
+        path = place("profile", profile)
         if not path.is_file():
             raise StudyError(f"profile file {path} does not exist: give a name ({', '.join(names())}) or a file.")
     else:
@@ -234,11 +245,14 @@ def load(profile: str) -> Profile:
         if profile not in names():
             near = difflib.get_close_matches(profile, names(), n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise StudyError(f"profile {profile!r} is unknown: {hint}known are {', '.join(names())}, or a .yml file.")
+            raise StudyError(
+                f"profile {profile[:60]!r} is unknown: {hint}known are {', '.join(names())}, or a .yml file."
+            )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    # beside YAML's own: what its constructors pass on (dates, numbers, keys) and what deep nesting ends in
+    except (yaml.YAMLError, OSError, ValueError, TypeError, RecursionError) as error:
+        raise StudyError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}.") from None
     if not isinstance(content, dict):
         raise StudyError(f"{path} must be a mapping of settings; it holds {type(content).__name__}.")
     try:
@@ -259,5 +273,5 @@ def _explain(error: dict) -> str:
         near = difflib.get_close_matches(str(error["loc"][-1]), list(section.model_fields), n=1, cutoff=0)
         return f"the key '{where}' is unknown: did you mean '{near[0]}'?"
     message = error["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(error["input"], dict) else f" is {error['input']!r}"
+    value = "" if isinstance(error["input"], dict) else f" is {error['input']!r}"[:80]
     return f"'{where}'{value}: {message[0].lower()}{message[1:]}."

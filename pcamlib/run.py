@@ -14,6 +14,7 @@ import ast
 import contextlib
 import difflib
 import logging
+import math
 import os
 import sys
 import time
@@ -33,6 +34,8 @@ from pcamlib.store import atomic, die_with_owner, lock, project_root
 
 Literal = int | float | str | bool | None
 GPUS = "PCAMLIB_GPUS"  # environment variable FOLDER:0,1: GPUs that the study shares out, and where their locks lie
+# what Python's parser raises
+NOT_LITERAL = (AttributeError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError)
 
 
 def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]:
@@ -41,12 +44,12 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]
     if len(cells) != 1:
         raise StudyError(f"{name} has {len(cells)} cells tagged 'parameters', it needs exactly one.")
     found: dict[str, Literal] = {}
-    for node in ast.parse(cells[0].source).body:
-        try:
+    try:
+        for node in ast.parse(cells[0].source).body:
             (target,) = node.targets  # type: ignore[attr-defined]
             found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-        except (AttributeError, ValueError):
-            raise StudyError(f"{name}: the parameters cell may hold only `name = literal` lines.") from None
+    except NOT_LITERAL:
+        raise StudyError(f"{name}: the parameters cell may hold only `name = literal` lines.") from None
     return found
 
 
@@ -56,17 +59,21 @@ def check(given: dict[str, str], known: dict[str, Literal], name: str) -> dict[s
     for key, text in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0)
-            raise StudyError(f"{name} has no parameter '{key}': did you mean '{near[0]}'? It has: {', '.join(known)}.")
+            raise StudyError(
+                f"{name} has no parameter {key[:60]!r}: did you mean '{near[0]}'? It has: {', '.join(known)}."
+            )
         kind = type(known[key])
         if kind is str:
             values[key] = text
             continue
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except NOT_LITERAL:
             value = text
-        if type(value) is not kind:
-            raise StudyError(f"{name}: parameter '{key}' must be {kind.__name__} like {known[key]!r}, got {text!r}.")
+        if type(value) is not kind or (kind is float and not math.isfinite(value)):
+            raise StudyError(
+                f"{name}: parameter '{key}' must be {kind.__name__} like {known[key]!r}, got {text[:60]!r}."
+            )
         values[key] = value
     return values
 

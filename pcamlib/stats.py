@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from scipy import stats as scipy_stats
 
 from pcamlib import paper
+from pcamlib.data import CLASSES
 from pcamlib.errors import StudyError
 from pcamlib.store import read_json
 
@@ -250,7 +251,7 @@ def scale_of(rows: Iterable[Row]) -> Row:
     if not files:
         raise StudyError("there are no results to state a scale for: run notebooks 05 to 07 first.")
     scales = [row["scale"] for row in files.values()]
-    merged = {key: scales[0].get(key) for key in ("data", "phantom", "profile")}
+    merged = {key: scales[0].get(key) for key in ("data", "phantom", "classes", "profile")}
     merged["subsets"] = sorted({row["subset"] for row in files.values()})
     for key in ("n_real", "device", "precision", "threads", "version"):
         merged[key] = sorted({scale[key] for scale in scales})
@@ -279,6 +280,9 @@ def scale_note(scale: Row) -> str:
         return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
     data = f"{scale['data']} (procedural stand-in, no tissue)" if scale.get("phantom") else scale["data"]
+    classes = tuple(scale.get("classes") or CLASSES)
+    if classes != CLASSES:  # figures and tables speak of PCam's classes
+        data += f' ("{CLASSES[0]}" is {classes[0]}, "{CLASSES[1]}" is {classes[1]})'
     count = len(scale.get("subsets", ()))
     subsets = f"{count} subset{'s' * (count != 1)}" if count else f"subset {scale['subset']}"
     return (

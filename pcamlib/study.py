@@ -82,6 +82,7 @@ class Study:
             "data": self.data,
             "data_sha": self.data_sha,
             "phantom": (self.data_root / "phantom.json").exists(),
+            "classes": list(data.classes(self.data_root)),
             "profile": self.profile.name,
             "profile_sha": self.profile.sha,
             "subset": self.subset,
@@ -136,7 +137,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
             phantom.write(root, train=p.train, valid=p.valid, test=p.test, seed=p.seed)
         name = "phantom"
     else:
-        root = resolve(data_root).resolve()
+        root = profiles.place("data_root", data_root)
         name = root.name
         if not root.is_dir() or not name:
             raise StudyError(f'data_root {root} is not a folder: give a folder of PCam files, or "phantom".')
@@ -149,15 +150,15 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
         seed=settings.subsets.seed,
     )
     judge_rows, others = _outside(labels, parts, subset, settings)
-    run = resolve(runs_dir) / f"{name}-{settings.name}"
+    run = profiles.place("runs_dir", runs_dir) / f"{name}-{settings.name}"
+    if any(sign in str(run) for sign in "{}\n"):
+        raise StudyError(f"{str(run)!r} has a brace or a line break, which Snakemake would read as a pattern: rename the folder.")
     sha = data.fingerprint(root)
-    _claim(
-        run,
-        {"data": name, "data_sha": sha, "profile": settings.name, "profile_sha": settings.sha},
-        settings,
-        parts,
-        labels,
-    )
+    identity = {"data": name, "data_sha": sha, "profile": settings.name, "profile_sha": settings.sha}
+    try:
+        _claim(run, identity, settings, parts, labels)
+    except OSError as error:
+        raise StudyError(f"{run} cannot be written ({error.strerror or error}): choose another runs_dir.") from None
     return Study(root, name, sha, settings, subset, run, parts[subset], others, judge_rows, opened)
 
 

@@ -130,33 +130,3 @@ def test_bad_files_get_one_sentence(tmp_path, patches, capsys, change, message):
     assert "\n" not in str(caught.value)
     assert data.main(["verify", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
-
-
-def test_download_failure_says_what_to_do_by_hand(tmp_path, monkeypatch):
-    import pooch
-
-    def refuse(*args, **kwargs):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(pooch, "retrieve", refuse)
-    with pytest.raises(StudyError, match="no route to host.*by hand from https://zenodo.org/records/2546921"):
-        data.download(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_download_unpacks_what_was_fetched(tmp_path, monkeypatch, pcam):
-    import gzip
-
-    import pooch
-
-    def fetch(url, known_hash, fname, path, progressbar):
-        key = fname.removeprefix("camelyonpatch_level_2_split_").removesuffix(".h5.gz")
-        assert url.endswith(fname) and known_hash == f"md5:{data.ARCHIVES[key]}"
-        path.mkdir(exist_ok=True)
-        (path / fname).write_bytes(gzip.compress((pcam / fname.removesuffix(".gz")).read_bytes(), 1))
-        return str(path / fname)
-
-    monkeypatch.setattr(pooch, "retrieve", fetch)
-    data.download(tmp_path / "pcam")
-    assert data.fingerprint(tmp_path / "pcam") == data.fingerprint(pcam)
-    assert not list((tmp_path / "pcam").glob("*.gz"))

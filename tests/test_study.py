@@ -64,9 +64,13 @@ def test_other_data_or_settings_may_not_share_a_run_folder(open_tiny, pcam, tmp_
         )
 
 
-def test_data_that_is_not_there_or_too_small(pcam, tmp_path):
+def test_data_that_is_not_there_or_too_small(pcam, tmp_path, open_tiny):
+    open_tiny()
     with pytest.raises(StudyError, match="none is not a folder"):
         open_smoke(tmp_path / "none", tmp_path)
+    shutil.copytree(pcam, tmp_path / "a{k}")
+    with pytest.raises(StudyError, match="has a brace .* rename the folder"):
+        open_smoke(tmp_path / "a{k}", tmp_path, profile=str(tmp_path / "tiny.yml"))
     images, labels = data.load(pcam, "train")
     for split in data.SPLITS:
         data.write(tmp_path / "short", split, images[:64], labels[:64])

@@ -1,0 +1,315 @@
+"""Own patches: what comes in comes out pixel by pixel, splits respect groups, and what is not clear is asked for."""
+
+import csv
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pcamlib import card, convert, data, images
+from pcamlib.errors import StudyError
+from pcamlib.store import read_json
+
+NAMES = np.random.default_rng(1).permutation(192)
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def write_csv(path, header, rows):
+    with open(path, "w", newline="") as f:
+        csv.writer(f).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory, pcam):
+    """The tiny PCam files as PNG with shuffled names and a CSV in PCam's order, as another team would hand them over."""
+    root = tmp_path_factory.mktemp("png")
+    rows = []
+    for split in data.SPLITS:
+        for image, label in data.Patches(pcam, split):
+            name = f"{NAMES[len(rows)] % 7}/{NAMES[len(rows)]:04d}.png"
+            save(root / name, image)
+            rows.append([name, label, split])
+    write_csv(root / "labels.csv", ["file", "label", "split"], rows)
+    return root
+
+
+def test_pngs_with_shuffled_names_become_the_same_files(shuffled, pcam, tmp_path):
+    dest = tmp_path / "mine"
+    made = convert.convert(shuffled, dest)
+    for split in data.SPLITS:
+        a, b = data.load(dest, split), data.load(pcam, split)
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, b.labels)
+        # bit by bit: the study cannot tell the two apart
+        for kind in "xy":
+            assert data.file(dest, split, kind).read_bytes() == data.file(pcam, split, kind).read_bytes()
+    assert data.fingerprint(dest) == data.fingerprint(pcam) == made["fingerprint"]
+    kept = read_json(dest / "card.json")
+    assert kept["name"] == "mine" and kept["split"] == "given" and kept["images"] == 192 and kept["converted"] == {}
+    assert kept["report"]["train"]["patches"] == 128 and kept["report"]["across"]["train-test"] == 0
+    assert kept["sha256"]["camelyonpatch_level_2_split_test_x.h5"] == card.sha256(data.file(dest, "test", "x"))
+    assert "not checked" in kept["notes"][0] and "| train | 128 |" in (dest / "card.md").read_text()
+    rows = list(csv.DictReader(open(dest / "rows.csv")))
+    assert [r["file"] for r in rows] == [r["file"] for r in csv.DictReader(open(shuffled / "labels.csv"))]
+
+
+def test_folders_of_classes_are_split_by_seed_with_both_balances(tmp_path, patches):
+    for i, (image, label) in enumerate(zip(*patches)):
+        save(tmp_path / "in" / ("adenoma" if label else "normal") / f"{i}.png", image)
+    (tmp_path / "in" / "normal" / "notes.txt").write_text("x")
+    with pytest.raises(StudyError, match="2 classes .adenoma, normal.*--positive NAME"):
+        convert.convert(tmp_path / "in", tmp_path / "out")
+    heard = []
+    made = convert.convert(tmp_path / "in", tmp_path / "out", positive="adenoma", warn=heard.append)
+    counts = {s: (made["report"][s]["patches"], made["report"][s]["tumour"]) for s in data.SPLITS}
+    assert counts == {"train": (154, 77), "valid": (20, 10), "test": (18, 9)}
+    assert data.classes(tmp_path / "out") == ("normal", "adenoma")
+    assert any("left out: 1" in note for note in heard) and any("add a column 'group'" in note for note in heard)
+    again = convert.convert(tmp_path / "in", tmp_path / "again", positive="adenoma")
+    other = convert.convert(tmp_path / "in", tmp_path / "other", positive="adenoma", seed=1)
+    assert again["fingerprint"] == made["fingerprint"] != other["fingerprint"]
+
+
+def test_folders_that_name_splits(tmp_path, patches):
+    for split, n in {"train": 8, "val": 4, "test": 4}.items():
+        for i in range(n):
+            save(tmp_path / "in" / split / str(patches.labels[i]) / f"{i}.png", patches.images[i])
+    made = convert.convert(tmp_path / "in", tmp_path / "out")
+    assert [made["report"][s]["patches"] for s in data.SPLITS] == [8, 4, 4]
+    assert made["report"]["across"] == {"train-valid": 4, "train-test": 4, "valid-test": 4}
+    assert any("4 images are in both train and valid" in note for note in made["notes"])
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1), st.integers(1, 9)), min_size=1, max_size=80),
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.integers(0, 9),
+)
+def test_no_group_is_ever_in_two_splits(images, shares, seed):
+    groups, labels, weights = map(np.array, zip(*images))
+    fractions = [s / sum(shares) for s in shares]
+    place = convert.deal(groups, labels, weights, fractions, seed)
+    assert all(len(set(place[groups == g])) == 1 for g in set(groups))
+    np.testing.assert_array_equal(place, convert.deal(groups, labels, weights, fractions, seed))
+
+
+def test_single_images_are_dealt_to_the_nearest_count():
+    labels = np.tile([0, 0, 0, 1], 500)
+    place = convert.deal(np.arange(2000), labels, np.ones(2000), (0.7, 0.1, 0.2), 0)
+    for s, n in enumerate((1400, 200, 400)):
+        assert (place == s).sum() == n and labels[place == s].sum() == n // 4
+    assert len(set(place[:40])) == 3  # shuffled, not cut
+
+
+def test_three_patients_go_one_to_each_split():
+    place = convert.deal(["a"] * 10 + ["b"] * 10 + ["c"] * 4, np.tile([0, 1], 12), np.ones(24), (0.8, 0.1, 0.1), 0)
+    assert sorted(set(place[:20])) == [0, 1] or sorted(set(place[:20])) == [0, 2]
+    assert set(place) == {0, 1, 2}
+
+
+def grouped(tmp_path, patches, header=("file", "label", "group"), group=lambda i: f"slide {i // 8}", split=None):
+    rows = []
+    for i in range(48):
+        save(tmp_path / "in" / f"{i}.png", patches.images[i])
+        rows.append([f"{i}.png", patches.labels[i], group(i), *([split(i)] if split else [])])
+    return write_csv(tmp_path / "in" / "my.csv", [*header, *(["split"] if split else [])], rows)
+
+
+def test_groups_stay_together_and_a_given_split_may_not_tear_them(tmp_path, patches):
+    made = convert.convert(grouped(tmp_path, patches), tmp_path / "out", fractions=(0.5, 0.25, 0.25))
+    assert made["groups"] == 6 and made["split"].startswith("dealt out by group")
+    rows = list(csv.DictReader(open(tmp_path / "out" / "rows.csv")))
+    assert all(len({r["split"] for r in rows if r["group"] == g}) == 1 for g in {r["group"] for r in rows})
+    assert not any("no groups" in note for note in made["notes"])
+    torn = grouped(tmp_path, patches, split=lambda i: data.SPLITS[i % 3])
+    with pytest.raises(StudyError, match="group 'slide 0' is in two splits .0.png: train, 1.png: valid"):
+        convert.convert(torn, tmp_path / "torn")
+    with pytest.raises(StudyError, match="--fractions nan 0.5 0.5: give three shares"):
+        convert.convert(grouped(tmp_path, patches), tmp_path / "torn", fractions=(float("nan"), 0.5, 0.5))
+    with pytest.raises(StudyError, match="split would hold 0 patches.*too few images or groups"):
+        convert.convert(grouped(tmp_path, patches, group=lambda i: i // 24), tmp_path / "torn")
+    assert not (tmp_path / "torn").exists()
+
+
+def test_one_class_against_the_rest(tmp_path, patches):
+    rows = [[f"{i}.png", "abc"[i % 3], data.SPLITS[i % 4 % 3]] for i in range(48)]
+    for i in range(48):
+        save(tmp_path / "in" / f"{i}.png", patches.images[i])
+    write_csv(tmp_path / "in" / "x.csv", ["file", "label", "split"], rows)
+    with pytest.raises(StudyError, match="3 classes .a, b, c.*one class against all others with --positive"):
+        convert.convert(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(StudyError, match="'d' is no label"):
+        convert.convert(tmp_path / "in", tmp_path / "out", positive="d")
+    made = convert.convert(tmp_path / "in", tmp_path / "out", positive="b")
+    assert made["classes"] == ["not b", "b"]
+    expected = [label == "b" for _, label, split in rows if split == "train"]
+    np.testing.assert_array_equal(data.labels(tmp_path / "out", "train"), expected)
+
+
+def rgb(size=(96, 96)):
+    return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def mode(name):
+    return Image.fromarray(rgb()).convert(name)
+
+
+def see_through():
+    """Left half opaque, right half not there: white."""
+    pixels = np.dstack([rgb(), np.full((96, 96), 255, np.uint8)])
+    pixels[:, 48:, 3] = 0
+    return Image.fromarray(pixels)
+
+
+def deep():
+    return Image.fromarray((rgb()[..., 0].astype(np.uint16) << 8) | 7)
+
+
+@pytest.mark.parametrize(
+    "image, suffix, needs",
+    [
+        (mode("L"), "png", "grey"),
+        (mode("1"), "tif", "grey"),
+        (mode("P"), "png", "palette"),
+        (mode("CMYK"), "jpg", "cmyk"),
+        (mode("CMYK"), "tif", "cmyk"),
+        (see_through(), "webp", "alpha"),
+        (mode("LA"), "png", "grey,alpha"),
+        (deep(), "png", "grey,16bit"),
+        (deep(), "tif", "grey,16bit"),
+    ],
+)
+def test_colours_are_refused_or_converted_by_name(tmp_path, image, suffix, needs):
+    path = tmp_path / f"a.{suffix}"
+    image.save(path, **({"lossless": True} if suffix == "webp" else {}))
+    with pytest.raises(StudyError, match=f"is not 8-bit RGB .*add --convert {needs} "):
+        images.look(path, None, ())
+    found = images.patches(path, images.look(path, None, needs.split(",")), None)
+    assert found.shape == (1, 96, 96, 3) and found.dtype == np.uint8
+    if "16bit" in needs:
+        np.testing.assert_array_equal(found[0], np.repeat(rgb()[..., :1], 3, 2))
+    elif suffix == "webp":
+        np.testing.assert_array_equal(found[0, :, :48], rgb()[:, :48])
+        assert (found[0, :, 48:] == 255).all()
+    elif suffix != "jpg":
+        np.testing.assert_array_equal(found[0], np.asarray(image.convert("RGB")))
+
+
+def test_what_pillow_would_pass_over_in_silence(tmp_path):
+    """16-bit colour that Pillow opens as "RGB", see-through colour, several pages, no way to RGB, a slide."""
+    import struct
+    import zlib
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    deep_rgb = (rgb().astype(">u2") * 257).tobytes()
+    lines = b"".join(b"\0" + deep_rgb[i * 576 : (i + 1) * 576] for i in range(96))
+    header = struct.pack(">IIBBBBB", 96, 96, 16, 2, 0, 0, 0)
+    path = tmp_path / "deep.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    )
+    with pytest.raises(StudyError, match="--convert 16bit"):
+        images.look(path, None, ())
+    np.testing.assert_array_equal(images.patches(path, images.look(path, None, ["16bit"]), None)[0], rgb())
+    Image.fromarray(rgb()).save(tmp_path / "key.png", transparency=(0, 0, 0))
+    with pytest.raises(StudyError, match="--convert alpha"):
+        images.look(tmp_path / "key.png", None, ())
+    mode("RGB").save(tmp_path / "pages.tif", save_all=True, append_images=[mode("RGB")])
+    with pytest.raises(StudyError, match="holds 2 pages"):
+        images.look(tmp_path / "pages.tif", None, ())
+    mode("L").convert("F").save(tmp_path / "float.tif")
+    with pytest.raises(StudyError, match="colour mode F"):
+        images.look(tmp_path / "float.tif", None, list(images.CONVERSIONS))
+    Image.new("1", (9000, 9000)).save(tmp_path / "slide.png")
+    with pytest.raises(StudyError, match="a slide rather than a patch"):
+        images.look(tmp_path / "slide.png", "tile", ["grey"])
+
+
+def test_sizes_by_name(tmp_path):
+    pixels = rgb((200, 300))
+    save(tmp_path / "wide.png", pixels)
+    for size, message in {None: "choose --size resize, crop, tile", "resize": "distort"}.items():
+        with pytest.raises(StudyError, match=f"is 300x200.*{message}"):
+            images.look(tmp_path / "wide.png", size, ())
+    tiles = images.patches(tmp_path / "wide.png", images.look(tmp_path / "wide.png", "tile", ()), "tile")
+    assert len(tiles) == 6
+    np.testing.assert_array_equal(tiles[4], pixels[96:192, 96:192])
+    crop = images.patches(tmp_path / "wide.png", images.look(tmp_path / "wide.png", "crop", ()), "crop")
+    np.testing.assert_array_equal(crop[0], pixels[52:148, 102:198])
+    save(tmp_path / "square.png", np.full((256, 256, 3), 77, np.uint8))
+    small = images.patches(tmp_path / "square.png", images.look(tmp_path / "square.png", "resize", ()), "resize")
+    assert small.shape == (1, 96, 96, 3) and (small == 77).all()
+    save(tmp_path / "small.png", rgb((60, 96)))
+    with pytest.raises(StudyError, match="too small for --size tile"):
+        images.look(tmp_path / "small.png", "tile", ())
+
+
+def test_tiles_of_an_image_stay_together(tmp_path, patches):
+    for i in range(24):
+        save(tmp_path / "in" / str(i % 2) / f"{i}.tif", np.tile(patches.images[i], (1, 2, 1)))
+    made = convert.convert(tmp_path / "in", tmp_path / "out", size="tile", fractions=(0.5, 0.25, 0.25))
+    assert sum(made["report"][s]["patches"] for s in data.SPLITS) == 48 and made["resized_or_cut"] == 24
+    assert made["report"]["across"] == {"train-valid": 0, "train-test": 0, "valid-test": 0}
+    assert any("each tile has its image's label" in note for note in made["notes"])
+
+
+CELLS = [["a.png", "0"], ["b.png", "1"]]
+
+
+@pytest.mark.parametrize(
+    "header, rows, message",
+    [
+        (["name", "label"], CELLS, "has no column 'file' .it has: name, label"),
+        (["file", "label", "label"], [["a", "0", "1"]], "names a column twice"),
+        (["file", "label"], [["a.png"]], "row 2: it has another number of cells"),
+        (["file", "label"], [["a.png", "0", "1"]], "row 2: it has another number of cells"),
+        (["file", "label", "split"], [["a.png", "0", "dev"]], "split is 'dev', it must be train"),
+        (["file", "label", "group"], [["a.png", "0", ""]], "'group' is empty"),
+        (["file", "label"], [*CELLS, ["./a.png", "1"]], "row 4: file './a.png' is listed in row 2 too"),
+        (["file", "label"], [["../a.png", "0"]], "must be a path inside"),
+        (["file", "label"], [["/etc/a.png", "0"]], "must be a path inside"),
+        (["file", "label"], [], "lists no image"),
+        (["file", "label"], [["a.png", "1"]], "every label is '1'"),
+        (["file", "label"], CELLS, "a.png is missing.*2 of 2 images are refused"),
+    ],
+)
+def test_a_list_that_is_wrong_gets_one_sentence_and_leaves_nothing(tmp_path, capsys, header, rows, message):
+    (tmp_path / "in").mkdir()
+    write_csv(tmp_path / "in" / "x.csv", header, rows)
+    with pytest.raises(StudyError, match=message) as caught:
+        convert.convert(tmp_path / "in", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert data.main(["convert", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_damaged_images_and_full_folders(tmp_path, shuffled, patches, monkeypatch):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    with pytest.raises(StudyError, match="full exists"):
+        convert.convert(shuffled, tmp_path / "full")
+    with pytest.raises(StudyError, match="does not exist"):
+        convert.convert(tmp_path / "none", tmp_path / "out")
+    for i in range(24):
+        save(tmp_path / "in" / str(i % 2) / f"{i}.png", patches.images[i])
+    whole = (tmp_path / "in" / "1" / "23.png").read_bytes()
+    (tmp_path / "in" / "1" / "23.png").write_bytes(whole[:3000])  # header whole, pixels cut
+    options = {"fractions": (0.5, 0.25, 0.25)}
+    with pytest.raises(StudyError, match="23.png cannot be read as PNG"):
+        convert.convert(tmp_path / "in", tmp_path / "out", **options)
+    (tmp_path / "in" / "1" / "23.png").write_bytes(whole)
+    monkeypatch.setattr(convert.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(StudyError, match="needs 0.0 GB, 0.0 GB are free there: make room"):
+        convert.convert(tmp_path / "in", tmp_path / "out", **options)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "in"]
