@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from diffusers import DiTTransformer2DModel, UNet2DModel
 from PIL import Image
+from test_selection import GATE, Sampler
 from torchvision.datasets import PCAM
 
 from pcamlib import autoencoder, convert, data, diffusion, export, histogan, pipeline, selection
 from pcamlib.errors import StudyError
 from pcamlib.store import project_root, read_json
-from test_selection import GATE, Sampler
 
 
 @pytest.fixture
