@@ -141,7 +141,7 @@ class GanTask(training.Task):
         generator = self.accelerator.unwrap_model(self.modules["generator"])
         live = {name: value.clone() for name, value in generator.state_dict().items()}
         self.ema["generator"].copy_to(generator.parameters())
-        settle(generator, self.labels, seed=0, batches=4)
+        settle(generator, self.labels, seed=0, batches=1)
         images = sample(generator, np.repeat([0, 1], 8), seed=0)
         generator.load_state_dict(live)
         return images

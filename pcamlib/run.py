@@ -3,7 +3,7 @@
     python -m pcamlib.run notebooks/03_diffusion.md OUT.ipynb -p subset 2 -p backbone dit
 
 What plain papermill leaves to chance is settled here: an unknown parameter is an error, values must have the type of
-the notebook's own, the kernel is this interpreter, progress bars stay out of the file, a failing cell fails the
+the notebook's own, the kernel is this interpreter, progress goes to the terminal and not into the file, a failing cell fails the
 command and keeps the partial notebook aside as OUT.failed.ipynb.
 """
 
@@ -31,6 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from pcamlib.errors import StudyError
 from pcamlib.store import atomic, die_with_owner, lock, project_root
+from pcamlib.watch import LINE
 
 Literal = int | float | str | bool | None
 GPUS = "PCAMLIB_GPUS"  # environment variable FOLDER:0,1: GPUs that the study shares out, and where their locks lie
@@ -110,6 +111,7 @@ def run(source: str | Path, target: str | Path, given: dict[str, str] | None = N
                 cwd=root,
                 progress_bar=False,
                 log_output=False,
+                stderr_file=Progress(),
                 kernel_manager_class=ThisInterpreter,
             )
             tidy(work, aside)
@@ -154,18 +156,35 @@ def one_gpu() -> Iterator[None]:
         yield
 
 
+class Progress:
+    """Passes on what a kernel says about its progress, as it says it."""
+
+    def write(self, text: str) -> None:
+        """Print those lines of `text` that `watch.Watch` made."""
+        for line in filter(LINE.match, text.splitlines()):
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """`write` leaves nothing to flush."""
+
+
 def _last_line(error: PapermillExecutionError) -> str:
     return f"{error.ename}: {error.evalue}".removeprefix("StudyError: ").strip().rstrip(".") + "."
 
 
 def tidy(source: Path, target: Path) -> None:
-    """Show the reader one parameters cell, with the values of this run; drop papermill's own marks, keep all else."""
+    """Show the reader one parameters cell, with the values of this run; drop papermill's marks and lines of progress."""
     notebook = nbformat.read(source, as_version=4)
     cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
     injected = [c for c in cells if "injected-parameters" in c.metadata.get("tags", [])]
     values = {node.targets[0].id: node.value for c in injected for node in ast.parse(c.source).body}  # type: ignore[attr-defined]
     for cell in cells:
         cell.metadata.pop("papermill", None)
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                output.text = "".join(line for line in output.text.splitlines(True) if not LINE.match(line))
+        if "outputs" in cell:
+            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text]
         if "parameters" in cell.metadata.get("tags", []):
             lines = cell.source.splitlines()
             for i, line in enumerate(lines):

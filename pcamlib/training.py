@@ -157,9 +157,7 @@ def fit(
         return _fit(task, folder, n, epochs, batch_size, seed, tag)
 
 
-def _fit(
-    task: Task, folder: Path, n: int, epochs: int, batch_size: int, seed: Any, tag: str
-) -> list[dict[str, Any]]:
+def _fit(task: Task, folder: Path, n: int, epochs: int, batch_size: int, seed: Any, tag: str) -> list[dict[str, Any]]:
     accelerate = task.accelerator
     main, helper = accelerate.is_main_process, [accelerate.process_index] * (not accelerate.is_main_process)
     names = list(task.modules) + list(task.optimizers)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from pcamlib.store import atomic
+from pcamlib.errors import StudyError
+from pcamlib.store import atomic, resolve
 
 LINE_SECONDS = 60
 CURVE_SECONDS = 5  # between two writings of log.csv
@@ -40,7 +41,10 @@ def watched() -> bool:
 
 
 def read_log(folder: str | Path) -> Log:
-    """The rows of folder/log.csv so far, numbers as numbers: curves of a training that still runs."""
+    """The rows of folder/log.csv so far, numbers as numbers: curves of a training that still runs.
+
+    StudyError if there is none: it is written when the first epoch ends.
+    """
 
     def value(text: str) -> int | float | str:
         for kind in (int, float):
@@ -48,8 +52,16 @@ def read_log(folder: str | Path) -> Log:
                 return kind(text)
         return text
 
-    with open(Path(folder) / "log.csv", newline="") as f:
+    path = resolve(folder) / "log.csv"
+    if not path.exists():
+        raise StudyError(f"{path} does not exist: the first epoch has not ended, or nothing was trained there.")
+    with open(path, newline="") as f:
         return [{key: value(text) for key, text in row.items() if text} for row in csv.DictReader(f)]
+
+
+def sheets(folder: str | Path) -> list[Path]:
+    """The sample sheets (PNG) written so far for the training in `folder`, oldest first."""
+    return sorted((resolve(folder) / "samples").glob("step-*.png"))
 
 
 class Watch:
@@ -67,7 +79,7 @@ class Watch:
         self._plan_sheet(cost=0)
         name = f"{folder.parent.name}/{folder.name}"
         self.bar = tqdm(
-            total=total, initial=done, desc=name, unit="step", disable=not (self.active and watched()), leave=False
+            total=total, initial=done, desc=name, unit=" steps", disable=not (self.active and watched()), leave=False
         )
         self.name, self.board = name, None
         if self.active and importlib.util.find_spec("tensorboard"):
@@ -98,7 +110,7 @@ class Watch:
             self.said = clock
             # tqdm's own arithmetic, without the bar
             line = tqdm.format_meter(
-                done, self.total, clock - self.opened, prefix=self.name, unit="step", initial=self.first,
+                done, self.total, clock - self.opened, prefix=f"{self.name}: ", unit=" steps", initial=self.first,
                 bar_format="{desc}{n_fmt}/{total_fmt} steps, {rate_fmt}, {remaining} left",
             )  # fmt: skip
             print(line, file=sys.stderr, flush=True)

@@ -21,8 +21,6 @@ import time
 import traceback
 from pathlib import Path
 
-os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-
 import h5py
 from safetensors import safe_open
 
@@ -172,7 +170,11 @@ def differences(straight: Path, killed: Path, only_straight: bool = False) -> li
     missing = sorted(str(path) for path in (ours - theirs if only_straight else ours ^ theirs))
     torn = [str(path) for path in theirs if path.name.endswith(".part")]
     changed = [str(path) for path in sorted(ours & theirs) if content(straight / path) != content(killed / path)]
-    return [f"only in one: {n}" for n in missing] + [f"left behind: {n}" for n in torn] + [f"differs: {n}" for n in changed]
+    return (
+        [f"only in one: {n}" for n in missing]
+        + [f"left behind: {n}" for n in torn]
+        + [f"differs: {n}" for n in changed]
+    )
 
 
 def check(stage: str, straight: Path, killed: Path) -> None:
@@ -229,7 +231,18 @@ def torture(straight: Path, killed: Path, kills: int, study_kills: int, seed: in
 
 def kill_study(folder: Path, kills: int, draw: random.Random) -> int:
     """The smoke study with Snakemake and notebooks: once undisturbed, once killed `kills` times at random moments."""
-    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", "smoke", "--subsets", "1", "--cores", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "pcamlib.workflow",
+        "study",
+        "--profile",
+        "smoke",
+        "--subsets",
+        "1",
+        "--cores",
+        "2",
+    ]
     roots, done = [folder / "study-straight", folder / "study-killed"], 0
     began = time.monotonic()
     subprocess.run([*command, "--runs-dir", str(roots[0])], check=True)
@@ -270,6 +283,7 @@ def main() -> None:
     parser.add_argument("--study-kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     straight, killed = args.folder / "straight", args.folder / "killed"
     if args.kills:
         torture(straight, killed, args.kills, args.study_kills, args.seed)

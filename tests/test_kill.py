@@ -22,4 +22,8 @@ def test_the_comparison_finds_one_changed_bit(kills, tmp_path):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert kill.differences(unet, copy) == ["only in one: .a.part", "left behind: .a.part", "differs: checkpoint.safetensors"]
+    assert kill.differences(unet, copy) == [
+        "only in one: .a.part",
+        "left behind: .a.part",
+        "differs: checkpoint.safetensors",
+    ]

@@ -26,13 +26,17 @@ def runs(tmp_path_factory, pcam):
     root = tmp_path_factory.mktemp("processes")
     fp32 = {f"{family}.precision": "fp32" for family in ("autoencoder", "diffusion", "histogan", "classifier")}
     best = {"classifier.model_choice": "best-valid-auc", "classifier.epochs": 2}
-    (root / "two.yml").write_text(yaml.safe_dump(settings(**fp32, **best, **{"subsets.size": 32, "quality.judge.size": 32})))
+    (root / "two.yml").write_text(
+        yaml.safe_dump(settings(**fp32, **best, **{"subsets.size": 32, "quality.judge.size": 32}))
+    )
     arguments = ["--data", str(pcam), "--profile", str(root / "two.yml")]
     inner = Path("tiny-smoke") / "subset-0"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(downstream, "arms", lambda g, arms=downstream.arms: arms(g)[:1])
         assert train.main([*FAMILIES, "classifiers:real", "--runs-dir", str(root / "one"), *arguments]) == 0
-        shutil.copytree(root / "one" / "tiny-smoke" / "subset-0" / "autoencoder", root / "mixed" / inner / "autoencoder")
+        shutil.copytree(
+            root / "one" / "tiny-smoke" / "subset-0" / "autoencoder", root / "mixed" / inner / "autoencoder"
+        )
         patch.setattr(training, "CHECKPOINT_SECONDS", -1)
         step = diffusion.DiffusionTask.step
 
@@ -78,7 +82,9 @@ def test_processes_hold_the_same_and_one_of_them_writes(runs):
     assert len(held) == 6 and all(count == 2 for line, count in held.items() if "baseline" not in line)
     saved = [line.split() for line in said if line.startswith("saved")]
     assert len(saved) > 6 and all(process == "0" for *_, process in saved)
-    assert Counter(line.split(":")[0] for line in said if line.endswith("subset-0")) == dict.fromkeys([*FAMILIES, "unet", "classifiers"], 1) | {"unet": 2}
+    assert Counter(line.split(":")[0] for line in said if line.endswith("subset-0")) == dict.fromkeys(
+        [*FAMILIES, "unet", "classifiers"], 1
+    ) | {"unet": 2}
     assert not [path for path in two.parent.rglob("*.part")]
 
 
@@ -93,6 +99,17 @@ def test_a_checkpoint_goes_on_in_another_number_of_processes(runs, family):
 
 def test_a_batch_that_does_not_divide_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "accelerator", lambda precision: types.SimpleNamespace(num_processes=3))
-    with pytest.raises(StudyError, match="a batch of 16 does not divide over 3 processes: start a number that divides it"):
-        training.fit(training.Task(), folder=tmp_path / "unet", n=64, epochs=1, batch_size=16, seed=0, precision="fp32", identity=0)
+    with pytest.raises(
+        StudyError, match="a batch of 16 does not divide over 3 processes: start a number that divides it"
+    ):
+        training.fit(
+            training.Task(),
+            folder=tmp_path / "unet",
+            n=64,
+            epochs=1,
+            batch_size=16,
+            seed=0,
+            precision="fp32",
+            identity=0,
+        )
     assert not (tmp_path / "unet").exists()

@@ -134,7 +134,9 @@ def test_a_spoilt_checkpoint_is_refused_before_anything_is_loaded(tmp_path, spoi
     assert path.read_bytes() == found, "a refused checkpoint is left for the user to look at"
 
 
-@pytest.mark.parametrize("changes", [{"identity": "b"}, {"epochs": 4}, {"batch_size": 5}, {"seed": 2}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "changes", [{"identity": "b"}, {"epochs": 4}, {"batch_size": 5}, {"seed": 2}, {"precision": "bf16"}]
+)
 def test_a_foreign_checkpoint_is_refused(tmp_path, changes):
     fit(Line(), tmp_path)
     with pytest.raises(StudyError, match="other data or another profile"):
@@ -165,7 +167,10 @@ def full(folder, fill):
     with pytest.raises(KeyboardInterrupt):
         fit(Heavy(fail_at=4), folder)
     old = (folder / "checkpoint.safetensors").read_bytes()
-    with fill(), pytest.raises(StudyError, match=r"no room to write .*checkpoint.safetensors .*: free some space") as error:
+    with (
+        fill(),
+        pytest.raises(StudyError, match=r"no room to write .*checkpoint.safetensors .*: free some space") as error,
+    ):
         fit(Heavy(), folder)
     assert "\n" not in str(error.value)
     assert (folder / "checkpoint.safetensors").read_bytes() == old

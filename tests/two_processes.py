@@ -39,7 +39,9 @@ def stop_late(self, rows):
 def main(runs, others, *arguments):
     training.fit, checkpoint.save, downstream.arms = fit_and_say, save_and_say, lambda g: arms(g)[:1]
     stages = ["autoencoder", "unet", "dit", "histogan", "classifiers:real"]
-    code = train.main([*stages, "--runs-dir", runs, *arguments]) or train.main(["unet", "--runs-dir", others, *arguments])
+    code = train.main([*stages, "--runs-dir", runs, *arguments]) or train.main(
+        ["unet", "--runs-dir", others, *arguments]
+    )
     training.CHECKPOINT_SECONDS, diffusion.DiffusionTask.step = -1, stop_late
     return code or train.main(["dit", "--runs-dir", others, *arguments]) != 130
 
