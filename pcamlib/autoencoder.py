@@ -34,18 +34,8 @@ def to_float(images: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
     """float (B, 3, H, W), clipped to [-1, 1] -> uint8 (B, H, W, 3)."""
-    return (
-        images.float()
-        .clamp(-1, 1)
-        .add(1)
-        .mul(127.5)
-        .round()
-        .to(torch.uint8)
-        .permute(0, 2, 3, 1)
-        .contiguous()
-        .cpu()
-        .numpy()
-    )
+    x = images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return x.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def orient(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

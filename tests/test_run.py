@@ -119,3 +119,16 @@ def test_plain_papermill_runs_a_notebook_too(pcam, tmp_path):
         papermill.execute_notebook(draft, out, parameters | {"subset": 7}, progress_bar=False, cwd=tmp_path)
     papermill.execute_notebook(draft, out, parameters, progress_bar=False, cwd=tmp_path)
     assert (tmp_path / "runs" / "tiny-smoke" / "subset-1" / "results" / "dataset.json").exists()
+
+
+def test_lines_of_progress_reach_the_terminal_and_not_the_page(tmp_path, capsys):
+    line, warning = "subset-0/unet: 120/4000 steps, 2.10 steps/s, 30:47 left\n", "UserWarning: look here\n"
+    progress = run.Progress()
+    progress.write(line + warning)
+    progress.flush()
+    assert capsys.readouterr().err == line
+    cell = nbformat.v4.new_code_cell("1")
+    cell.outputs = [nbformat.v4.new_output("stream", name="stderr", text=text) for text in (line * 2, line + warning)]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "in.ipynb")
+    run.tidy(tmp_path / "in.ipynb", tmp_path / "out.ipynb")
+    assert outputs(tmp_path / "out.ipynb") == warning
