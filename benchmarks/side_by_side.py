@@ -98,5 +98,5 @@ def rates() -> dict[str, float]:
 def shares(flops: float, seconds: float, rate: dict[str, float]) -> str:
     """How far a rate is from those of `rates`."""
     gflops = flops / seconds / 1e9
-    each = ", ".join(f"{gflops / value:.0%} of {value:,.0f} ({name})" for name, value in rate.items())
-    return f"{gflops:,.0f} GFLOP/s: {each}"
+    each = ", ".join(f"{gflops / value:.0%} of {value:,.1f} ({name})" for name, value in rate.items())
+    return f"{gflops:,.1f} GFLOP/s: {each}"

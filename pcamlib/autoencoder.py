@@ -43,7 +43,7 @@ def orient(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
 
     Tissue on a slide has no up: all eight are equally likely, and every generator may learn from them.
     """
-    out = torch.empty_like(x)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
     for k in which.unique().tolist():
         rows = (which == k).nonzero().squeeze(1).to(x.device)
         out[rows] = torch.rot90(x[rows].flip(3) if k >= 4 else x[rows], k % 4, (2, 3))

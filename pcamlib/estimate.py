@@ -306,7 +306,7 @@ def into(page: str, tables: list[dict[str, Any]]) -> str:
     if page.count(START) != 1 or page.count(END) != 1:
         raise StudyError(f"book/running.md must have one line '{START}' and one line '{END}'.")
     before, rest = page.split(START)
-    shown = "\n\n".join(map(table, tables))
+    shown = "\n\n".join(map(table, tables)) or "No estimate is kept here yet."
     return f"{before}{START}\n\n{shown}\n\n{END}{rest.split(END)[1]}"
 
 
