@@ -166,7 +166,7 @@ def cases() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def relative(found: float, reference: float) -> float:
-    """|found - reference| / |reference|; 0 where both are 0."""
+    """``|found - reference| / |reference|``; 0 where both are 0."""
     return abs(found - reference) / abs(reference) if reference else float(found != 0)
 
 

@@ -120,7 +120,7 @@ class Autoencoder(nn.Module):
         return to_uint8(self.decode(latents.to(next(self.parameters()).device)))
 
     def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruction from z = μ + σ · noise with noise (B, *latent_shape), and the mean and log-variance of q."""
+        """Reconstruction from z = μ + σ · noise with noise ``(B, *latent_shape)``, and the mean and log-variance of q."""
         mean, logvar = self.encode(images)
         return self.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean)), mean, logvar
 

@@ -1,6 +1,6 @@
 """Feature extractors by name: uint8 patches in, float32 features out, never floats in: their range would be a guess.
 
-Each extractor's `about` says which weights, which size, which normalisation and which layer. Two roles that must not meet (DESIGN: "the judge is not the gatekeeper"). The *gatekeeper* is the subset's own
+Each extractor's `about` says which weights, which size, which normalisation and which layer. Two roles that must not meet (the judge is not the gatekeeper). The *gatekeeper* is the subset's own
 ResNet18 and decides which samples pass (§3.3). Quality is judged in other spaces, the same for every subset and
 generator: Inception-V3 when its weights are given, else a *judge* of another architecture trained on rows outside
 every subset; and a VGG16 with random weights, which has learned nothing from anybody (Naeem et al. 2020).

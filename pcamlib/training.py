@@ -139,7 +139,7 @@ def fit(
     """Train `task` for `epochs` over n rows; resume from `folder`/checkpoint.safetensors if it is there.
 
     Writes folder/log.csv as epochs end (a row each: epoch, step, images seen, mean losses, seconds, code version) and
-    now and then folder/samples/step-*.png. `identity` is anything JSON that must not differ between a checkpoint and
+    now and then ``folder/samples/step-*.png``. `identity` is anything JSON that must not differ between a checkpoint and
     the run that resumes it (profile section, data rows). Returns the rows of the log. Raises StudyError for a damaged
     or foreign checkpoint, a full disk, a loss that is not finite, and a batch that does not divide over the processes.
     """
