@@ -21,6 +21,9 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 AXE = project_root() / "node_modules" / "axe-core" / "axe.min.js"
+PATIENCE = 120_000
+"""Milliseconds: a busy machine is slow, not wrong."""
+playwright.expect.set_options(timeout=PATIENCE)
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 READY = """async () => {
@@ -80,6 +83,7 @@ def opened(chromium, **options):
     """A page without a network: its address requests, errors and warnings go to page.asked and page.complaints."""
     context = chromium.new_context(**{"viewport": WIDE, "reduced_motion": "reduce"} | options)
     context.set_offline(True)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.asked, page.complaints = [], []
     page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else page.asked.append(r.url))
