@@ -435,7 +435,6 @@ class Line(training.Task):
 
 @few_and_many
 def test_checkpoints(cases, tmp_path, outcome, checkpoint_always):
-    pytest.importorskip("pcamlib.checkpoint", reason="checkpoints are checked before they are loaded in pcamlib.checkpoint")
     options = dict(folder=tmp_path / "stage", n=8, epochs=2, batch_size=4, seed=0, precision="fp32", identity=1)
     training.fit(Line(), **options)
     path = tmp_path / "stage" / "checkpoint.safetensors"
