@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ def masquerade(head: bytes) -> str:
         if b"google drive" in text and (b"quota" in text or b"virus" in text or b"too many users" in text):
             return "it is Google Drive's notice that the file's quota is used up (or asks to confirm), saved as data"
         return "it is a web page saved as data"
-    return "it is still packed: gunzip it" if head[:2] == b"\x1f\x8b" else ""
+    return "it is still packed with gzip" if head[:2] == b"\x1f\x8b" else ""
 
 
 @contextlib.contextmanager
@@ -81,7 +82,8 @@ def _open(path: Path) -> h5py.File:
         with open(path, "rb") as f:
             found = masquerade(f.read(4096))
         if found:
-            raise StudyError(f"{path} is not an HDF5 file: {found}; remove it and get the file again.")
+            todo = "gunzip it" if "packed" in found else "remove it and get the file again"
+            raise StudyError(f"{path} is not an HDF5 file: {found}; {todo}.")
         return h5py.File(path, "r")
 
 
@@ -112,10 +114,10 @@ def _honest(d: h5py.Dataset) -> None:
         raise StudyError(
             f"{d.file.filename}: dataset '{d.name}' keeps its rows in other files: write them into one file."
         )
-    if d.chunks and int(np.prod(d.chunks, dtype=np.float64)) > CHUNK:
+    if d.chunks and math.prod(d.chunks) > CHUNK:
         raise StudyError(f"{d.file.filename}: dataset '{d.name}' has chunks of {d.chunks}: write it with smaller ones.")
     packed = 1032 if d.id.get_create_plist().get_nfilters() else 1  # deflate's limit
-    if d.size > packed * os.path.getsize(d.file.filename):
+    if math.prod(d.shape) > packed * os.path.getsize(d.file.filename):
         raise StudyError(
             f"{d.file.filename}: dataset '{d.name}' claims {d.shape[0]:,} rows, more than a file of this size can hold: it is "
             "truncated or damaged; get it again."

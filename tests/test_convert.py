@@ -1,7 +1,9 @@
 """Own patches: what comes in comes out pixel by pixel, splits respect groups, and what is not clear is asked for."""
 
 import csv
+import io
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from PIL import Image
 
 from pcamlib import card, convert, data, images
 from pcamlib.errors import StudyError
-from pcamlib.store import read_json
+from pcamlib.store import project_root, read_json
 
 NAMES = np.random.default_rng(1).permutation(192)
 
@@ -58,6 +60,31 @@ def test_pngs_with_shuffled_names_become_the_same_files(shuffled, pcam, tmp_path
     assert "not checked" in kept["notes"][0] and "| train | 128 |" in (dest / "card.md").read_text()
     rows = list(csv.DictReader(open(dest / "rows.csv")))
     assert [r["file"] for r in rows] == [r["file"] for r in csv.DictReader(open(shuffled / "labels.csv"))]
+
+
+REAL = project_root().parent / "shared" / "pcam" / "valid.jpeg.h5"
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the excerpt of real PCam beside the project")
+def test_real_patches_as_jpeg_and_png(tmp_path):
+    with h5py.File(REAL) as f:
+        blob, offset, labels = f["jpeg"][: f["offset"][300]], f["offset"][:301], f["y"][:300].ravel()
+    packed = [blob[a:b].tobytes() for a, b in zip(offset[:-1], offset[1:])]
+    expected = np.stack([np.asarray(Image.open(io.BytesIO(p)).convert("RGB")) for p in packed])
+    names = np.random.default_rng(2).permutation(300)
+    rows = []
+    for i, name in enumerate(names):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        if i % 2:
+            save(tmp_path / "in" / f"{name}.png", expected[i])
+        else:
+            (tmp_path / "in" / f"{name}.jpg").write_bytes(packed[i])
+        rows.append([f"{name}.{'png' if i % 2 else 'jpg'}", labels[i], data.SPLITS[i // 100]])
+    convert.convert(write_csv(tmp_path / "in" / "list.csv", ["file", "label", "split"], rows), tmp_path / "out")
+    for s, split in enumerate(data.SPLITS):
+        found = data.load(tmp_path / "out", split)
+        np.testing.assert_array_equal(found.images, expected[s * 100 : (s + 1) * 100])
+        np.testing.assert_array_equal(found.labels, labels[s * 100 : (s + 1) * 100])
 
 
 def test_folders_of_classes_are_split_by_seed_with_both_balances(tmp_path, patches):

@@ -24,7 +24,9 @@ def run(open_tiny):
 
 def test_synthetic_sets_leave_as_files_that_torchvision_opens(run, tmp_path, capsys):
     assert data.main(["export", str(run.root), str(tmp_path / "out"), "--as", "pcam"]) == 0
-    assert capsys.readouterr().out.split() == [str(tmp_path / "out/subset-0" / f"unet-{s}") for s in ("class", "none", "realism")]
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / "out/subset-0" / f"unet-{s}") for s in ("class", "none", "realism")
+    ]
     out = tmp_path / "out" / "subset-0" / "unet-none"
     images, labels = data.load(run.synthetic("unet", "none"), "train")
     theirs = PCAM(out, split="train")
@@ -81,7 +83,9 @@ def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, t
         kind.from_pretrained(s.folder / backbone / "model")  # and straight from the run folder
         assert read_json(folder / "card.json")["scale"]["data"] == "tiny" and (folder / "LICENCE.md").exists()
     gan_folder = tmp_path / "generators" / "subset-0" / "histogan"
-    np.testing.assert_array_equal(histogan.sample(histogan.load(gan_folder), labels, 5), histogan.sample(gan, labels, 5))
+    np.testing.assert_array_equal(
+        histogan.sample(histogan.load(gan_folder), labels, 5), histogan.sample(gan, labels, 5)
+    )
     with pytest.raises(StudyError, match="labels must be a list of 0 and 1"):
         pipe([0, 2])
 
