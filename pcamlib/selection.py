@@ -56,6 +56,7 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
     if (study.results / f"{name}.json").exists() and all(
         data.file(study.synthetic(generator, s), "train", "y").exists() for s in SELECTIONS
     ):
+        shutil.rmtree(study.folder / "candidates" / generator, ignore_errors=True)  # a kill may have left it
         return read_json(study.results / f"{name}.json")
     gates = manifolds(study, gatekeeper)
     requested = np.bincount(study.real.labels, minlength=2)
