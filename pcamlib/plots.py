@@ -314,6 +314,7 @@ def realism_histogram(
             )
         place.axvline(threshold, color="#D55E00", linewidth=1.2)
         plain(place)
+        place.set_ylim(top=1.35 * place.get_ylim()[1])  # room for the legend
         place.legend(fontsize=8, frameon=False, loc="upper right")
         place.set_ylabel("candidates", fontsize=9)
         place.set_title(paper.SELECTION_NAMES.get(name, name), fontsize=9.5, loc="left")
