@@ -18,7 +18,7 @@ HEADINGS = {
     "recall": "Recall, % ↑",
     "f1": "F1, % ↑",
     "label_auc": "Label AUC, % ↑",
-    "kid": "KID ↓",
+    "kid": "KID × 1000 ↓",
     "density": "Density ↑",
     "coverage": "Coverage, % ↑",
     "accuracy": "Accuracy, % ↑",
@@ -41,14 +41,12 @@ class Table(NamedTuple):
 
 
 def cell(summary: Summary | None, metric: str, of: int) -> str:
-    """Text like "85.05 ± 0.43", percent for what is a share, with n where it is one or fewer than `of` subsets."""
+    """Text like "85.05 ± 0.43", percent for what is a share, KID times 1000, with n where it is one or fewer than `of` subsets."""
     if summary is None:
         return NOT_RUN
-    factor = 1 if metric in ("fid", "kid", "density") else 100
+    factor = {"fid": 1, "density": 1, "kid": 1000}.get(metric, 100)
     n = len(summary.values)
     digits = 3 if metric == "fid" and summary.mean < 10 else 2  # in a judge's space distances can be small
-    if metric == "kid":
-        digits = 4
     spread = "–" if summary.sd is None else f"{factor * summary.sd:.{digits}f}"
     count = "" if n == of and n > 1 else f" (n = {n})"
     return f"{factor * summary.mean:.{digits}f} ± {spread}{count}"

@@ -58,10 +58,10 @@ def test_table_1_has_the_papers_rows_then_calibration(rows):
 def test_beside_table_1_stand_kid_density_coverage_and_acceptance(rows):
     table = quality_tables.table_1_more(rows, "judge-a")
     row = find(table, "Realism", "DiT")
-    assert (row["kid"], row["density"], row["coverage"]) == ("0.0125 ± 0.0000", "1.10 ± 0.00", "90.00 ± 0.00")
+    assert (row["kid"], row["density"], row["coverage"]) == ("12.50 ± 0.00", "1.10 ± 0.00", "90.00 ± 0.00")
     assert (row["accepted 0"], row["accepted 1"]) == ("75.00 ± 0.00", "43.00 ± 0.00")
     assert find(table, "No image", "DiT")["accepted 0"] == "–"
-    assert "subsets of 125 images" in table.caption and "0.0003" in table.caption and "gatekeeper" in table.caption
+    assert "subsets of 125 images" in table.caption and "at most 0.30" in table.caption and "gatekeeper" in table.caption
     assert "k = 3, a sphere includes its surface" in table.caption
 
 
