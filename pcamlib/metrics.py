@@ -239,7 +239,10 @@ def _gaussian(x: Tensor) -> tuple[Tensor, Tensor, float, bool]:
     covariance = torch.zeros(d, d, dtype=torch.float64, device=x.device)
     for chunk in x.split(4096):
         centred = chunk.double() - mean
-        covariance.addmm_(centred.T, centred)
+        for start in range(0, d, 256):  # on and right of the diagonal only: it is symmetric
+            part = slice(start, start + 256)
+            covariance[part, start:].addmm_(centred[:, part].T, centred[:, start:])
+    covariance = covariance.triu_() + covariance.triu(1).T
     covariance /= n - 1
     trace = float(covariance.trace())
     lower, failed = torch.linalg.cholesky_ex(covariance)

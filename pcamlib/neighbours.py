@@ -153,7 +153,8 @@ def knn_radii(x: Tensor, k: int) -> Tensor:
         index = torch.zeros((n, keep), dtype=torch.int64, device=x.device)
         start = 0
         while start < n:
-            stop = min(n, start + _strip(n - start))
+            # low strips: what lies left of the diagonal in the strip's own square is computed twice
+            stop = min(n, start + min(_strip(n - start), max(256, n // 16)))
             block = operand.left(slice(start, stop)) @ operand.rows[start:].T
             block.diagonal().fill_(math.inf)
             sides = [(slice(start, stop), block)]
