@@ -5,10 +5,10 @@ Prose written this way cannot disagree with the tables. With two to five subsets
 
 from __future__ import annotations
 
-from pcamlib import paper, stats
+from pcamlib import inference, paper, stats
 from pcamlib.quality_tables import CALIBRATION
 from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row, Summary
-from pcamlib.tables import all_arms, arm_name, cell, points, signed
+from pcamlib.tables import all_arms, arm_name, cell, points, signed, span
 
 
 def bullets(sentences: list[str]) -> str:
@@ -153,6 +153,49 @@ def findings_controls(rows: list[Row]) -> list[str]:
         change = stats.paired(found, (regime, None, None), TRADITIONAL)
         value = f"{points(change.mean)} AUC points" if change else NOT_RUN
         sentences.append(f"{paper.REGIME_NAMES[regime]} ({meaning[regime]}): {value}.")
+    return sentences
+
+
+def images_or_steps(rows: list[Row]) -> list[str]:
+    """Is it the images, or the extra steps? The mixed arms against traditional augmentation, and against their control.
+
+    The control takes as many steps: twice the epochs for augmentation, real to real for transfer learning. The arm
+    that is looked at closely is chosen on validation.
+    """
+    found = stats.of_kind(rows, "classification")
+    sentences, best, highest = [], None, 0.0
+    for regime, control in (("augmentation", "traditional-2x"), ("transfer", "transfer-real")):
+        pairs = []
+        for arm in (a for a in all_arms() if a[0] == regime):
+            plain = stats.paired(found, arm, TRADITIONAL)
+            same = stats.paired(found, arm, (control, None, None))
+            if plain and same:
+                pairs.append((plain.mean, same.mean))
+                valid = stats.summary(found, arm, "valid_auc")
+                if valid and valid.mean > highest:
+                    best, highest = (arm, control), valid.mean
+        ahead = sum(plain > 0 for plain, _ in pairs)
+        kept = sum(plain > 0 and same > 0 for plain, same in pairs)
+        name = paper.REGIME_NAMES[control]
+        sentences.append(
+            f"By {regime}, {ahead} of {len(pairs)} arms have a higher mean AUC than traditional augmentation"
+            + (f", of which {kept} are also above the control of the same length ({name})." if ahead else ".")
+        )
+    if best:
+        arm, control = best
+        tested = stats.paired(found, arm, (control, None, None))
+        test = inference.over_subsets(list(tested.values.values()))
+        sentence = f"The mixed arm with the highest AUC on validation, {arm_name(arm)}, minus that control on test: {points(tested.mean)} points"
+        if test is None:
+            sentence += ", one subset only, so without an interval: undecided."
+        else:
+            answer = "the interval holds zero, so images and steps cannot be told apart at this scale"
+            if test.low > 0:
+                answer = "more than its steps explain, so the images help"
+            if test.high < 0:
+                answer = "less than the same steps on real images give, so the images harm"
+            sentence += f", 95 % t interval {span(test.low, test.high)}: {answer}."
+        sentences.append(sentence)
     return sentences
 
 

@@ -41,6 +41,8 @@ FILES = (
     *(f"classification-{source}.json" for source in ("real", *paper.GENERATORS)),
 )
 NOT_RUN = "not run"
+CALIBRATION_BINS = 15
+"""Of the calibration error ("ece"): equally wide bins of confidence, Guo et al. 2017, arXiv 1706.04599."""
 
 
 class Summary(NamedTuple):
