@@ -64,8 +64,12 @@ def image_counts(rows: list[Row], arm: Arm, *keys: str) -> str:
     return " + ".join(f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in spans)
 
 
-def table_2(rows: list[Row]) -> Table:
-    """Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls."""
+def table_2(rows: list[Row], bootstrap: Row | None = None) -> Table:
+    """Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls.
+
+    bootstrap: the result of `inference.evaluate`, for the intervals of the AUC; without, they are Student's t.
+    """
+    drawn = inference.intervals(bootstrap, "auc")
     found = stats.of_kind(rows, "classification")
     metrics = METRICS["classification"]
     of = len({row["subset"] for row in rows})
@@ -82,21 +86,38 @@ def table_2(rows: list[Row]) -> Table:
         for metric in metrics:
             row[f"{metric} paper"] = getattr(printed, metric).printed if hasattr(printed, metric) else NOT_PRINTED
             row[metric] = cell(stats.summary(found, arm, metric), metric, of)
+        row["auc interval"] = _auc_interval(stats.summary(found, arm, "auc"), drawn.get(arm))
         lines.append(row)
     head = [("Training", {"images": "real + synthetic images", "seeds": "seeds"})]
     head += [(HEADINGS[metric], {f"{metric} paper": "paper", metric: "ours"}) for metric in metrics]
+    dict(head)[HEADINGS["auc"]]["auc interval"] = "95 % interval"
+    dict(head)[HEADINGS["ece"]].pop("ece paper")
     ran = [row for row in found if row["status"] == "ok"]
     tests = " or ".join(f"{n:,}" for n in sorted({row["test_n"] for row in ran})) or "no"
     thresholds = " or ".join(f"{t:g}" for t in sorted({row["threshold"] for row in ran})) or "–"
     caption = (
         f"Mean ± standard deviation over subsets, on {tests} test patches, decision threshold {thresholds}; where an arm was "
         "trained with several seeds, a subset's value is the mean over them. Calibration error: expected gap between "
-        f"confidence and accuracy in {stats.CALIBRATION_BINS} equal bins, not in the paper. "
+        f"confidence and accuracy in {stats.CALIBRATION_BINS} equal bins, not in the paper. Intervals: "
+        f"{'bootstrap over subsets, seeds and test patches' if drawn else 't over subsets'}. "
         f"Ours: {scale_sentence(found)} Paper: ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215, "
         "100 epochs, so its columns are not comparable with ours in absolute value: compare differences to "
         "traditional augmentation. It shows synthetic-only training in its Figure 6 alone, without numbers."
     )
     return Table("Table 2. Classification of the test split", head, lines, caption)
+
+
+def _auc_interval(summary: Summary | None, drawn: Row | None) -> str:
+    """The bootstrap's interval of an AUC in percent, or Student's t over three subsets or more, cut off at 0 and 100."""
+    if summary is None:
+        return NOT_RUN
+    if drawn:
+        return f"{100 * drawn['low']:.2f} to {100 * drawn['high']:.2f}"
+    n = len(summary.values)
+    if n < 3:
+        return f"n = {n} < 3"
+    test = inference.over_subsets(summary.values)
+    return f"{100 * max(test.low, 0):.2f} to {100 * min(test.high, 1):.2f}"
 
 
 def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | None = None) -> Table:

@@ -125,3 +125,13 @@ def test_images_or_steps(run):
     assert "one subset only" in findings.images_or_steps(stats.collect(run, 1))[2]
     nothing = findings.images_or_steps([row for row in stats.collect(run, 1) if row["kind"] == "selection"])
     assert nothing[0].startswith("By augmentation, 0 of 0 arms") and len(nothing) == 2
+
+
+def test_limits(run, tmp_path):
+    text = findings.limits(stats.collect(run, 2))
+    assert "±0.00 points" in text and "could be told from chance" in text  # made-up arms differ alike in both subsets
+    assert "nothing about tissue" in text and "1,000 images" in text
+    drawn = {"low": -0.02, "high": 0.03}
+    arm = {"regime": "transfer", "generator": "dit", "selection": "none", "traditional": drawn}
+    assert "±2.50 points of AUC (half of the 95 % interval, bootstrap" in findings.limits(stats.collect(run, 2), {"rows": [arm]})
+    assert findings.limits(stats.collect(run, 1)).startswith("One subset has no interval")

@@ -145,6 +145,8 @@ def test_differences_show_the_bootstrap_of_the_auc(rows):
     table = tables.table_differences(rows, bootstrap={"draws": 1000, "test_n": 3000, "rows": arms})
     row = find(table, "Real", "Traditional augmentation")
     assert (row["baseline bootstrap"], row["baseline q"]) == ("−0.50 to +2.00", "0.060")
+    row = find(tables.table_2(rows, {"rows": arms}), "Real", "Traditional augmentation")
+    assert row["auc interval"] == "-0.50 to 2.00"
     assert "1,000 redraws" in table.caption and "3,000 test patches" in table.caption
     assert "No bootstrap" in tables.table_differences(rows, "accuracy", {"draws": 1, "test_n": 1, "rows": arms}).caption
 
@@ -157,6 +159,7 @@ def test_results_of_before_calibration_and_seeds_are_read(run):
     rows = stats.collect(run, 2)
     row = find(tables.table_2(rows), "Real", "Baseline")
     assert (row["ece"], row["seeds"], row["auc"], row["ece paper"]) == ("not run", "1", "80.50 ± 0.71", "–")
+    assert row["auc interval"] == "n = 2 < 3"
     assert find(quality_tables.table_1_more(rows, "judge-a"), "No image", "DiT")["kid"] == "not run"
 
 
