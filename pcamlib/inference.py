@@ -23,6 +23,7 @@ from pcamlib.store import write_json
 from pcamlib.study import Study
 
 LEVEL = 0.95
+EXACT = 16  # values: 65,536 choices of signs
 DRAWS = 1000
 CHUNK = 250  # draws at a time: 32,768 test patches then take 70 MB
 SCORES = "scores.safetensors"
@@ -35,8 +36,8 @@ TOO_NARROW = (
 class Estimate(NamedTuple):
     """A mean with its 95 % interval and two-sided p value against zero, all by Student's t over `n` values.
 
-    `flip_p`: the exact sign-flip p value, which cannot fall below 2 / 2^n; `effect`: Hedges' g, the mean in units of the
-    standard deviation, corrected for small n. Both are None where there are only summaries to start from.
+    `flip_p`: the exact sign-flip p value of up to EXACT values, which cannot fall below 2 / 2^n; `effect`: Hedges' g, the
+    mean in units of the standard deviation, corrected for small n. Both are None where only summaries are known.
     """
 
     mean: float
@@ -68,15 +69,17 @@ def over_subsets(values: Sequence[float]) -> Estimate | None:
     if sd < 1e-12:  # equal values whose mean was rounded
         sd = 0.0
     effect = (1 - 3 / (4 * (n - 1) - 1)) * mean / sd if sd else None
-    return _estimate(mean, sd / math.sqrt(n), n - 1, n)._replace(flip_p=sign_flip(values), effect=effect)
+    return _estimate(mean, sd / math.sqrt(n), n - 1, n)._replace(
+        flip_p=sign_flip(values) if n <= EXACT else None, effect=effect
+    )
 
 
 def sign_flip(values: Sequence[float]) -> float:
     """Exact two-sided p value: the share of all 2^n choices of signs whose mean is as far from zero.
 
-    At best 2 / 2^n: 0.25 for three subsets, 0.0625 for five. ValueError beyond 16 values.
+    At best 2 / 2^n: 0.25 for three subsets, 0.0625 for five. ValueError beyond EXACT values.
     """
-    if len(values) > 16:
+    if len(values) > EXACT:
         raise ValueError(f"{len(values)} values have too many choices of signs; use a t test.")
     found = scipy_stats.permutation_test(
         (np.asarray(values, float),), np.mean, permutation_type="samples", n_resamples=np.inf, axis=-1, vectorized=True

@@ -154,7 +154,7 @@ def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | Non
             few = f"n = {len(difference.values)} < 3"
             row[f"{key} interval"] = few if difference.low is None else span(difference.low, difference.high)
             test = tests.get(arm)
-            row[f"{key} flip"] = f"{test.flip_p:.3g}" if test else few
+            row[f"{key} flip"] = few if test is None else NOT_PRINTED if test.flip_p is None else f"{test.flip_p:.3g}"
             row[f"{key} effect"] = f"{signed(test.effect)}" if test and test.effect is not None else NOT_PRINTED
             row[f"{key} bootstrap"] = span(drawn[arm]["low"], drawn[arm]["high"]) if arm in drawn else NOT_RUN
             row[f"{key} q"] = f"{q[arm]:.3f}" if arm in q else few
@@ -165,7 +165,7 @@ def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | Non
     if bootstrap:
         how = (
             f"Bootstrap: {bootstrap['draws']:,} redraws of subsets, classifier seeds and the {bootstrap['test_n']:,} test "
-            "patches at once; with few subsets it shows too little of their spread. q: its p values,"
+            "patches at once; with few subsets it shows too little of their spread, and of an arm with one seed nothing of the seed's. q: its p values,"
         )
     else:
         how = "No bootstrap: test scores were not kept. q: p values of the t test (three subsets or more),"

@@ -42,6 +42,7 @@ def test_sign_flips_by_hand():
     assert inference.sign_flip([4, 2, -1]) == pytest.approx(0.5)  # |sum| >= 5: 7 and 5, either sign
     with pytest.raises(ValueError, match="17 values"):
         inference.sign_flip(range(17))
+    assert inference.over_subsets(range(17)).flip_p is None
 
 
 def test_welch_is_scipys():
