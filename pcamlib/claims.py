@@ -188,7 +188,9 @@ def rule_4(source: Source) -> Found:
     for m in ("fid", "precision"):
         for g, s in SETS:
             if s != "none":
-                text = f"{NAMES[g]}, {paper.SELECTION_NAMES[s]}: " + ("rise of FID" if m == "fid" else "fall of precision")
+                text = f"{NAMES[g]}, {paper.SELECTION_NAMES[s]}: " + (
+                    "rise of FID" if m == "fid" else "fall of precision"
+                )
                 found.append(
                     _state(source, text, _less(("quality", g, s), ("quality", g, "none"), -BETTER[m]), m)
                 )  # fmt: skip
@@ -226,7 +228,9 @@ def rule_7(source: Source) -> Found:
     for a, b in (("dit", "unet"), ("unet", "histogan")):
         arms = [[("synthetic", g, s) for s in paper.SELECTIONS] for g in (a, b)]
         found.append(
-            _state(source, f"synthetic only: AUC of {NAMES[a]} − {NAMES[b]}", _mean(arms[0]) | _mean(arms[1], -1), "auc")
+            _state(
+                source, f"synthetic only: AUC of {NAMES[a]} − {NAMES[b]}", _mean(arms[0]) | _mean(arms[1], -1), "auc"
+            )
         )
     return _all(found)
 
@@ -287,7 +291,12 @@ def rule_13(source: Source) -> Found:
     with the labels of the class-based set than with those of the unselected one (label AUC)."""
     return _all(
         [
-            _state(source, f"{NAMES[g]}: rise of label AUC", _less(("quality", g, "class"), ("quality", g, "none")), "label_auc")
+            _state(
+                source,
+                f"{NAMES[g]}: rise of label AUC",
+                _less(("quality", g, "class"), ("quality", g, "none")),
+                "label_auc",
+            )
             for g in G
         ]
     )

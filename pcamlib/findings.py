@@ -223,7 +223,9 @@ def limits(rows: list[Row], bootstrap: Row | None = None) -> str:
     else:
         sentences.append("One subset has no interval: nothing here can be told from chance.")
     if scale["phantom"]:
-        sentences.append("The patches are procedural: the run shows that the machinery works, and nothing about tissue.")
+        sentences.append(
+            "The patches are procedural: the run shows that the machinery works, and nothing about tissue."
+        )
     else:
         sentences.append(
             "It speaks of patches of the slides in this data set: subsets share slides, so nothing is known from it about "
@@ -234,7 +236,11 @@ def limits(rows: list[Row], bootstrap: Row | None = None) -> str:
             "Classifiers start from random weights; those of the paper know ImageNet, which leaves less for synthetic "
             "images to add, so a gain here would not be a gain there."
         )
-    images = {row["generator"]: row["images"] for row in stats.of_kind(rows, "training") if row["generator"] in paper.GENERATORS}
+    images = {
+        row["generator"]: row["images"]
+        for row in stats.of_kind(rows, "training")
+        if row["generator"] in paper.GENERATORS
+    }
     if images:
         share = max(images.values()) / (paper.PROTOCOL.generator_epochs * paper.PROTOCOL.subset_size)
         sentences.append(

@@ -72,7 +72,9 @@ def table(evidence: list[Source]) -> Table:
     for source in evidence:
         if isinstance(source, Measured):
             parts.append(f"{source.name[0].upper()}{source.name[1:]}: {source.about}")
-    return Table("The claims", [("Rule", {"rule": "in words"}), ("Verdict", names)], lines, " ".join([*parts, TOO_NARROW]))
+    return Table(
+        "The claims", [("Rule", {"rule": "in words"}), ("Verdict", names)], lines, " ".join([*parts, TOO_NARROW])
+    )
 
 
 def counts(source: Source) -> str:

@@ -42,7 +42,9 @@ def protocol(runs: dict[str, list[Row]]) -> Table:
         data = "phantom: procedural patches, no tissue" if scale["phantom"] else scale["data"]
         judged = [row for row in stats.of_kind(rows, "quality") if row["status"] == "ok"]
         ran = [row for row in stats.of_kind(rows, "classification") if row["status"] == "ok"]
-        start = [row["pretrained"] for row in ran if row["regime"] in ("baseline", "traditional") and "pretrained" in row]
+        start = [
+            row["pretrained"] for row in ran if row["regime"] in ("baseline", "traditional") and "pretrained" in row
+        ]
         images = {row["generator"]: row["images"] for row in stats.of_kind(rows, "training")}
         names = stats.extractors(rows)
         seeds = sorted({n for arm in all_arms() for n in stats.seeds(ran, arm)})

@@ -162,7 +162,9 @@ def forest(rows: Sequence[Row], bootstrap: Row | None = None, note: str = "") ->
     alone = [arm for arm in arms if arm[0] == "synthetic"]
     others = [arm for arm in arms if arm not in alone]
     figure, axes = new_figure(2, 1, 8.0, note, height_ratios=[len(others), len(alone)])
-    for place, group, title in zip(axes[:, 0], (others, alone), ("With real images", "Synthetic images only"), strict=True):
+    for place, group, title in zip(
+        axes[:, 0], (others, alone), ("With real images", "Synthetic images only"), strict=True
+    ):
         for y, arm in enumerate(group):
             difference = stats.paired(found, arm, TRADITIONAL)
             if difference is None:
@@ -178,7 +180,9 @@ def forest(rows: Sequence[Row], bootstrap: Row | None = None, note: str = "") ->
             place.plot(dots, [y] * len(dots), "o", ms=3.5, mfc="white", mec=INK, mew=0.8)
         place.axvline(0, color=COLOURS["traditional"], linewidth=1.4, zorder=0.5)
         place.set_ylim(len(group) - 0.5, -0.5)
-        place.set_yticks(range(len(group)), [arm_name(arm).replace(" synthetic only", "") for arm in group], fontsize=7.5)
+        place.set_yticks(
+            range(len(group)), [arm_name(arm).replace(" synthetic only", "") for arm in group], fontsize=7.5
+        )
         place.set_title(title, fontsize=9.5, loc="left")
         plain(place)
         place.tick_params(axis="y", labelsize=7.5, length=0)

@@ -41,7 +41,13 @@ def truth() -> dict[tuple, dict[str, float]]:
             sign = -1 if g == "dit" else 1
             means[regime, g, s] = {"auc": AUC[g][regime] + sign * gain[s]}
         means["synthetic", g, s] = {"auc": ALONE[g] - worse / 1000}
-    for regime, auc in {"baseline": 0.80, "traditional": 0.85, "traditional-2x": 0.86, "transfer-real": 0.86, "double-real": 0.9}.items():
+    for regime, auc in {
+        "baseline": 0.80,
+        "traditional": 0.85,
+        "traditional-2x": 0.86,
+        "transfer-real": 0.86,
+        "double-real": 0.9,
+    }.items():
         means[regime, None, None] = {"auc": auc}
     return means
 
@@ -53,8 +59,16 @@ def measured(means, noise: float = 0.0004, subsets: int = 5, seed: int = 0) -> c
         shift = rng.normal(0, 0.01)
         for arm, values in means.items():
             kind = "quality" if arm[0] == "quality" else "classification"
-            row = {"kind": kind, "subset": k, "file": f"{kind}-{k}", "scale": SCALE | {"subset": k, "seed": k}, "status": "ok"}
-            row |= {"generator": arm[1], "selection": arm[2]} | ({"extractor": "judge", "judge": "j"} if kind == "quality" else {"regime": arm[0], "arm": str(arm)})
+            row = {
+                "kind": kind,
+                "subset": k,
+                "file": f"{kind}-{k}",
+                "scale": SCALE | {"subset": k, "seed": k},
+                "status": "ok",
+            }
+            row |= {"generator": arm[1], "selection": arm[2]} | (
+                {"extractor": "judge", "judge": "j"} if kind == "quality" else {"regime": arm[0], "arm": str(arm)}
+            )
             for name, value in values.items():
                 size = noise * (100 if name == "fid" else 1)
                 row[name] = value + size * rng.normal() + (shift if name == "auc" else 0)
@@ -99,7 +113,9 @@ AGAINST = {
     9: put("auc", 0.95, ("augmentation", "unet", "none")),
     10: lambda means: [means["synthetic", g, s].update(auc=0.5 + FID[g] / 500) for g, s in claims.SETS],
     11: put("auc", 0.95, ("augmentation", "dit", "none")),
-    12: lambda means: [means["synthetic", g, s].update(auc=1.4 - means["transfer", g, s]["auc"]) for g, s in claims.SETS],
+    12: lambda means: [
+        means["synthetic", g, s].update(auc=1.4 - means["transfer", g, s]["auc"]) for g, s in claims.SETS
+    ],
     13: put("label_auc", 0.7, ("quality", "unet", "class")),
 }
 
@@ -175,7 +191,11 @@ def test_the_ledger_has_a_column_per_source_and_all_numbers(tmp_path):
     evidence = ledger.sources(rows, runs)
     table = ledger.table(evidence)
     assert len(table.rows) == 13 and [s.name for s in evidence] == ["paper", "published: large", "this run"]
-    assert (table.rows[0]["verdict 0"], table.rows[0]["verdict 1"], table.rows[0]["verdict 2"]) == (SUPPORTED, SUPPORTED, UNDECIDED)
+    assert (table.rows[0]["verdict 0"], table.rows[0]["verdict 1"], table.rows[0]["verdict 2"]) == (
+        SUPPORTED,
+        SUPPORTED,
+        UNDECIDED,
+    )
     assert "3 subsets of 400" in table.caption and "too narrow" in table.caption
     html = ledger.details(evidence)
     assert html.count("<details>") == 13 and "the paper prints no number for it" in html and "n = 5" in html

@@ -20,7 +20,9 @@ def test_an_arm_brings_seeds_to_what_it_starts_from():
     several = plain.model_copy(update={"seeds": 3, "seeded": ["transfer-unet-realism", "transfer-real"]})
     runs = downstream.runs("unet", several)
     assert len(runs) == 9 + 2 + 2 and len({arm.id for arm in runs}) == 13
-    assert runs.index(Arm("synthetic", "unet", "realism", seed=2)) < runs.index(Arm("transfer", "unet", "realism", seed=2))
+    assert runs.index(Arm("synthetic", "unet", "realism", seed=2)) < runs.index(
+        Arm("transfer", "unet", "realism", seed=2)
+    )
     assert {arm.source for arm in runs if arm.source} <= set(runs)
     assert [arm.id for arm in downstream.runs("real", several) if arm.seed] == [
         "traditional-seed1", "traditional-seed2", "transfer-real-seed1", "transfer-real-seed2",

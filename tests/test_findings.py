@@ -133,5 +133,7 @@ def test_limits(run, tmp_path):
     assert "nothing about tissue" in text and "1,000 images" in text
     drawn = {"low": -0.02, "high": 0.03}
     arm = {"regime": "transfer", "generator": "dit", "selection": "none", "traditional": drawn}
-    assert "±2.50 points of AUC (half of the 95 % interval, bootstrap" in findings.limits(stats.collect(run, 2), {"rows": [arm]})
+    assert "±2.50 points of AUC (half of the 95 % interval, bootstrap" in findings.limits(
+        stats.collect(run, 2), {"rows": [arm]}
+    )
     assert findings.limits(stats.collect(run, 1)).startswith("One subset has no interval")

@@ -139,7 +139,9 @@ def run(tmp_path, pcam):
         for arm, gain in (("traditional", 0.5), ("transfer-unet-realism", 2.0)):
             folder = root / f"subset-{k}" / "classifiers" / arm
             folder.mkdir(parents=True)
-            save_file({"test": (gain * labels + rng.normal(size=len(labels))).astype(np.float32)}, folder / inference.SCORES)
+            save_file(
+                {"test": (gain * labels + rng.normal(size=len(labels))).astype(np.float32)}, folder / inference.SCORES
+            )
     s = study.Study(pcam, "made-up", "d0", None, 0, root, None, None, None, 0.0)
     return s, stats.collect(root, 2)
 
@@ -160,7 +162,9 @@ def test_runs_without_scores_have_no_bootstrap_and_damage_is_named(run, tmp_path
     path.write_bytes(b"torn")
     with pytest.raises(StudyError, match="is damaged .* run notebook 07 again"):
         inference.evaluate(s, rows, 2)
-    bare = study.Study(s.data_root, "made-up", "d0", None, 0, made_up.write_run(tmp_path / "bare"), None, None, None, 0.0)
+    bare = study.Study(
+        s.data_root, "made-up", "d0", None, 0, made_up.write_run(tmp_path / "bare"), None, None, None, 0.0
+    )
     assert inference.evaluate(bare, rows, 2) is None
 
 

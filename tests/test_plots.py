@@ -229,10 +229,17 @@ def test_the_forest_plot_has_every_arm_with_its_interval(tmp_path):
     unet = marks[names.index("U-Net transfer (realism)")]
     assert unet.get_xdata()[0] == pytest.approx(2.4) and to_hex(unet.get_color()).upper() == plots.COLOURS["unet"]
     assert sum(line.get_linewidth() == 2 and line.get_marker() == "None" for line in upper.lines) == 22
-    drawn = {"regime": "transfer", "generator": "unet", "selection": "realism", "traditional": {"low": -0.5, "high": 0.5}}
+    drawn = {
+        "regime": "transfer",
+        "generator": "unet",
+        "selection": "realism",
+        "traditional": {"low": -0.5, "high": 0.5},
+    }
     others = {"traditional": None, "regime": "baseline", "generator": None, "selection": None}
     upper = result_plots.forest(rows, {"rows": [drawn, others]}).axes[0]
-    assert any(list(line.get_xdata()) == [-50, 50] for line in upper.lines), "the bootstrap's interval where there is one"
+    assert any(list(line.get_xdata()) == [-50, 50] for line in upper.lines), (
+        "the bootstrap's interval where there is one"
+    )
 
 
 # Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
