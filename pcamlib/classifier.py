@@ -274,7 +274,7 @@ def train(
         batch_size=settings.batch_size,
         seed=seed,
         precision=settings.precision,
-        identity=[settings.model_dump(), identity, augmented, architecture, given],
+        identity=[settings.training, identity, augmented, architecture, given],
     )
     chosen = task.choose(epochs)
     if task.accelerator.is_main_process:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torchmetrics.functional.classification import binary_calibration_error
 
 from pcamlib import classifier, metrics, selection, training
 from pcamlib.data import Arrays
-from pcamlib.store import now, read_json, write_json
+from pcamlib.inference import SCORES
+from pcamlib.profiles import Classifier
+from pcamlib.stats import CALIBRATION_BINS
+from pcamlib.store import atomic, now, read_json, write_json
 from pcamlib.study import REAL, SELECTIONS, Study, name_of
 
 
@@ -20,11 +27,23 @@ class Arm(NamedTuple):
     generator: str | None = None
     selection: str | None = None
     control: bool = False
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The regime, then generator and selection if any; the same for all seeds."""
+        return "-".join(filter(None, (self.regime, self.generator, self.selection)))
 
     @property
     def id(self) -> str:
-        """Folder name: the regime, then generator and selection if any."""
-        return "-".join(filter(None, (self.regime, self.generator, self.selection)))
+        """Folder name: the arm's name, and its seed if that is not the first."""
+        return self.name + (f"-seed{self.seed}" if self.seed else "")
+
+    @property
+    def source(self) -> Arm | None:
+        """The arm, of the same seed, whose weights this one starts from (transfer)."""
+        regime = {"transfer": "synthetic", "transfer-real": "traditional"}.get(self.regime)
+        return Arm(regime, self.generator, self.selection, seed=self.seed) if regime else None
 
 
 def arms(generator: str) -> list[Arm]:
@@ -42,6 +61,21 @@ def arms(generator: str) -> list[Arm]:
         ]
     name_of(generator)
     return [Arm(regime, generator, s) for s in SELECTIONS for regime in ("synthetic", "transfer", "augmentation")]
+
+
+def runs(generator: str, settings: Classifier) -> list[Arm]:
+    """All trainings of one notebook run: `arms`, each once per seed.
+
+    An arm has `settings.seeds` seeds if its name matches one of the patterns of `settings.seeded`, or if that holds for
+    an arm that starts from its weights; else one. What starts from weights comes after them.
+    """
+
+    def seeded(arm: Arm) -> bool:
+        return any(fnmatch.fnmatchcase(arm.name, pattern) for pattern in settings.seeded)
+
+    every = arms(generator)
+    several = {a.name for a in every if seeded(a)} | {a.source.name for a in every if seeded(a) and a.source}
+    return [arm._replace(seed=seed) for arm in every for seed in range(settings.seeds if arm.name in several else 1)]
 
 
 def evaluate(study: Study, generator: str) -> dict[str, Any]:
@@ -66,7 +100,7 @@ def run_arms(study: Study, generator: str) -> list[dict[str, Any]]:
     for name in ("valid", "test"):
         images, labels = study.split(name)
         splits[name] = Arrays(classifier.prepare(images, study.profile.classifier.image_size), labels)  # type: ignore[arg-type]
-    return [_run(study, arm, splits) for arm in arms(generator)]
+    return [_run(study, arm, splits) for arm in runs(generator, study.profile.classifier)]
 
 
 def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
@@ -92,10 +126,8 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
             return row | {"status": "not run", "reason": "no real patches are left outside the subset"}
     if arm.regime == "traditional-2x":
         epochs *= 2
-    if arm.regime == "transfer":
-        start = study.folder / "classifiers" / Arm("synthetic", arm.generator, arm.selection).id / "weights.safetensors"
-    if arm.regime == "transfer-real":
-        start = study.folder / "classifiers" / "traditional" / "weights.safetensors"
+    if arm.source:
+        start = study.folder / "classifiers" / arm.source.id / "weights.safetensors"
     if arm.regime == "synthetic":
         train = extra
     elif arm.regime in ("augmentation", "double-real"):
@@ -107,7 +139,7 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         train,
         splits["valid"],
         folder=folder,
-        seed=study.seed,
+        seed=training.derive(study.seed, "classifier", arm.seed) if arm.seed else study.seed,
         augmented=arm.regime != "baseline",
         epochs=epochs,
         start=start,
@@ -136,15 +168,28 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
                 metrics.classification_metrics(splits[name].labels, scores[name], classifier.THRESHOLD)
                 for name in ("valid", "test")
             )
+            tested["ece"] = calibration_error(splits["test"].labels, scores["test"])
+            with atomic(folder / SCORES) as aside:
+                save_file({"test": scores["test"]}, aside)
             write_json(result, row | tested | {"valid_auc": valid["auc"]})
             _discard(arm, folder)
     return read_json(result)
 
 
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error, 0 to 1: mean gap between confidence and accuracy, over bins weighted by their size.
+
+    labels: (N,) of 0 and 1; probabilities: (N,) of class 1; equally wide bins of the probability.
+    """
+    p, y = torch.from_numpy(probabilities).double(), torch.from_numpy(labels.astype(np.int64))
+    return float(binary_calibration_error(p, y, n_bins=CALIBRATION_BINS))
+
+
 def _discard(arm: Arm, folder: Path) -> None:
     """Remove what nobody starts from once the arm's result stands: 90 MB of checkpoint, and most weights."""
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    if arm.regime not in ("baseline", "traditional", "synthetic"):
+    kept = ("traditional", "synthetic") if arm.seed else ("baseline", "traditional", "synthetic")
+    if arm.regime not in kept:
         (folder / "weights.safetensors").unlink(missing_ok=True)
 
 

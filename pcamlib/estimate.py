@@ -84,7 +84,7 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
 
     def classifiers(generator: str, subset: int) -> float:
         total = 0.0
-        for arm in downstream.arms(generator):
+        for arm in downstream.runs(generator, p.classifier):
             images = n * (2 if arm.regime in ("augmentation", "double-real") else 1)
             epochs = p.classifier.epochs * (2 if arm.regime == "traditional-2x" else 1)
             family = "classifier-plain" if arm.regime == "baseline" else "classifier"

@@ -5,10 +5,12 @@ Prose written this way cannot disagree with the tables. With two to five subsets
 
 from __future__ import annotations
 
-from pcamlib import paper, stats
+from statistics import median
+
+from pcamlib import inference, paper, stats
 from pcamlib.quality_tables import CALIBRATION
 from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row, Summary
-from pcamlib.tables import all_arms, arm_name, cell, points, signed
+from pcamlib.tables import all_arms, arm_name, cell, points, signed, span
 
 
 def bullets(sentences: list[str]) -> str:
@@ -154,6 +156,98 @@ def findings_controls(rows: list[Row]) -> list[str]:
         value = f"{points(change.mean)} AUC points" if change else NOT_RUN
         sentences.append(f"{paper.REGIME_NAMES[regime]} ({meaning[regime]}): {value}.")
     return sentences
+
+
+def images_or_steps(rows: list[Row]) -> list[str]:
+    """Is it the images, or the extra steps? The mixed arms against traditional augmentation, and against their control.
+
+    The control takes as many steps: twice the epochs for augmentation, real to real for transfer learning. The arm
+    that is looked at closely is chosen on validation.
+    """
+    found = stats.of_kind(rows, "classification")
+    sentences, best, highest = [], None, 0.0
+    for regime, control in (("augmentation", "traditional-2x"), ("transfer", "transfer-real")):
+        pairs = []
+        for arm in (a for a in all_arms() if a[0] == regime):
+            plain = stats.paired(found, arm, TRADITIONAL)
+            same = stats.paired(found, arm, (control, None, None))
+            if plain and same:
+                pairs.append((plain.mean, same.mean))
+                valid = stats.summary(found, arm, "valid_auc")
+                if valid and valid.mean > highest:
+                    best, highest = (arm, control), valid.mean
+        ahead = sum(plain > 0 for plain, _ in pairs)
+        kept = sum(plain > 0 and same > 0 for plain, same in pairs)
+        name = paper.REGIME_NAMES[control]
+        sentences.append(
+            f"By {regime}, {ahead} of {len(pairs)} arms have a higher mean AUC than traditional augmentation"
+            + (f", of which {kept} are also above the control of the same length ({name})." if ahead else ".")
+        )
+    if best:
+        arm, control = best
+        tested = stats.paired(found, arm, (control, None, None))
+        test = inference.over_subsets(list(tested.values.values()))
+        sentence = f"The mixed arm with the highest AUC on validation, {arm_name(arm)}, minus that control on test: {points(tested.mean)} points"
+        if test is None:
+            sentence += ", one subset only, so without an interval: undecided."
+        else:
+            answer = "the interval holds zero, so images and steps cannot be told apart at this scale"
+            if test.low > 0:
+                answer = "more than its steps explain, so the images help"
+            if test.high < 0:
+                answer = "less than the same steps on real images give, so the images harm"
+            sentence += f", 95 % t interval {span(test.low, test.high)}: {answer}."
+        sentences.append(sentence)
+    return sentences
+
+
+def limits(rows: list[Row], bootstrap: Row | None = None) -> str:
+    """One paragraph on what a run of this size can and cannot say, from its scale and the width of its intervals."""
+    found, scale = stats.of_kind(rows, "classification"), stats.scale_of(rows)
+    drawn = inference.intervals(bootstrap, "traditional")
+    tests = inference.compared(found, TRADITIONAL)
+    mixed = [arm for arm in all_arms() if arm[0] in ("augmentation", "transfer")]
+    ends = [(drawn[a]["low"], drawn[a]["high"]) if drawn else tests[a][1:3] for a in mixed if a in (drawn or tests)]
+    starts = {row.get("pretrained") for row in found if row["status"] == "ok" and row["regime"] == "traditional"}
+    subsets = len(scale["subsets"])
+    sentences = []
+    if ends:
+        half = median((high - low) / 2 for low, high in ends)
+        lead = max(PAPER_AUC.values()) - PAPER_AUC[TRADITIONAL]
+        words = "could" if half < lead else "could not"
+        sentences.append(
+            f"Over {subsets} subsets the difference of an arm to traditional augmentation is known to about "
+            f"±{100 * half:.2f} points of AUC (half of the 95 % interval, {'bootstrap' if drawn else 't'}, median over the "
+            f"arms), so a lead like the paper's {points(lead)} {words} be told from chance here."
+        )
+    else:
+        sentences.append("One subset has no interval: nothing here can be told from chance.")
+    if scale["phantom"]:
+        sentences.append(
+            "The patches are procedural: the run shows that the machinery works, and nothing about tissue."
+        )
+    else:
+        sentences.append(
+            "It speaks of patches of the slides in this data set: subsets share slides, so nothing is known from it about "
+            "new patients or another hospital."
+        )
+    if starts == {"none"}:
+        sentences.append(
+            "Classifiers start from random weights; those of the paper know ImageNet, which leaves less for synthetic "
+            "images to add, so a gain here would not be a gain there."
+        )
+    images = {
+        row["generator"]: row["images"]
+        for row in stats.of_kind(rows, "training")
+        if row["generator"] in paper.GENERATORS
+    }
+    if images:
+        share = max(images.values()) / (paper.PROTOCOL.generator_epochs * paper.PROTOCOL.subset_size)
+        sentences.append(
+            f"No generator saw more than {max(images.values()):,} images in training, {100 * share:.2g} % of what the paper's "
+            "saw: an arm that fails may fail for that reason."
+        )
+    return " ".join(sentences)
 
 
 def gaps(rows: list[Row], missing: list[str]) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import functools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pcamlib import paper
 from pcamlib.errors import StudyError
 from pcamlib.store import digest, resolve
 
@@ -142,7 +144,11 @@ class Augmentation(Section):
 
 
 class Classifier(Section):
-    """ResNet18 (§4.2). `pretrained` is "none", "imagenet" (from the hub's cache) or the path of a weights file."""
+    """ResNet18 (§4.2). `pretrained` is "none", "imagenet" (from the hub's cache) or the path of a weights file.
+
+    Arms whose name matches a pattern of `seeded` ("*" all, "transfer-unet-*", …) are trained with `seeds` seeds, the
+    others, and all with the default, with one.
+    """
 
     image_size: Annotated[int, Field(ge=32, le=96)]
     pretrained: str
@@ -154,6 +160,25 @@ class Classifier(Section):
     schedule: Literal["constant", "cosine"]
     model_choice: Literal["last", "best-valid-auc"]
     precision: Precision = "fp32"
+    seeds: Positive = 1
+    seeded: list[str] = ["*"]
+
+    @field_validator("seeded")
+    @classmethod
+    def _some_arm_matches(cls, patterns: list[str]) -> list[str]:
+        rows = [(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
+        rows += [("synthetic", row.generator, row.selection) for row in paper.TABLE_1]
+        names = ["-".join(filter(None, row)) for row in rows] + list(paper.CONTROLS)
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                near = difflib.get_close_matches(pattern, names, n=1, cutoff=0)[0]
+                raise ValueError(f"no arm is called {pattern!r}: did you mean {near!r}?")
+        return patterns
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What decides one training; how many there are does not."""
+        return self.model_dump(exclude={"seeds", "seeded"})
 
 
 class Selection(Section):
@@ -211,8 +236,9 @@ class Profile(Section):
 
     @property
     def sha(self) -> str:
-        """Hash of every setting that can change a result."""
-        return digest(self.model_dump(exclude={"budget"}))
+        """Hash of every setting that can change a result; of one seed it is what it was before seeds could be set."""
+        seeds: set[str] = {"seeds", "seeded"} if self.classifier.seeds == 1 else set()
+        return digest(self.model_dump(exclude={"budget": True, "classifier": seeds}))
 
 
 def names() -> list[str]:

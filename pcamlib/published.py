@@ -2,8 +2,8 @@
 
     python -m pcamlib.published RUN SUBSETS
 
-writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale) and puts the
-summary between the marks in README.md. Numbers only: no patch of the data set leaves the run folder.
+writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale), beside it in
+bootstrap/ what notebook 08 drew from the test scores, and puts the summary between the marks in README.md. Numbers only: no patch of the data set leaves the run folder.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     kept = [{k: v for k, v in row.items() if k != "log"} | {"file": _within(row["file"], run)} for row in rows]
     path = folder / f"{run.name}.json"
     write_json(path, kept)
+    drawn, beside = run / "results" / f"bootstrap-{subsets}.json", folder / "bootstrap" / path.name
+    if drawn.exists():
+        write_json(beside, read_json(drawn))
+    else:
+        beside.unlink(missing_ok=True)
     return path
 
 

@@ -63,7 +63,7 @@ def table_1_more(rows: list[Row], extractor: str) -> Table:
         lines.append(row)
     head = [(HEADINGS[metric], {metric: "ours"}) for metric in metrics]
     head += [("Candidates accepted, %", {"accepted 0": "no tumour", "accepted 1": "tumour"})]
-    ran = [row for row in quality if row["status"] == "ok"]
+    ran = [row for row in quality if row["status"] == "ok" and "kid" in row]
     error = f" (at most {1000 * max(row['kid_se'] for row in ran):.2f})" if ran else ""
     sizes = " or ".join(f"{n:,}" for n in sorted({row["kid_size"] for row in ran})) or "no"
     gates = " and ".join(dict.fromkeys(row["extractor"] for row in selected)) or "nobody"

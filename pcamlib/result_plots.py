@@ -1,4 +1,4 @@
-"""Figures 4, 5 and 6: the results over subsets, from the rows of `stats.collect`; the patches of Figure 3.
+"""Figures 4, 5 and 6, and paired differences: results over subsets, from the rows of `stats.collect`; patches of Figure 3.
 
 Bars are means, whiskers standard deviations, dots the subsets; an arm without results says "not run".
 """
@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pcamlib import paper, selection, stats
+from pcamlib import inference, paper, selection, stats
 from pcamlib.plots import COLOURS, GREY, INK, new_figure, plain
 from pcamlib.stats import BASELINE, TRADITIONAL, Row, Summary
 from pcamlib.study import Study
+from pcamlib.tables import all_arms, arm_name
 
 Bars = tuple[str, str, list[Summary | None]]
 """Colour, hatch, and one summary per selection."""
@@ -146,6 +147,48 @@ def auc_figure_6(rows: Sequence[Row], note: str = "") -> Figure:
     _auc_panel(axes[0, 0], found, bars, "Trained on synthetic images only")
     _truncate(axes[:, 0], found, ("baseline", "traditional", "synthetic"))
     _legend(figure, GENERATOR_BARS, REFERENCES)
+    return figure
+
+
+def forest(rows: Sequence[Row], bootstrap: Row | None = None, note: str = "") -> Figure:
+    """AUC of every arm minus traditional augmentation of the same subset, in points, with its 95 % interval.
+
+    bootstrap: the result of `inference.evaluate`; then intervals are of subsets, seeds and test patches, else Student's
+    t over three subsets or more. Circles are the subsets. Training on synthetic images only has a scale of its own.
+    """
+    found = stats.of_kind(rows, "classification")
+    drawn = inference.intervals(bootstrap, "traditional")
+    arms = [arm for arm in all_arms() if arm != TRADITIONAL]
+    alone = [arm for arm in arms if arm[0] == "synthetic"]
+    others = [arm for arm in arms if arm not in alone]
+    figure, axes = new_figure(2, 1, 8.0, note, height_ratios=[len(others), len(alone)])
+    for place, group, title in zip(
+        axes[:, 0], (others, alone), ("With real images", "Synthetic images only"), strict=True
+    ):
+        for y, arm in enumerate(group):
+            difference = stats.paired(found, arm, TRADITIONAL)
+            if difference is None:
+                where = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
+                place.annotate(stats.NOT_RUN, (0, y), va="center", fontsize=7.5, color=GREY, **where)
+                continue
+            colour = COLOURS.get(arm[1] or arm[0], GREY)
+            low, high = (drawn[arm]["low"], drawn[arm]["high"]) if arm in drawn else difference[3:]
+            if low is not None:
+                place.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+            place.plot(100 * difference.mean, y, "D" if arm[0] == "transfer" else "s", ms=5, color=colour)
+            dots = [100 * value for value in difference.values.values()]
+            place.plot(dots, [y] * len(dots), "o", ms=3.5, mfc="white", mec=INK, mew=0.8)
+        place.axvline(0, color=COLOURS["traditional"], linewidth=1.4, zorder=0.5)
+        place.set_ylim(len(group) - 0.5, -0.5)
+        place.set_yticks(
+            range(len(group)), [arm_name(arm).replace(" synthetic only", "") for arm in group], fontsize=7.5
+        )
+        place.set_title(title, fontsize=9.5, loc="left")
+        plain(place)
+        place.tick_params(axis="y", labelsize=7.5, length=0)
+        place.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+        place.set_axisbelow(True)
+    axes[1, 0].set_xlabel("AUC minus traditional, points", fontsize=9)
     return figure
 
 

@@ -28,8 +28,10 @@ TRADITIONAL: Arm = ("traditional", None, None)
 METRICS = {
     "quality": ("fid", "precision", "recall", "f1", "label_auc", "kid", "density", "coverage"),
     "memorisation": ("nearer_train", "closer_than_new"),
-    "classification": ("accuracy", "auc", "sensitivity", "specificity"),
+    "classification": ("accuracy", "auc", "sensitivity", "specificity", "ece"),
 }
+ADDED = ("kid", "density", "coverage", "ece")
+"""Metrics that results of earlier versions lack; there they are "not run"."""
 FILES = (
     "autoencoder.json",
     *(f"{generator}.json" for generator in paper.GENERATORS),
@@ -39,6 +41,8 @@ FILES = (
     *(f"classification-{source}.json" for source in ("real", *paper.GENERATORS)),
 )
 NOT_RUN = "not run"
+CALIBRATION_BINS = 15
+"""Of the calibration error ("ece"): equally wide bins of confidence, Guo et al. 2017, arXiv 1706.04599."""
 
 
 class Summary(NamedTuple):
@@ -163,6 +167,8 @@ def _read(path: Path, subset: int) -> list[Row]:
 
 def _check_numbers(path: Path, row: Row, metrics: tuple[str, ...]) -> None:
     for metric in metrics:
+        if metric in ADDED and metric not in row:
+            continue
         value = row[metric]
         high = math.inf if metric in ("fid", "kid", "density") else 1
         low = -math.inf if metric == "kid" else 0  # KID is unbiased: below zero where there is no difference
@@ -195,7 +201,7 @@ def _check_same_scale(rows: list[Row]) -> None:
 def _check_unique(rows: list[Row]) -> None:
     seen: dict[tuple, str] = {}
     for row in rows:
-        key = (row["kind"], row["subset"], arm_of(row), row.get("extractor"))
+        key = (row["kind"], row["subset"], arm_of(row), row.get("extractor"), row.get("seed", 0))
         if key in seen:
             raise StudyError(f"{row['file']} repeats an arm that is already in {seen[key]}: {arm_of(row)}.")
         seen[key] = row["file"]
@@ -210,12 +216,24 @@ def arm_of(row: Row) -> Arm:
 
 
 def per_subset(rows: Iterable[Row], arm: Arm, metric: str, extractor: str | None = None) -> dict[int, float]:
-    """Value of `metric` by subset, for the subsets where this arm ran; FID as is, all else a fraction."""
-    return {
-        row["subset"]: row[metric]
-        for row in rows
-        if arm_of(row) == arm and row["status"] == "ok" and extractor in (None, row.get("extractor"))
-    }
+    """Value of `metric` by subset, for the subsets where this arm ran; FID as is, all else a fraction.
+
+    Of an arm that was trained with several classifier seeds it is the mean over them.
+    """
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if arm_of(row) == arm and row["status"] == "ok" and extractor in (None, row.get("extractor")) and metric in row:
+            found.setdefault(row["subset"], []).append(row[metric])
+    return {subset: mean(values) for subset, values in found.items()}
+
+
+def seeds(rows: Iterable[Row], arm: Arm) -> list[int]:
+    """How many classifier seeds an arm was trained with, in each subset where it ran."""
+    count: dict[int, int] = {}
+    for row in rows:
+        if arm_of(row) == arm and row["status"] == "ok":
+            count[row["subset"]] = count.get(row["subset"], 0) + 1
+    return list(count.values())
 
 
 def summary(rows: Iterable[Row], arm: Arm, metric: str, extractor: str | None = None) -> Summary | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 from typing import NamedTuple
 
-from pcamlib import paper, stats
+from pcamlib import inference, paper, stats
 from pcamlib.stats import BASELINE, METRICS, NOT_RUN, TRADITIONAL, Arm, Row, Summary
 
 NOT_PRINTED = "–"
@@ -25,6 +25,7 @@ HEADINGS = {
     "auc": "AUC, % ↑",
     "sensitivity": "Sensitivity, % ↑",
     "specificity": "Specificity, % ↑",
+    "ece": "Calibration error, % ↓",
 }
 
 
@@ -61,8 +62,12 @@ def image_counts(rows: list[Row], arm: Arm, *keys: str) -> str:
     return " + ".join(f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in spans)
 
 
-def table_2(rows: list[Row]) -> Table:
-    """Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls."""
+def table_2(rows: list[Row], bootstrap: Row | None = None) -> Table:
+    """Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls.
+
+    bootstrap: the result of `inference.evaluate`, for the intervals of the AUC; without, they are Student's t.
+    """
+    drawn = inference.intervals(bootstrap, "auc")
     found = stats.of_kind(rows, "classification")
     metrics = METRICS["classification"]
     of = len({row["subset"] for row in rows})
@@ -75,17 +80,24 @@ def table_2(rows: list[Row]) -> Table:
             printed = paper.classification(selection, generator, regime)
         counts = ("n_real", "n_synthetic") if generator else ("n_real",)
         row = {"section": _section(arm), "label": _label(arm), "images": image_counts(found, arm, *counts)}
+        row["seeds"] = "–".join(str(n) for n in sorted(set(stats.seeds(found, arm)))) or NOT_RUN
         for metric in metrics:
-            row[f"{metric} paper"] = getattr(printed, metric).printed if printed else NOT_PRINTED
+            row[f"{metric} paper"] = getattr(printed, metric).printed if hasattr(printed, metric) else NOT_PRINTED
             row[metric] = cell(stats.summary(found, arm, metric), metric, of)
+        row["auc interval"] = _auc_interval(stats.summary(found, arm, "auc"), drawn.get(arm))
         lines.append(row)
-    head = [("Training images", {"images": "real + synthetic"})]
+    head = [("Training", {"images": "real + synthetic images", "seeds": "seeds"})]
     head += [(HEADINGS[metric], {f"{metric} paper": "paper", metric: "ours"}) for metric in metrics]
+    dict(head)[HEADINGS["auc"]]["auc interval"] = "95 % interval"
+    dict(head)[HEADINGS["ece"]].pop("ece paper")
     ran = [row for row in found if row["status"] == "ok"]
     tests = " or ".join(f"{n:,}" for n in sorted({row["test_n"] for row in ran})) or "no"
     thresholds = " or ".join(f"{t:g}" for t in sorted({row["threshold"] for row in ran})) or "–"
     caption = (
-        f"Mean ± standard deviation over subsets, on {tests} test patches, decision threshold {thresholds}. "
+        f"Mean ± standard deviation over subsets, on {tests} test patches, decision threshold {thresholds}; where an arm was "
+        "trained with several seeds, a subset's value is the mean over them. Calibration error: expected gap between "
+        f"confidence and accuracy in {stats.CALIBRATION_BINS} equal bins, not in the paper. Intervals: "
+        f"{'bootstrap over subsets, seeds and test patches' if drawn else 't over subsets'}. "
         f"Ours: {scale_sentence(found)} Paper: ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215, "
         "100 epochs, so its columns are not comparable with ours in absolute value: compare differences to "
         "traditional augmentation. It shows synthetic-only training in its Figure 6 alone, without numbers."
@@ -93,41 +105,73 @@ def table_2(rows: list[Row]) -> Table:
     return Table("Table 2. Classification of the test split", head, lines, caption)
 
 
-def table_differences(rows: list[Row], metric: str = "auc") -> Table:
-    """Every arm minus baseline and minus traditional augmentation, paired by subset, in percentage points."""
+def _auc_interval(summary: Summary | None, drawn: Row | None) -> str:
+    """The bootstrap's interval of an AUC in percent, or Student's t over three subsets or more, cut off at 0 and 100."""
+    if summary is None:
+        return NOT_RUN
+    if drawn:
+        return f"{100 * drawn['low']:.2f} to {100 * drawn['high']:.2f}"
+    n = len(summary.values)
+    if n < 3:
+        return f"n = {n} < 3"
+    test = inference.over_subsets(summary.values)
+    return f"{100 * max(test.low, 0):.2f} to {100 * min(test.high, 1):.2f}"
+
+
+def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | None = None) -> Table:
+    """Every arm minus baseline and minus traditional augmentation, paired by subset, in percentage points.
+
+    bootstrap: the result of `inference.evaluate`; it is of the AUC, so for other metrics it is not shown.
+    """
     found = stats.of_kind(rows, "classification")
     of = len({row["subset"] for row in rows})
-    lines = []
-    for arm in all_arms():
-        row = {"section": _section(arm), "label": _label(arm)}
-        for key, against in (("baseline", BASELINE), ("traditional", TRADITIONAL)):
+    bootstrap = bootstrap if metric == "auc" else None
+    lines = [{"section": _section(arm), "label": _label(arm)} for arm in all_arms()]
+    columns = {
+        "mean": "mean ± sd", "each": "each subset", "interval": "95 % t interval", "flip": "exact p (sign flips)",
+        "effect": "effect size g", "bootstrap": "95 % bootstrap interval", "q": "q over arms",
+    }  # fmt: skip
+    for against in (BASELINE, TRADITIONAL):
+        key, tests = against[0], inference.compared(found, against, metric)
+        drawn = inference.intervals(bootstrap, key)
+        q = {arm: row["q"] for arm, row in drawn.items()}
+        q = q or inference.false_discovery({arm: test.p for arm, test in tests.items() if test.n >= 3})
+        for arm, row in zip(all_arms(), lines, strict=True):
+            row |= dict.fromkeys((f"{key} {column}" for column in columns), NOT_RUN if arm != against else "")
+            row[f"{key} mean"] = NOT_RUN if arm != against else "reference"
             difference = stats.paired(found, arm, against, metric) if arm != against else None
-            row |= {f"{key} mean": NOT_RUN, f"{key} each": NOT_RUN, f"{key} interval": NOT_RUN}
-            if arm == against:
-                row |= {f"{key} mean": "reference", f"{key} each": "", f"{key} interval": ""}
-            if difference:
-                row[f"{key} mean"] = f"{points(difference.mean)} ± " + (
-                    "–" if difference.sd is None else f"{100 * difference.sd:.2f}"
-                )
-                each = {k: points(value) for k, value in difference.values.items()}
-                row[f"{key} each"] = ", ".join(
-                    each.values() if len(each) == of else (f"subset {k}: {value}" for k, value in each.items())
-                )
-                row[f"{key} interval"] = (
-                    f"n = {len(difference.values)} < 3"
-                    if difference.low is None
-                    else f"{points(difference.low)} to {points(difference.high)}"
-                )
-        lines.append(row)
-    columns = {"mean": "mean ± sd", "each": "each subset", "interval": "95 % t interval"}
+            if not difference:
+                continue
+            row[f"{key} mean"] = f"{points(difference.mean)} ± " + (
+                "–" if difference.sd is None else f"{100 * difference.sd:.2f}"
+            )
+            each = {k: points(value) for k, value in difference.values.items()}
+            row[f"{key} each"] = ", ".join(
+                each.values() if len(each) == of else (f"subset {k}: {value}" for k, value in each.items())
+            )
+            few = f"n = {len(difference.values)} < 3"
+            row[f"{key} interval"] = few if difference.low is None else span(difference.low, difference.high)
+            test = tests.get(arm)
+            row[f"{key} flip"] = few if test is None else NOT_PRINTED if test.flip_p is None else f"{test.flip_p:.3g}"
+            row[f"{key} effect"] = f"{signed(test.effect)}" if test and test.effect is not None else NOT_PRINTED
+            row[f"{key} bootstrap"] = span(drawn[arm]["low"], drawn[arm]["high"]) if arm in drawn else NOT_RUN
+            row[f"{key} q"] = f"{q[arm]:.3f}" if arm in q else few
     head = [
         (f"minus {name}", {f"{key} {column}": text for column, text in columns.items()})
         for key, name in (("baseline", "baseline"), ("traditional", "traditional augmentation"))
     ]
+    if bootstrap:
+        how = (
+            f"Bootstrap: {bootstrap['draws']:,} redraws of subsets, classifier seeds and the {bootstrap['test_n']:,} test "
+            "patches at once; with few subsets it shows too little of their spread, and of an arm with one seed nothing of the seed's. q: its p values,"
+        )
+    else:
+        how = "No bootstrap: test scores were not kept. q: p values of the t test (three subsets or more),"
     caption = (
         f"Differences of {HEADINGS[metric].split(',')[0]} in percentage points, each arm against the "
-        f"reference trained on the same subset. {scale_sentence(found)} The intervals cover the choice of the subset "
-        "only, one classifier seed each, and patches of one slide are not independent: they are too narrow."
+        f"reference trained on the same subset. {scale_sentence(found)} g: mean over standard deviation, corrected for few "
+        f"subsets (Hedges). Exact p: two-sided, at best {2 / 2**of:.3g} with {of} subset{'s' * (of != 1)}. {how} adjusted for the "
+        f"number of arms (Benjamini and Hochberg). t intervals cover the choice of the subset only. {inference.TOO_NARROW}"
     )
     return Table("Paired differences", head, lines, caption)
 
@@ -247,6 +291,11 @@ def _section(arm: Arm) -> str:
 def points(value: float) -> str:
     """A difference of fractions in percentage points, with its sign."""
     return signed(100 * value)
+
+
+def span(low: float, high: float) -> str:
+    """An interval of differences of fractions, in percentage points."""
+    return f"{points(low)} to {points(high)}"
 
 
 def signed(value: float) -> str:

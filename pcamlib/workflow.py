@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from pcamlib import agreement, classifier, data, features, profiles
+from pcamlib import agreement, classifier, data, features, profiles, reference, stats
 from pcamlib.errors import StudyError
 from pcamlib.run import GPUS
-from pcamlib.store import OWNER, atomic, die_with_owner, digest, lock, project_root, resolve
+from pcamlib.store import OWNER, atomic, die_with_owner, digest, lock, project_root, read_json, resolve
 from pcamlib.study import open_study
 
 
@@ -200,11 +200,13 @@ def book(run: Path, subsets: int, root: Path) -> Path:
         if not (target / name).exists() or not filecmp.cmp(source, target / name, shallow=False):
             with atomic(target / name) as aside:
                 shutil.copyfile(source, aside)
-    checks = agreement.page()
-    page = target / "agreement.md"
-    if not page.exists() or page.read_text(encoding="utf-8") != checks:
-        with atomic(page) as aside:
-            aside.write_text(checks, encoding="utf-8")
+    rows, drawn = stats.collect(run, subsets), run / "results" / f"bootstrap-{subsets}.json"
+    beside = reference.page(rows, read_json(drawn) if drawn.exists() else None, root / "book" / "reference")
+    for name, text in (("agreement", agreement.page()), ("reference", beside)):
+        page = target / f"{name}.md"
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            with atomic(page) as aside:
+                aside.write_text(text, encoding="utf-8")
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     if not jupyter_book.exists():
         raise StudyError(

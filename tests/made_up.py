@@ -114,6 +114,8 @@ def arm_row(regime: str, generator: str | None, selection: str | None, subset: i
         "auc": value,
         "sensitivity": 0.7,
         "specificity": 0.8,
+        "ece": 0.05,
+        "seed": 0,
         "valid_auc": 1.5 - value,
         "threshold": 0.5,
         "n_real": 0 if regime == "synthetic" else 256,

@@ -131,3 +131,12 @@ def test_a_family_is_timed_in_a_process_of_its_own():
 
 def test_generators_and_families_are_those_of_the_study():
     assert set(GENERATORS) <= set(timing.FAMILIES)
+
+
+def test_classifier_seeds_are_counted():
+    p = profiles.load("smoke")
+    several = p.model_copy(update={"classifier": p.classifier.model_copy(update={"seeds": 3, "seeded": ["baseline"]})})
+    one, three = (
+        estimate.stages(q, SIZES, COST, acceptance=0.8)["classification 0 real"].seconds for q in (p, several)
+    )
+    assert three - one == pytest.approx(2 * (4 * 2.0 + 50 * 0.5)), "two more baselines"

@@ -111,3 +111,29 @@ def test_gaps(run):
         "Not run in classification, because kept 3 of 256: HistoGAN transfer (class-based), subset 0 and 1.",
         "Not run in quality, because kept 3 of 256: Real against other real (the floor), subset 1.",
     ]
+
+
+def test_images_or_steps(run):
+    augmentation, transfer, closely = findings.images_or_steps(stats.collect(run, 2))
+    # above traditional (85): U-Net 85 + selection twice; the control of the same length has 86
+    assert "By augmentation, 2 of 9 arms" in augmentation and "of which 0 are also above" in augmentation
+    # transfer: U-Net three times, DiT three times (86 and more against 85 and 85.5)
+    assert "By transfer, 6 of 9 arms" in transfer and "of which 6 are also above" in transfer
+    # chosen on validation, where the made-up order is turned round
+    assert "HistoGAN augmentation (none), minus that control on test: −5.00 points" in closely
+    assert closely.endswith("so the images harm.")
+    assert "one subset only" in findings.images_or_steps(stats.collect(run, 1))[2]
+    nothing = findings.images_or_steps([row for row in stats.collect(run, 1) if row["kind"] == "selection"])
+    assert nothing[0].startswith("By augmentation, 0 of 0 arms") and len(nothing) == 2
+
+
+def test_limits(run, tmp_path):
+    text = findings.limits(stats.collect(run, 2))
+    assert "±0.00 points" in text and "could be told from chance" in text  # made-up arms differ alike in both subsets
+    assert "nothing about tissue" in text and "1,000 images" in text
+    drawn = {"low": -0.02, "high": 0.03}
+    arm = {"regime": "transfer", "generator": "dit", "selection": "none", "traditional": drawn}
+    assert "±2.50 points of AUC (half of the 95 % interval, bootstrap" in findings.limits(
+        stats.collect(run, 2), {"rows": [arm]}
+    )
+    assert findings.limits(stats.collect(run, 1)).startswith("One subset has no interval")

@@ -215,6 +215,33 @@ def test_nothing_run_still_draws_and_says_so(run):
         assert pixels(figure).size
 
 
+def test_the_forest_plot_has_every_arm_with_its_interval(tmp_path):
+    root = write_run(tmp_path / "run", 3)
+    for subset in range(3):
+        not_run(root / f"subset-{subset}/results/classification-dit.json", regime="synthetic", selection="none")
+    rows = stats.collect(root, 3)
+    figure = result_plots.forest(rows, note="Where from.")
+    upper, lower = figure.axes
+    assert len(upper.get_yticks()) == 31 - 9 and len(lower.get_yticks()) == 9
+    assert texts(figure).count("not run") == 1 and "Where from." in texts(figure)
+    marks = {line.get_ydata()[0]: line for line in upper.lines if line.get_marker() in ("D", "s")}
+    names = [label.get_text() for label in upper.get_yticklabels()]
+    unet = marks[names.index("U-Net transfer (realism)")]
+    assert unet.get_xdata()[0] == pytest.approx(2.4) and to_hex(unet.get_color()).upper() == plots.COLOURS["unet"]
+    assert sum(line.get_linewidth() == 2 and line.get_marker() == "None" for line in upper.lines) == 22
+    drawn = {
+        "regime": "transfer",
+        "generator": "unet",
+        "selection": "realism",
+        "traditional": {"low": -0.5, "high": 0.5},
+    }
+    others = {"traditional": None, "regime": "baseline", "generator": None, "selection": None}
+    upper = result_plots.forest(rows, {"rows": [drawn, others]}).axes[0]
+    assert any(list(line.get_xdata()) == [-50, 50] for line in upper.lines), (
+        "the bootstrap's interval where there is one"
+    )
+
+
 # Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
 DEFICIENCIES = {
     "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],

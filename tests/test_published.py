@@ -3,9 +3,9 @@
 import made_up
 import pytest
 
-from pcamlib import published, stats
+from pcamlib import ledger, published, stats
 from pcamlib.errors import StudyError
-from pcamlib.store import project_root, read_json
+from pcamlib.store import project_root, read_json, write_json
 
 FILES = sorted((project_root() / "book" / "reference").glob("*.json"))
 
@@ -37,5 +37,9 @@ def test_publishing_a_run(tmp_path):
         and "| baseline | 90.17 ± 0.20 / " in text
         and text.count("\n| ") == (2 + 3) + (2 + 2 + 9 + 3)
     )
+    assert not (tmp_path / "reference" / "bootstrap").exists()
+    write_json(run / "results" / "bootstrap-2.json", {"rows": []})
+    published.publish(run, 2, tmp_path / "reference")
+    assert ledger.published(tmp_path / "reference")[0].bootstrap == {"rows": []}
     with pytest.raises(StudyError, match="must have one line"):
         published.into("no marks", rows, "made-up")

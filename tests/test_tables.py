@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
-from made_up import not_run, write_run
+from made_up import edit, not_run, write_run
 
 from pcamlib import paper, quality_tables, stats, tables
 from pcamlib.stats import Summary
@@ -131,8 +131,36 @@ def test_differences(rows):
 
 def test_three_subsets_have_an_interval(tmp_path):
     rows = stats.collect(write_run(tmp_path / "run", 3), 3)
-    row = find(tables.table_differences(rows), "Real", "Traditional augmentation")
+    table = tables.table_differences(rows)
+    row = find(table, "Real", "Traditional augmentation")
     assert row["baseline interval"] == "+5.00 to +5.00"
+    assert (row["baseline flip"], row["baseline effect"], row["baseline bootstrap"]) == ("0.25", "–", "not run")
+    assert row["baseline q"] == "0.000" and row["traditional q"] == ""
+    assert "at best 0.25 with 3 subsets" in table.caption and "all of them are too narrow" in table.caption
+
+
+def test_differences_show_the_bootstrap_of_the_auc(rows):
+    drawn = {"mean": 0.01, "low": -0.005, "high": 0.02, "p": 0.02, "q": 0.06}
+    arms = [{"regime": "traditional", "generator": None, "selection": None, "auc": drawn, "baseline": drawn, "traditional": None}]
+    table = tables.table_differences(rows, bootstrap={"draws": 1000, "test_n": 3000, "rows": arms})
+    row = find(table, "Real", "Traditional augmentation")
+    assert (row["baseline bootstrap"], row["baseline q"]) == ("−0.50 to +2.00", "0.060")
+    row = find(tables.table_2(rows, {"rows": arms}), "Real", "Traditional augmentation")
+    assert row["auc interval"] == "-0.50 to 2.00"
+    assert "1,000 redraws" in table.caption and "3,000 test patches" in table.caption
+    assert "No bootstrap" in tables.table_differences(rows, "accuracy", {"draws": 1, "test_n": 1, "rows": arms}).caption
+
+
+def test_results_of_before_calibration_and_seeds_are_read(run):
+    for subset in (0, 1):
+        for path in (run / f"subset-{subset}/results").glob("classification-*.json"):
+            edit(path, lambda content: [(row.pop("ece"), row.pop("seed")) for row in content["rows"]])
+        edit(run / f"subset-{subset}/results/quality.json", lambda c: [row.pop(m) for row in c["rows"] for m in ("kid", "kid_se", "kid_size", "density", "coverage")])
+    rows = stats.collect(run, 2)
+    row = find(tables.table_2(rows), "Real", "Baseline")
+    assert (row["ece"], row["seeds"], row["auc"], row["ece paper"]) == ("not run", "1", "80.50 ± 0.71", "–")
+    assert row["auc interval"] == "n = 2 < 3"
+    assert find(quality_tables.table_1_more(rows, "judge-a"), "No image", "DiT")["kid"] == "not run"
 
 
 def test_no_negative_zero():

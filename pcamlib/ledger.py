@@ -1,0 +1,113 @@
+"""The ledger of claims as it is printed, and the published runs it stands beside.
+
+The rules are in `claims`. A published run is a file of `book/reference`, written by `pcamlib.published`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pcamlib import claims, paper, stats
+from pcamlib.claims import Measured, Printed, Source, Statement
+from pcamlib.inference import LEVEL, TOO_NARROW
+from pcamlib.stats import NOT_RUN, Row
+from pcamlib.store import project_root, read_json
+from pcamlib.tables import Table
+
+
+class Published(NamedTuple):
+    """A published run: its file's name, its rows, and what `inference.evaluate` found (None: no scores were kept)."""
+
+    name: str
+    rows: list[Row]
+    bootstrap: dict[str, Any] | None
+
+    @property
+    def scale(self) -> Row:
+        return stats.scale_of(self.rows)
+
+
+def folder() -> Path:
+    """Where published runs lie."""
+    return project_root() / "book" / "reference"
+
+
+def published(where: Path | None = None) -> list[Published]:
+    """All published runs, the largest first: real before phantom patches, then by patches of all subsets together."""
+    where = where or folder()
+    found = []
+    for path in sorted(where.glob("*.json")):
+        beside = where / "bootstrap" / path.name
+        found.append(Published(path.stem, read_json(path), read_json(beside) if beside.exists() else None))
+
+    def size(run: Published) -> tuple[bool, int, str]:
+        patches = {row["subset"]: row["scale"]["n_real"] for row in run.rows}
+        return not run.scale["phantom"], sum(patches.values()), max(row["scale"]["created"] for row in run.rows)
+
+    return sorted(found, key=size, reverse=True)
+
+
+def sources(rows: list[Row], runs: list[Published]) -> list[Source]:
+    """The paper, the largest published run (if there is one) and the reader's run, in this order."""
+    reference = [Measured(runs[0].rows, f"published: {runs[0].name}")] if runs else []
+    return [Printed(), *reference, Measured(rows, "this run")]
+
+
+def table(evidence: list[Source]) -> Table:
+    """A line per claim: the claim, the rule in words, and a verdict for every source."""
+    lines = []
+    for claim, rule in zip(paper.CLAIMS, claims.RULES, strict=True):
+        line = {"section": "", "label": f"{claim.number}. {claim.text} ({claim.section})"}
+        line["rule"] = " ".join((rule.__doc__ or "").split())
+        lines.append(line | {f"verdict {i}": rule(source)[0] for i, source in enumerate(evidence)})
+    names = {f"verdict {i}": source.name for i, source in enumerate(evidence)}
+    parts = [
+        f"Supported: all of the rule's contrasts are positive with p < {claims.ALPHA}. Contradicted: one is negative with "
+        f"p < {claims.ALPHA} divided by their number. The paper by Welch's t from its means and deviations of five subsets, "
+        "runs by Student's t over their subsets, arms paired."
+    ]
+    for source in evidence:
+        if isinstance(source, Measured):
+            parts.append(f"{source.name[0].upper()}{source.name[1:]}: {source.about}")
+    return Table(
+        "The claims", [("Rule", {"rule": "in words"}), ("Verdict", names)], lines, " ".join([*parts, TOO_NARROW])
+    )
+
+
+def counts(source: Source) -> str:
+    """How the verdicts of a source are distributed, in one sentence."""
+    found = Counter(rule(source)[0] for rule in claims.RULES)
+    listed = ", ".join(f"{found[v]} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))
+    return f"{source.name[0].upper()}{source.name[1:]}: {listed}."
+
+
+def details(evidence: list[Source]) -> str:
+    """HTML, a folded block per claim: each contrast with its mean, interval and p value in every source."""
+    blocks = []
+    for claim, rule in zip(paper.CLAIMS, claims.RULES, strict=True):
+        found = [rule(source) for source in evidence]
+        head = "".join(f"<th>{escape(source.name)}: {verdict}</th>" for source, (verdict, _) in zip(evidence, found))
+        body = "".join(
+            f"<tr><th>{escape(lines[0].text)}</th>{''.join(f'<td>{_number(line)}</td>' for line in lines)}</tr>"
+            for lines in zip(*(statements for _, statements in found), strict=True)
+        )
+        blocks.append(
+            f"<details><summary>{claim.number}. {escape(claim.text)}</summary>"
+            f'<div role="region" tabindex="0" aria-label="Numbers of claim {claim.number}" style="overflow-x:auto">'
+            f'<table class="dataframe" style="font-size:0.85em"><thead><tr><th>positive if the claim holds</th>{head}</tr>'
+            f"</thead><tbody>{body}</tbody></table></div></details>"
+        )
+    note = f"Mean, {100 * LEVEL:.0f} % interval, p two-sided. AUC, precision and recall as fractions, FID as it is."
+    return f'<div class="pcam-claims">{"".join(blocks)}<p><small>{note}</small></p></div>'
+
+
+def _number(line: Statement) -> str:
+    if line.found is None:
+        return f"{NOT_RUN}: {escape(line.missing)}"
+    mean, low, high, p, n = line.found[:5]
+    digits = 2 if abs(mean) >= 1 else 4
+    text = f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})".replace("-", "−")
+    return f"{text}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}, n = {n}"

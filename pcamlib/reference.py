@@ -1,0 +1,164 @@
+"""The page on which paper, published run and reader's run stand beside each other, and what separates their columns.
+
+`page` is called by every build of the book. Its numbers come from the result files and from `book/reference`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pcamlib import findings, inference, ledger, paper, quality_tables, stats, tables
+from pcamlib.ledger import Published
+from pcamlib.stats import NOT_RUN, TRADITIONAL, Arm, Row
+from pcamlib.tables import HEADINGS, NOT_PRINTED, Table, all_arms, arm_name, cell, points, render
+
+JPEG_SLICE = "c5af6480e2c8191e"
+"""Fingerprint of the excerpt of PCam that the published runs use, whose patches were re-encoded."""
+
+
+def _listed(values: list) -> str:
+    return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values) or NOT_RUN
+
+
+def protocol(runs: dict[str, list[Row]]) -> Table:
+    """What differs between the paper and runs (rows by a run's name), a line per cause with the columns that it moves."""
+    p = paper.PROTOCOL
+    lines = {
+        ("Every column", "data"): ["PCam as released, lossless"],
+        ("Every column", "subsets × real patches"): [f"{p.subsets} × {p.subset_size:,}"],
+        ("Every column", "generators: images seen"): [f"{p.generator_epochs * p.subset_size:,} ({p.generator_epochs} epochs)"],
+        ("Table 1: FID", "features of the distance"): ["Inception-V3, ImageNet"],
+        ("Table 1: FID", "images compared"): [f"not stated; at most {p.subset_size:,}"],
+        ("Table 1: precision, recall, F1", "features, k"): ["not stated"],
+        ("Table 2: every column", "classifier starts from"): ["ImageNet weights"],
+        ("Table 2: every column", "epochs of a stage"): [str(p.classifier_epochs)],
+        ("Table 2: every column", "test patches"): [f"{p.test:,}, as released"],
+        ("Table 2: accuracy, sensitivity, specificity", "threshold"): ["not stated"],
+        ("Table 2: spread", "seeds of a subset"): ["1"],
+    }  # fmt: skip
+    for rows in runs.values():
+        scale = stats.scale_of(rows)
+        jpeg = any(row["scale"]["data_sha"] == JPEG_SLICE for row in rows)
+        data = "phantom: procedural patches, no tissue" if scale["phantom"] else scale["data"]
+        judged = [row for row in stats.of_kind(rows, "quality") if row["status"] == "ok"]
+        ran = [row for row in stats.of_kind(rows, "classification") if row["status"] == "ok"]
+        start = [
+            row["pretrained"] for row in ran if row["regime"] in ("baseline", "traditional") and "pretrained" in row
+        ]
+        images = {row["generator"]: row["images"] for row in stats.of_kind(rows, "training")}
+        names = stats.extractors(rows)
+        seeds = sorted({n for arm in all_arms() for n in stats.seeds(ran, arm)})
+        values = [
+            data + ": 26,000 of PCam's patches, re-encoded as JPEG (quality 75, halved chroma)" * jpeg,
+            f"{len(scale['subsets'])} × {_listed(scale['n_real'])}",
+            "; ".join(f"{name} {n:,}" for name, n in images.items()) or NOT_RUN,
+            names[0] if names else NOT_RUN,
+            _listed(sorted({row["n_fake"] for row in judged})),
+            f"{_listed(names)}; k = {_listed(sorted({row['k'] for row in judged}))}",
+            " or ".join("random initialisation" if s == "none" else s for s in dict.fromkeys(start)) or NOT_RUN,
+            _listed(sorted({row["epochs"] for row in ran})),
+            _listed(sorted({row["test_n"] for row in ran})),
+            _listed(sorted({row["threshold"] for row in ran})),
+            _listed(seeds),
+        ]
+        for cells, value in zip(lines.values(), values, strict=True):
+            cells.append(value)
+    names = {"paper": "paper", **{f"run {i}": name for i, name in enumerate(runs)}}
+    rows = [
+        {"section": section, "label": label} | dict(zip(names, cells, strict=True))
+        for (section, label), cells in lines.items()
+    ]
+    caption = (
+        "Each line alone is reason enough that absolute values differ. What can be set beside each other is the order of "
+        "rows within a column, and the sign and size of differences to traditional augmentation."
+    )
+    return Table("Why no column here repeats a column of the paper", [("", names)], rows, caption)
+
+
+def beside(runs: dict[str, list[Row]], intervals: dict[str, dict[Arm, dict]]) -> Table:
+    """AUC minus traditional augmentation in points, arm by arm: the paper and every run, with intervals."""
+    printed = {(r.regime, r.generator, r.selection): r.auc.mean / 100 for r in paper.TABLE_2}
+    lines = []
+    for arm in all_arms():
+        row = {"section": "", "label": arm_name(arm), "paper": NOT_PRINTED}
+        if arm in printed:
+            row["paper"] = points(printed[arm] - printed[TRADITIONAL])
+        for i, (name, rows) in enumerate(runs.items()):
+            found = stats.of_kind(rows, "classification")
+            own = stats.summary(found, arm, "auc")
+            if own is None:
+                row[f"run {i}"] = NOT_RUN
+                continue
+            difference = stats.paired(found, arm, TRADITIONAL)
+            drawn = intervals[name].get(arm)
+            low, high = (drawn["low"], drawn["high"]) if drawn else difference[3:] if difference else (None, None)
+            text = points(difference.mean) if difference else NOT_RUN
+            row[f"run {i}"] = text + (f" ({tables.span(low, high)})" if low is not None and arm != TRADITIONAL else "")
+            row[f"auc {i}"] = cell(own, "auc", len({r["subset"] for r in rows}))
+        for i in range(len(runs)):
+            row.setdefault(f"auc {i}", NOT_RUN)
+        lines.append(row)
+    head = [("minus traditional", {"paper": "paper", **{f"run {i}": name for i, name in enumerate(runs)}})]
+    head.append((HEADINGS["auc"], {f"auc {i}": name for i, name in enumerate(runs)}))
+    caption = (
+        "In brackets 95 % intervals: bootstrap over subsets, seeds and test patches where test scores were kept, else "
+        f"Student's t over three subsets or more. {inference.TOO_NARROW}"
+    )
+    return Table("AUC: differences to traditional augmentation", head, lines, caption)
+
+
+def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
+    """The chapter as MyST Markdown. own: rows of the reader's run; bootstrap: of it; where: the folder of published runs."""
+    published = ledger.published(where)
+    text = ["# Published results", ""]
+    if not published:
+        return "\n".join([*text, f"No run is published in this copy of the book: {NOT_RUN}.", ""])
+    run: Published = published[0]
+    name = f"published: {run.name}"
+    runs = {name: run.rows, "this run": own}
+    intervals = {
+        name: inference.intervals(run.bootstrap, "traditional"),
+        "this run": inference.intervals(bootstrap, "traditional"),
+    }
+    same = {(r["scale"]["data_sha"], r["scale"]["profile_sha"]) for r in own} == {
+        (r["scale"]["data_sha"], r["scale"]["profile_sha"]) for r in run.rows
+    }
+    judge = stats.extractors(run.rows)[0]
+    text += [
+        f"The numbers of the largest run that is published with this book (`book/reference/{run.name}.json`), and beside",
+        "them those of the run that this copy of the book was built from. Every build writes this page."
+        + (" Here both are of the same data and profile." if same else ""),
+        "",
+        f"- Published. {stats.scale_note(run.scale)}",
+        f"- This run. {stats.scale_note(stats.scale_of(own))}",
+        "",
+        "## What separates the columns",
+        "",
+        render(protocol(runs)),
+        "",
+        "## Beside each other",
+        "",
+        render(beside(runs, intervals)),
+        "",
+        "## What the published run found",
+        "",
+        findings.bullets(findings.findings_quality(run.rows, judge)),
+        findings.bullets(findings.findings_classification(run.rows)),
+        "",
+        "Is it the images, or the extra steps?",
+        "",
+        findings.bullets(findings.images_or_steps(run.rows)),
+        "",
+        "## What it can say, and what not",
+        "",
+        findings.limits(run.rows, run.bootstrap),
+        "",
+        "Its verdicts on the paper's claims are a column of {doc}`08_results`.",
+        "",
+        "## Tables 1 and 2 of the published run",
+        "",
+        *(render(quality_tables.table_1(run.rows, extractor)) for extractor in stats.extractors(run.rows)),
+        render(tables.table_2(run.rows)),
+        "",
+    ]
+    return "\n".join(text)
