@@ -94,7 +94,8 @@ def smoke(tmp_path_factory):
     killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     finished = run / "subset-0" / "notebooks" / "02_autoencoder.ipynb"
     deadline = time.monotonic() + 600
-    while not finished.exists() and killed.poll() is None and time.monotonic() < deadline:
+    # 03 starts when Snakemake has taken note that 02 is finished
+    while not list(finished.parent.glob(".03_*")) and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     assert finished.exists(), "the study did not get as far as notebook 02"
     os.kill(killed.pid, signal.SIGKILL)  # the wrapper only: its children must notice and end
