@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
     """A mean with its 95 % interval and two-sided p value against zero, all by Student's t over `n` values.
 
     `flip_p`: the exact sign-flip p value of up to EXACT values, which cannot fall below 2 / 2^n; `effect`: Hedges' g, the
-    mean in units of the standard deviation, corrected for small n. Both are None where only summaries are known.
+    mean in units of the standard deviation, corrected for small n, from three values on. Both are None where only summaries are known.
     """
 
     mean: float
@@ -68,10 +68,15 @@ def over_subsets(values: Sequence[float]) -> Estimate | None:
     mean, sd, _ = stats.mean_sd(values)
     if sd < 1e-12:  # equal values whose mean was rounded
         sd = 0.0
-    effect = (1 - 3 / (4 * (n - 1) - 1)) * mean / sd if sd else None
+    effect = hedges(n - 1) * mean / sd if sd and n > 2 else None
     return _estimate(mean, sd / math.sqrt(n), n - 1, n)._replace(
         flip_p=sign_flip(values) if n <= EXACT else None, effect=effect
     )
+
+
+def hedges(df: int) -> float:
+    """Hedges' exact correction of a standardised mean for `df` degrees of freedom, 2 or more (with 1 it is 0)."""
+    return math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2)
 
 
 def sign_flip(values: Sequence[float]) -> float:
