@@ -37,7 +37,8 @@ class Estimate(NamedTuple):
     """A mean with its 95 % interval and two-sided p value against zero, all by Student's t over `n` values.
 
     `flip_p`: the exact sign-flip p value of up to EXACT values, which cannot fall below 2 / 2^n; `effect`: Hedges' g, the
-    mean in units of the standard deviation, corrected for small n. Both are None where only summaries are known.
+    mean in units of the standard deviation, corrected for small n, from three values on. Both are None where only
+    summaries are known.
     """
 
     mean: float
@@ -68,10 +69,15 @@ def over_subsets(values: Sequence[float]) -> Estimate | None:
     mean, sd, _ = stats.mean_sd(values)
     if sd < 1e-12:  # equal values whose mean was rounded
         sd = 0.0
-    effect = (1 - 3 / (4 * (n - 1) - 1)) * mean / sd if sd else None
+    effect = hedges(n - 1) * mean / sd if sd and n > 2 else None
     return _estimate(mean, sd / math.sqrt(n), n - 1, n)._replace(
         flip_p=sign_flip(values) if n <= EXACT else None, effect=effect
     )
+
+
+def hedges(df: int) -> float:
+    """Hedges' exact correction of a standardised mean for `df` degrees of freedom, 2 or more (with 1 it is 0)."""
+    return math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2)
 
 
 def sign_flip(values: Sequence[float]) -> float:
@@ -222,8 +228,9 @@ def evaluate(study: Study, rows: Sequence[Row], subsets: int, draws: int = DRAWS
     "rows" has one entry per arm: "regime", "generator", "selection", what `bootstrap` returns for it, and in each of
     "baseline" and "traditional" the p value adjusted over all arms compared ("q").
     """
-    scores = saved_scores(study, rows)
+    scores, path = saved_scores(study, rows), study.root / "results" / f"bootstrap-{subsets}.json"
     if not scores:
+        path.unlink(missing_ok=True)  # of results that were there before
         return None
     labels = data.labels(study.data_root, "test")
     found = bootstrap(labels, scores, draws)
@@ -238,7 +245,7 @@ def evaluate(study: Study, rows: Sequence[Row], subsets: int, draws: int = DRAWS
         "test_n": len(labels),
         "rows": [dict(zip(("regime", "generator", "selection"), arm)) | row for arm, row in found.items()],
     }
-    write_json(study.root / "results" / f"bootstrap-{subsets}.json", result)
+    write_json(path, result)
     return result
 
 

@@ -146,8 +146,8 @@ class Augmentation(Section):
 class Classifier(Section):
     """ResNet18 (§4.2). `pretrained` is "none", "imagenet" (from the hub's cache) or the path of a weights file.
 
-    Arms whose name matches a pattern of `seeded` ("*" all, "transfer-unet-*", …) are trained with `seeds` seeds, the
-    others, and all with the default, with one.
+    Arms whose name matches a pattern of `seeded` (``"*"`` is all of them, ``"transfer-unet-*"`` some) are trained with
+    `seeds` seeds, the others with one.
     """
 
     image_size: Annotated[int, Field(ge=32, le=96)]

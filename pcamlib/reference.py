@@ -51,7 +51,7 @@ def protocol(runs: dict[str, list[Row]]) -> Table:
         values = [
             data + ": 26,000 of PCam's patches, re-encoded as JPEG (quality 75, halved chroma)" * jpeg,
             f"{len(scale['subsets'])} × {_listed(scale['n_real'])}",
-            "; ".join(f"{name} {n:,}" for name, n in images.items()) or NOT_RUN,
+            "; ".join(f"{paper.GENERATOR_NAMES.get(name, name)} {n:,}" for name, n in images.items()) or NOT_RUN,
             names[0] if names else NOT_RUN,
             _listed(sorted({row["n_fake"] for row in judged})),
             f"{_listed(names)}; k = {_listed(sorted({row['k'] for row in judged}))}",

@@ -163,7 +163,8 @@ def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | Non
     if bootstrap:
         how = (
             f"Bootstrap: {bootstrap['draws']:,} redraws of subsets, classifier seeds and the {bootstrap['test_n']:,} test "
-            "patches at once; with few subsets it shows too little of their spread, and of an arm with one seed nothing of the seed's. q: its p values,"
+            "patches at once; with few subsets it shows too little of their spread, and of an arm with one seed nothing of "
+            "the seed's. q: its p values,"
         )
     else:
         how = "No bootstrap: test scores were not kept. q: p values of the t test (three subsets or more),"

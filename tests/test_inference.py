@@ -24,7 +24,9 @@ def test_over_subsets_is_the_one_sample_t_test():
     reference = scipy_stats.ttest_1samp(values, 0)
     interval = reference.confidence_interval()
     assert (found.p, found.low, found.high) == pytest.approx((reference.pvalue, interval.low, interval.high))
-    assert found.effect == pytest.approx(np.mean(values) / np.std(values, ddof=1) * (1 - 3 / 11))
+    assert inference.hedges(9) == pytest.approx(1 - 3 / (4 * 9 - 1), abs=1e-3), "the usual approximation"
+    assert found.effect == pytest.approx(np.mean(values) / np.std(values, ddof=1) * np.sqrt(np.pi / 6))
+    assert inference.over_subsets([0.1, 0.2]).effect is None
     assert inference.over_subsets([0.1]) is None
     same = inference.over_subsets([0.1, 0.1, 0.1])
     assert (same.low, same.high, same.p, same.effect) == (pytest.approx(0.1), pytest.approx(0.1), 0.0, None)
