@@ -129,11 +129,13 @@ def test_it_learns_resumes_its_choice_and_transfers(open_tiny, patches, tmp_path
 
 def test_every_arm_starts_from_the_same_weights(open_tiny, patches, tmp_path, monkeypatch):
     starts = []
-    monkeypatch.setattr(
-        classifier.training,
-        "fit",
-        lambda task, **k: starts.append(task.modules["classifier"].conv1.weight.clone()) or [{}],
-    )
+
+    def fit(task, **_):
+        task.accelerator = classifier.training.accelerator("fp32")
+        starts.append(task.modules["classifier"].conv1.weight.clone())
+        return [{}]
+
+    monkeypatch.setattr(classifier.training, "fit", fit)
     for name in "ab":
         train(open_tiny, patches, tmp_path / name)
     assert torch.equal(*starts)

@@ -36,7 +36,7 @@ def test_synthetic_sets_leave_as_files_that_torchvision_opens(run, tmp_path, cap
         assert label == labels[i]
         np.testing.assert_array_equal(np.asarray(image), images[i])
     card = read_json(out / "card.json")
-    assert card["scale"]["data"] == "tiny" and card["classes"] == ["no tumour", "tumour"] and "realism" in card
+    assert card["scale"]["data"] == "tiny" and card["classes"] == ["no tumour", "tumour"] and "scores" in card
     assert card["report"]["train"]["patches"] == 32 and "| train | 32 |" in (out / "card.md").read_text()
     note = (out / "LICENCE.md").read_text()
     assert "Learned from real patches: tiny" in note and card["scale"]["data_sha"] in note
