@@ -1,6 +1,9 @@
 // Names and roles that the theme and docutils give wrongly: what is read aloud must say what is seen.
 document.addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll("summary, .search-button-field").forEach((element) => element.removeAttribute("aria-label"));
+  document.querySelectorAll("summary, .search-button-field").forEach((element) => {
+    if (element.textContent.trim()) element.removeAttribute("aria-label");
+    else element.setAttribute("aria-label", "Pages below this one"); // an arrow in the sidebar
+  });
   // Font Awesome draws these icons whenever it is ready, each with a title; the button around them has the name
   document.querySelectorAll(".theme-switch-button").forEach((button) => {
     const unnamed = () => {
