@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 REALISM_CAP = 1e12  # realism of an exact copy of a real point whose radius is positive
-_STRIP = 1 << 24  # elements of one strip of the distance matrix (64 MB in float32)
+_STRIP = 1 << 23  # elements of one strip of the distance matrix (32 MB in float32)
 _HITS = 1 << 21  # elements searched for hits at a time: all of them may be hits
 _CANDIDATES = 16  # nearest candidates kept per row, beyond k
 _TINY = 1e-30  # absolute slack of scaled squared distances, far above underflow
@@ -121,9 +121,14 @@ class _Operand:
         part = self.rows[rows]
         return torch.cat([part[:, :-2] * -2, part[:, -1:], part[:, -2:-1]], dim=1)
 
+    def low(self, left: Tensor, start: int = 0) -> Tensor:
+        """(rows from `start`, len(left)) lower bounds of scaled squared distances: the long side first, because that
+        way round, with a multiple of 64 on the other side, a matrix library comes nearest to the machine's rate."""
+        return self.rows[start:] @ left.T
 
-def _strip(columns: int) -> int:
-    return max(16, _STRIP // columns)
+
+def _strip(rows: int) -> int:
+    return max(64, _STRIP // rows // 64 * 64)
 
 
 def _hits(low: Tensor, limit: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -134,6 +139,26 @@ def _hits(low: Tensor, limit: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         part = slice(start, start + step)
         i, j = (low[part] <= (limit[part] if len(limit) > 1 else limit)).nonzero(as_tuple=True)
         yield i + start, j
+
+
+def _below(low: Tensor, limit: Tensor, keep: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some rows at a time, what is below their limit (rows, 1): values and columns, the `keep` smallest or all, filled
+    up with infinity. Where few entries are below, finding them costs less than sorting."""
+    step = max(1, _HITS // low.shape[1])
+    for start in range(0, len(low), step):
+        some = slice(start, min(len(low), start + step))
+        part = low[some]
+        i, j = (part < limit[some]).nonzero(as_tuple=True)
+        counts = torch.bincount(i, minlength=len(part))
+        width = int(counts.max())
+        if width > 4 * keep:
+            yield some, *part.topk(min(keep, part.shape[1]), largest=False)
+        elif width:
+            place = torch.arange(len(i), device=i.device) - (counts.cumsum(0) - counts)[i]
+            values = torch.full((len(part), width), math.inf, device=low.device)
+            columns = torch.zeros((len(part), width), dtype=torch.int64, device=low.device)
+            values[i, place], columns[i, place] = part[i, j], j
+            yield some, values, columns
 
 
 def _merge(values: Tensor, indices: Tensor, more: Tensor, more_indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,19 +179,17 @@ def knn_radii(x: Tensor, k: int) -> Tensor:
         start = 0
         while start < n:
             # low strips: what lies left of the diagonal in the strip's own square is computed twice
-            stop = min(n, start + min(_strip(n - start), max(256, n // 16)))
-            block = operand.left(slice(start, stop)) @ operand.rows[start:].T
+            stop = min(n, start + min(_strip(n - start), max(256, n // 1024 * 64)))
+            block = operand.low(operand.left(slice(start, stop)), start)
             block.diagonal().fill_(math.inf)
-            sides = [(slice(start, stop), block)]
-            if stop < n:
-                sides.append((slice(stop, n), block[:, stop - start :].T.contiguous()))
-            for rows, part in sides:
-                values, at = part.topk(min(keep, part.shape[1]), largest=False)
-                low[rows], index[rows] = _merge(low[rows], index[rows], values, at + start)
+            for rows, part in ((slice(start, stop), block.T.contiguous()), (slice(stop, n), block[stop - start :])):
+                for some, values, at in _below(part, low[rows, -1:], keep):
+                    some = slice(rows.start + some.start, rows.start + some.stop)
+                    low[some], index[some] = _merge(low[some], index[some], values, at + start)
             start = stop
         low = low.double()
         high = low + operand.slack[:, None] + operand.slack[index]
-        del operand, block, sides, part
+        del operand, block, part
         # the k-th distance lies between the k-th smallest low and the k-th smallest high
         low_k, high_k = low[:, k - 1 : k], high.kthvalue(k, dim=1, keepdim=True).values
         i, column = ((high >= low_k) & (low <= high_k)).nonzero(as_tuple=True)
@@ -266,76 +289,56 @@ class Screen:
             rows = slice(start, start + step)
             part = fake[rows]
             side = _Operand(part, self._frame)
-            low = side.left() @ self._operand.rows.T
+            low = self._operand.low(side.left())  # (N, step)
             if fake_radii is not None:
                 own = fake_radii[rows]
                 limit = (own * scale).square()
-                for i, j in _hits(low, _up(limit, torch.float32)[:, None]):
+                for j, i in _hits(low, _up(limit, torch.float32)[None]):
                     new = ~found.recalled[j]
-                    i, j = i[new], j[new]
+                    j, i = j[new], i[new]
                     found.recalled[j[self._inside(low, side, part, i, j, limit[i], own[i])]] = True
             if spheres:
-                for i, j in _hits(low, _up(squared, torch.float32)[None]):
+                for j, i in _hits(low, _up(squared, torch.float32)[:, None]):
                     inside = self._inside(low, side, part, i, j, squared[j], radii[j])
                     found.covered[j[inside]] = True
                     found.containing[rows] += torch.bincount(i[inside], minlength=len(part))
-            if radii is None:
-                found.score[rows], found.index[rows] = self._best(low, side, part, None)
-            else:
-                found.score[rows], found.index[rows] = self._best(low.mul_(factor), side, part, squared)
+            if radii is not None:
+                low *= factor[:, None]
+            found.score[rows], found.index[rows] = self._best(low, part)
         return found
 
     def _inside(
         self, low: Tensor, side: _Operand, part: Tensor, i: Tensor, j: Tensor, squared: Tensor, radii: Tensor
     ) -> Tensor:
         """(P,) bool: distance(part[i], real[j]) <= radii. From the bounds where they decide, else exactly."""
-        high = low[i, j].double() + side.slack[i] + self._operand.slack[j]
+        high = low[j, i].double() + side.slack[i] + self._operand.slack[j]
         inside = high <= squared * (1 - 8 * _unit(torch.float64))
         open_ = (~inside).nonzero()[:, 0]
         inside[open_] = pair_distances(part, i[open_], self.real, j[open_]) <= radii[open_]
         return inside
 
-    def _best(self, low: Tensor, side: _Operand, part: Tensor, squared: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Per row the real point of greatest radius / distance (least distance without radii): value and
-        index.
+    def _best(self, low: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Per row of part the real point of greatest radius / distance (least distance without radii): value and index.
 
-        `low` (rows, N) are lower bounds of the scaled squared distances, divided by `squared` (N,), if that
-        is given.
+        `low` (N, rows) are lower bounds of the scaled squared distances, divided by the squared radii, if there are
+        any. The exact value of the lowest bound is a limit that no better point's bound can exceed.
         """
-        m, n = low.shape
-        keep = min(_CANDIDATES, n)
-        low, index = low.topk(keep, largest=False)
-        low = low.double()
-        high = side.slack[:, None] + self._operand.slack[index]
-        if squared is None:
-            high += low
-        else:
-            high = low + 32 * _unit(torch.float32) * low.abs() + high / squared[index]
-            high = torch.where(squared[index] > _TINY, high, math.inf)
-        i, column = (low <= high.amin(1, keepdim=True)).nonzero(as_tuple=True)
-        best, best_index = self._exact_best(part, i, index[i, column], m)
-        if keep < n:  # could a point outside the list be better?
-            row = (best * self._frame.scale).square() if squared is None else best.pow(-2).clamp(max=1e280)
-            proven = (low[:, -1] > _up(row, torch.float64)) & low[:, -1].isfinite()
-            if squared is not None:
-                proven |= best == REALISM_CAP
-            rows = (~proven).nonzero()[:, 0]
-            for some in rows.split(max(1, _HITS // n)) if len(rows) else ():
-                i, j = _open_pairs(part, some, self.real, self._frame, row[some], squared)
-                best[some], best_index[some] = self._exact_best(part[some], i, j, len(some))
-        return best, best_index
+        reached, _ = self._exact_best(low, low.amin(0), part)
+        limit = (reached * self._frame.scale).square() if self.radii is None else reached.pow(-2).clamp(max=1e280)
+        return self._exact_best(low, _up(limit, torch.float32), part)
 
-    def _exact_best(self, part: Tensor, i: Tensor, j: Tensor, m: int) -> tuple[Tensor, Tensor]:
-        """Over the pairs (part[i], real[j]): best exact value per row of part, and the first index that has
-        it."""
-        value = pair_distances(part, i, self.real, j)
-        if self.radii is None:
-            best = torch.full((m,), math.inf, dtype=torch.float64, device=part.device)
+    def _exact_best(self, low: Tensor, limit: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Over the pairs with low <= limit (rows,): best exact value per row of part, and the first index that has it."""
+        sign = 1.0 if self.radii is None else -1.0  # the least distance, or the greatest ratio
+        best = torch.full((len(part),), math.inf, dtype=torch.float64, device=part.device)
+        index = torch.zeros(len(part), dtype=torch.int64, device=part.device)
+        for j, i in _hits(low, limit[None]):
+            value = pair_distances(part, i, self.real, j)
+            if self.radii is not None:
+                value = -_ratio(self.radii[j], value)
+            before = best.clone()
             best.scatter_reduce_(0, i, value, "amin")
-        else:
-            value = _ratio(self.radii[j], value)
-            best = torch.zeros(m, dtype=torch.float64, device=part.device)
-            best.scatter_reduce_(0, i, value, "amax")
-        hit = value == best[i]
-        index = torch.full((m,), len(self.real) - 1, dtype=torch.int64, device=part.device)
-        return best, index.scatter_reduce_(0, i[hit], j[hit], "amin")
+            index[best < before] = len(self.real)
+            hit = value == best[i]
+            index.scatter_reduce_(0, i[hit], j[hit], "amin")
+        return sign * best, index
