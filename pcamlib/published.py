@@ -3,7 +3,9 @@
     python -m pcamlib.published RUN SUBSETS
 
 writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale), beside it in
-bootstrap/ what notebook 08 drew from the test scores, and puts the summary between the marks in README.md. Numbers only: no patch of the data set leaves the run folder.
+bootstrap/ what notebook 08 drew from the test scores, in curves/ the training logs as numbers and figures, in sheets/
+generated samples of subset 0, and puts the summary between the marks in README.md. No patch of the data set leaves the
+run folder.
 """
 
 from __future__ import annotations
@@ -12,13 +14,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from pcamlib import paper, stats
+import numpy as np
+from PIL import Image
+
+from pcamlib import data, paper, plots, stats
 from pcamlib.errors import StudyError
 from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row
 from pcamlib.store import atomic, project_root, read_json, write_json
+from pcamlib.study import GENERATORS
 from pcamlib.tables import cell
 
 START, END = "<!-- results: written by python -m pcamlib.published -->", "<!-- end of results -->"
+SHEET = 8  # samples per class in a row
+STAGES = ("autoencoder", *GENERATORS)
 REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "synthetic": "synthetic only"}
 
 
@@ -33,7 +41,33 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
         write_json(beside, read_json(drawn))
     else:
         beside.unlink(missing_ok=True)
+    _curves(run, subsets, folder / "curves" / run.name, stats.scale_note(stats.scale_of(rows)))
+    for generator in GENERATORS:
+        _sheet(run / "subset-0" / "synthetic" / f"{generator}-none", folder / "sheets" / run.name / f"{generator}.png")
     return path
+
+
+def _curves(run: Path, subsets: int, folder: Path, note: str) -> None:
+    """The training logs of every stage: as numbers, folder/log.json, and a figure each, a line per subset."""
+    logs: dict[str, dict[str, list[Row]]] = {}
+    for stage in STAGES:
+        paths = {f"subset {k}": run / f"subset-{k}" / "results" / f"{stage}.json" for k in range(subsets)}
+        logs[stage] = {name: read_json(path)["log"] for name, path in paths.items() if path.exists()}
+        if logs[stage]:
+            with atomic(folder / f"{stage}.png") as aside:
+                plots.loss_curves(logs[stage], note=note).savefig(aside, format="png", dpi=100)
+    write_json(folder / "log.json", logs)
+
+
+def _sheet(synthetic: Path, path: Path) -> None:
+    """The first samples of a synthetic set as a PNG: above without, below with tumour."""
+    if not synthetic.is_dir():
+        return
+    images, labels = data.load(synthetic, "train")
+    rows = [np.concatenate(images[labels == c][:SHEET], axis=1) for c in (0, 1)]
+    width = min(row.shape[1] for row in rows)
+    with atomic(path) as aside:
+        Image.fromarray(np.concatenate([row[:, :width] for row in rows])).save(aside, format="PNG", optimize=True)
 
 
 def _within(path: str, run: Path) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pcamlib import findings, inference, ledger, paper, quality_tables, stats, tables
+from pcamlib import findings, inference, ledger, paper, quality_tables, stats, tables, tuning
 from pcamlib.ledger import Published
 from pcamlib.stats import NOT_RUN, TRADITIONAL, Arm, Row
+from pcamlib.store import read_json
 from pcamlib.tables import HEADINGS, NOT_PRINTED, Table, all_arms, arm_name, cell, points, render
 
 JPEG_SLICE = "c5af6480e2c8191e"
@@ -155,6 +156,8 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         "",
         "Its verdicts on the paper's claims are a column of {doc}`08_results`.",
         "",
+        *_pictures(run.name, where),
+        *_tried(where / "tuning"),
         "## Tables 1 and 2 of the published run",
         "",
         *(render(quality_tables.table_1(run.rows, extractor)) for extractor in stats.extractors(run.rows)),
@@ -162,3 +165,68 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def _pictures(name: str, where: Path) -> list[str]:
+    """Samples and loss curves that `pcamlib.published` kept beside the run's numbers, as the page shows them."""
+    text = []
+    sheets = {g: where / "sheets" / name / f"{g}.png" for g in paper.GENERATORS}
+    if any(path.exists() for path in sheets.values()):
+        text += ["## Generated patches", ""]
+        text += [
+            "The first samples of subset 0, not selected: above without tumour, below with. No real patch is shown.",
+            "",
+        ]
+    for generator, path in sheets.items():
+        if path.exists():
+            shown = paper.GENERATOR_NAMES[generator]
+            text += _figure(path, where, f"Sixteen patches by {shown}, the upper eight without tumour", shown)
+    curves = sorted((where / "curves" / name).glob("*.png"))
+    if curves:
+        text += ["## How training went", "", f"As numbers: `book/reference/curves/{name}/log.json`.", ""]
+    for path in curves:
+        shown = _stage(path.stem)
+        text += _figure(path, where, f"Training curves of {shown}, a line per subset", shown)
+    return text
+
+
+def _figure(path: Path, where: Path, alt: str, caption: str) -> list[str]:
+    return [f":::{{figure}} ../reference/{path.relative_to(where).as_posix()}", f":alt: {alt}", "", caption, ":::", ""]
+
+
+def _tried(folder: Path) -> list[str]:
+    """What `pcamlib.tuning` tried and what was concluded, if it is published: folder/plan.yml and folder/trials.json."""
+    if not (folder / "trials.json").exists():
+        return []
+    found = read_json(folder / "trials.json")
+    scale = found["scale"]
+    lines = []
+    for row in found["rows"]:
+        changes = row.get("changes", {}) | row.get("sampling", {})
+        line = {"section": "", "label": {"real": "Training patches"}.get(row["family"]) or _stage(row["family"])}
+        line["what"] = ", ".join(f"{key} {value}" for key, value in changes.items()) or "–"
+        line |= {"fid": f"{row['fid']:.2f}", "kid": f"{1000 * row['kid']:.1f} ± {1000 * row['kid_se']:.1f}"}
+        line["auc"] = f"{100 * row['label_auc']:.1f}"
+        line |= {key: f"{row[key]:,.0f}" if key in row else "–" for key in ("images", "train_seconds")}
+        lines.append(line)
+    columns = {
+        "what": "changed in the profile",
+        "fid": HEADINGS["fid"],
+        "kid": HEADINGS["kid"],
+        "auc": HEADINGS["label_auc"],
+    }
+    columns |= {"images": "images seen", "train_seconds": "seconds to train"}
+    samples = max(row.get("samples", 0) for row in found["rows"])
+    caption = (
+        f"{samples} samples a trial against all {found['n_valid']:,} validation patches; the test split was not opened. "
+        f"Space: {found['judge']}. Data {scale['data']} ({scale['data_sha']}), subset 0 of profile {scale['profile']} with "
+        f"{scale['n_real']:,} patches, seed {scale['seed']}, {scale['device']}, {scale['precision']}, "
+        f"{scale['threads']} thread, pcamlib {scale['version']}. The lowest of several noisy values flatters itself."
+    )
+    plan = tuning.read_plan(folder / "plan.yml")
+    table = Table("Trials on the validation split", [("", columns)], lines, caption)
+    return ["## How the generators' settings were chosen", "", plan.conclusion, "", render(table), ""]
+
+
+def _stage(name: str) -> str:
+    return paper.GENERATOR_NAMES.get(name, name.capitalize())

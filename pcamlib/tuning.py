@@ -38,10 +38,11 @@ class Trial(BaseModel):
 
 
 class Plan(BaseModel):
-    """A checked plan file."""
+    """A checked plan file; `conclusion` is written when the trials are done."""
 
     model_config = ConfigDict(extra="forbid")
     base: str
+    conclusion: str = ""
     samples: Annotated[int, Field(ge=50)]
     trials: list[Trial]
 

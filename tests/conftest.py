@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network must fail, not wait
 
+import fuzzing
 import kill
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from pcamlib import data, profiles, study, training, workflow
 from pcamlib.store import project_root
 
 torch.set_num_threads(1)
+outcome = fuzzing.outcome
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,7 @@ def write_run(root: Path, subsets: int = 2) -> Path:
             ]
         ]
         for generator in ("autoencoder", *paper.GENERATORS):
-            write_json(results / f"{generator}.json", {"scale": scale(k), "log": [{"images": 1000}]})
+            write_json(results / f"{generator}.json", {"scale": scale(k), "log": [{"epoch": 1, "images": 1000, "loss": 0.5}]})
         judges = {name: f"about {name}" for name in JUDGES}
         write_json(results / "quality.json", {"scale": scale(k), "judge": judges, "rows": rows})
         sources = [(row.generator, row.selection) for row in paper.TABLE_1] + [("real", None), ("autoencoder", None)]

@@ -1,13 +1,33 @@
 """What is published is what was run: the README's numbers are those of the file in git."""
 
 import made_up
+import numpy as np
 import pytest
+from PIL import Image
 
-from pcamlib import ledger, published, stats
+from pcamlib import data, ledger, published, reference, stats
 from pcamlib.errors import StudyError
 from pcamlib.store import project_root, read_json, write_json
 
 FILES = sorted((project_root() / "book" / "reference").glob("*.json"))
+
+
+def test_sheets_show_generated_samples_only(tmp_path):
+    run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=1)
+    images, labels = (
+        np.random.default_rng(0).integers(0, 255, (30, 96, 96, 3), np.uint8),
+        np.arange(30, dtype=np.uint8) % 2,
+    )
+    data.write(run / "subset-0" / "synthetic" / "unet-none", "train", images, labels)
+    published.publish(run, 1, tmp_path / "reference")
+    sheets = tmp_path / "reference" / "sheets" / "made-up"
+    assert [path.name for path in sheets.iterdir()] == ["unet.png"], "no samples, no sheet"
+    with Image.open(sheets / "unet.png") as sheet:
+        shown = np.asarray(sheet)
+    assert shown.shape == (2 * 96, published.SHEET * 96, 3)
+    assert (shown[:96, 96:192] == images[2]).all() and (shown[96:, :96] == images[1]).all()
+    text = reference.page(stats.collect(run, 1), None, tmp_path / "reference")
+    assert "../reference/sheets/made-up/unet.png" in text and "../reference/curves/made-up/histogan.png" in text
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -38,6 +58,9 @@ def test_publishing_a_run(tmp_path):
         and text.count("\n| ") == (2 + 3) + (2 + 2 + 9 + 3)
     )
     assert not (tmp_path / "reference" / "bootstrap").exists()
+    logs = read_json(tmp_path / "reference" / "curves" / "made-up" / "log.json")
+    assert logs["dit"]["subset 1"] == [{"epoch": 1, "images": 1000, "loss": 0.5}]
+    assert (tmp_path / "reference" / "curves" / "made-up" / "dit.png").exists()
     write_json(run / "results" / "bootstrap-2.json", {"rows": []})
     published.publish(run, 2, tmp_path / "reference")
     assert ledger.published(tmp_path / "reference")[0].bootstrap == {"rows": []}
