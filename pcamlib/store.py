@@ -42,27 +42,31 @@ def resolve(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place if the block succeeds, else remove it.
+    """Yield a temporary path near `path`; rename it into place if the block succeeds, else remove it.
 
     A reader therefore sees the old file, the whole new file, or none. Works for files only. The data reach the
     disk before the rename, so a crash of the machine cannot leave an empty file under the final name. What a killed
     process of this machine left aside is removed. Raises StudyError if the disk is full.
+
+    The path lies in a folder of its own beside `path`, because safetensors writes to a temporary file of its own next
+    to it, under a name that nobody else would know to remove.
     """
     path = Path(path)
     host = socket.gethostname()
-    aside = path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
+    folder = path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
+    aside = folder / path.name
     with room(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         for torn in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
             if not alive(int(torn.name.split(".")[-2])):
-                torn.unlink(missing_ok=True)
+                shutil.rmtree(torn, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
             with open(aside, "rb") as f:
                 os.fsync(f.fileno())
             os.replace(aside, path)
         finally:
-            aside.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

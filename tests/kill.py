@@ -10,6 +10,7 @@ done the slow imports and nothing else. With --kills the whole study, Snakemake 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -89,11 +90,10 @@ def outputs(stage: str, runs: Path) -> list[Path]:
 def files(paths: list[Path]) -> dict[Path, int]:
     found = {}
     for path in paths:
-        for file in path.rglob("*"):
-            try:
-                found[file] = file.stat().st_mtime_ns
-            except FileNotFoundError:
-                pass  # renamed meanwhile
+        for folder, _, names in os.walk(path):  # unlike rglob it bears folders that go meanwhile
+            for file in (Path(folder) / name for name in names):
+                with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                    found[file] = file.stat().st_mtime_ns
     return found
 
 
@@ -110,8 +110,9 @@ def kill(stage: str, runs: Path, moment: tuple[str, float]) -> str | None:
         now = files(watched)
         new = [path for path, when in now.items() if seen.get(path) != when]
         if kind == "save":
-            saves += sum(path.name.endswith(".part") and path not in seen for path in new)
+            saves += len({path.parent for path in new if torn(path)} - {path.parent for path in seen})
         elif kind == "checkpoint":
+            new = [path for path in new if not torn(path)]
             saves += sum(path.name == "checkpoint.safetensors" or path.parent.parent.name == "candidates" and
                          path.suffix == ".safetensors" for path in new)  # fmt: skip
         seen = now
@@ -128,13 +129,18 @@ def kill(stage: str, runs: Path, moment: tuple[str, float]) -> str | None:
 
 
 def progress(paths: list[Path]) -> str:
-    torn = sum(path.name.endswith(".part") for path in files(paths))
-    where = f"{len([p for p in files(paths) if p.suffix == '.safetensors'])} files"
+    found = files(paths)
+    where = f"{len([p for p in found if p.suffix == '.safetensors' and not torn(p)])} files"
     for path in paths:
         if (path / "checkpoint.safetensors").exists():
             with safe_open(path / "checkpoint.safetensors", "np") as f:
                 where = f"step {json.loads(f.metadata()['state'])['step']}"
-    return where + (", in the middle of a save" if torn else "")
+    return where + (", in the middle of a save" if any(map(torn, found)) else "")
+
+
+def torn(path: Path) -> bool:
+    """Whether a file lies in a folder that `pcamlib.store.atomic` writes in."""
+    return path.parent.name.endswith(".part")
 
 
 def content(path: Path) -> object:
@@ -168,11 +174,11 @@ def differences(straight: Path, killed: Path, only_straight: bool = False) -> li
 
     ours, theirs = names(straight), names(killed)
     missing = sorted(str(path) for path in (ours - theirs if only_straight else ours ^ theirs))
-    torn = [str(path) for path in theirs if path.name.endswith(".part")]
+    left = [str(path) for path in theirs if torn(path)]
     changed = [str(path) for path in sorted(ours & theirs) if content(straight / path) != content(killed / path)]
     return (
         [f"only in one: {n}" for n in missing]
-        + [f"left behind: {n}" for n in torn]
+        + [f"left behind: {n}" for n in left]
         + [f"differs: {n}" for n in changed]
     )
 

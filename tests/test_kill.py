@@ -17,13 +17,14 @@ def test_the_comparison_finds_one_changed_bit(kills, tmp_path):
     copy = tmp_path / "unet"
     kill.shutil.copytree(unet, copy)
     assert kill.differences(unet, copy) == []
-    (copy / ".a.part").touch()
+    (copy / ".a.part").mkdir()
+    (copy / ".a.part" / ".tmp1").touch()
     weights = copy / "checkpoint.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     assert kill.differences(unet, copy) == [
-        "only in one: .a.part",
-        "left behind: .a.part",
+        "only in one: .a.part/.tmp1",
+        "left behind: .a.part/.tmp1",
         "differs: checkpoint.safetensors",
     ]
