@@ -207,7 +207,7 @@ def knn_radii(x: Tensor, k: int) -> Tensor:
 def _exact_radii(x: Tensor, rows: Tensor, radii: Tensor, k: int, frame: _Frame) -> Tensor:
     """Radii of some rows, of which `radii` are upper bounds: every pair that may be as near is computed
     exactly."""
-    i, j = _open_pairs(x, rows, x, frame, (radii * frame.scale).square(), None)
+    i, j = _open_pairs(x, rows, frame, (radii * frame.scale).square())
     other = rows[i] != j
     i, j = i[other], j[other]
     distances = pair_distances(x, rows[i], x, j)
@@ -217,18 +217,14 @@ def _exact_radii(x: Tensor, rows: Tensor, radii: Tensor, k: int, frame: _Frame) 
     return distances[order[counts.cumsum(0) - counts + k - 1]]
 
 
-def _open_pairs(
-    a: Tensor, rows: Tensor, b: Tensor, frame: _Frame, row: Tensor, column: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Pairs (place in rows, row of b) whose scaled squared distance may be within row[i] * column[j] (or
-    row[i])."""
-    left = _Operand(a[rows], frame, torch.float64).left()
+def _open_pairs(x: Tensor, rows: Tensor, frame: _Frame, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs (place in rows, row of x) whose scaled squared distance may be within limit[i]."""
+    left = _Operand(x[rows], frame, torch.float64).left()
+    limit = _up(limit, torch.float64)[:, None]
     found = []
-    for start in range(0, len(b), 4096):
-        part = slice(start, start + 4096)
-        limit = _up(row[:, None] if column is None else row[:, None] * column[part], torch.float64)
-        near = left @ _Operand(b[part], frame, torch.float64).rows.T <= limit
-        found.append(near.nonzero() + torch.tensor([0, start], device=a.device))
+    for start in range(0, len(x), 4096):
+        near = left @ _Operand(x[start : start + 4096], frame, torch.float64).rows.T <= limit
+        found.append(near.nonzero() + torch.tensor([0, start], device=x.device))
     return torch.cat(found).unbind(1)
 
 
