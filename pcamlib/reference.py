@@ -210,8 +210,10 @@ def _tried(folder: Path) -> list[str]:
     lines = []
     for row in found["rows"]:
         changes = row.get("changes", {}) | row.get("sampling", {})
+        for key in [key for key, value in changes.items() if isinstance(value, dict)]:
+            changes |= changes.pop(key)
         line = {"section": "", "label": {"real": "Training patches"}.get(row["family"]) or _stage(row["family"])}
-        line["what"] = ", ".join(f"{key} {value}" for key, value in changes.items()) or "–"
+        line["what"] = ", ".join(f"{key} {value}" for key, value in changes.items()).replace("_", " ") or "–"
         line |= {"fid": f"{row['fid']:.2f}", "kid": f"{1000 * row['kid']:.1f} ± {1000 * row['kid_se']:.1f}"}
         line["auc"] = f"{100 * row['label_auc']:.1f}"
         line |= {key: f"{row[key]:,.0f}" if key in row else "–" for key in ("images", "train_seconds")}

@@ -64,7 +64,9 @@ def test_the_page_of_a_build(own, tmp_path):
     published = ledger.published()[0]
     text = reference.page(own, None, ledger.folder())
     assert text.startswith("# Published results") and f"book/reference/{published.name}.json" in text
-    assert text.count('<div class="pcam-table">') == 2 + len(stats.extractors(published.rows)) + 1
+    assert (
+        text.count('<div class="pcam-table">') == 2 + len(stats.extractors(published.rows)) + 1 + 1
+    )  # protocol, AUC, judges, Table 2, trials
     for part in (
         "Data: phantom (procedural",
         f"profile {published.scale['profile']}",

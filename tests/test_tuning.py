@@ -43,7 +43,7 @@ def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monke
     assert read_json(out)["rows"] == found["rows"] and capsys.readouterr().out == first
 
     text = "\n".join(reference._tried(plan.parent))
-    assert "Guidance is kept." in text and "guidance 2.0, steps 3" in text and "all 64 validation patches" in text
+    assert "Guidance is kept." in text and "guidance 2.0, steps 3, layers per block 1" in text and "all 64 validation patches" in text
     assert reference._tried(tmp_path) == []
 
 
