@@ -77,25 +77,27 @@ def evaluate(study: Study) -> dict[str, Any]:
 def _compare(real: np.ndarray, radii: np.ndarray, fake: np.ndarray, k: int) -> dict[str, Any]:
     """All numbers of one row; `radii` are those of `real`. Fewer images than dimensions bias the Fréchet distance upwards; the table says so."""
     near = metrics.neighbour_metrics(real=real, fake=fake, k=k, real_radii=radii)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        fid = metrics.frechet_distance(real=real, fake=fake)
-    size = min(KID_SIZE, min(len(real), len(fake)) // 2)
-    kid, kid_se = metrics.kernel_distance(real=real, fake=fake, subset_size=size)
     return {
         "n_real": len(real),
         "n_fake": len(fake),
         "dims": real.shape[1],
-        "fid": fid,
-        "kid": kid,
-        "kid_se": kid_se,
-        "kid_size": size,
+        **distances(real, fake),
         "precision": near.precision,
         "recall": near.recall,
         "f1": near.f1,
         "density": near.density,
         "coverage": near.coverage,
     }
+
+
+def distances(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
+    """Fréchet distance, KID, its standard error and subset size of two sets of features (N, D) and (M, D)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of fewer images than dimensions: counts stand beside every value
+        fid = metrics.frechet_distance(real=real, fake=fake)
+    size = min(KID_SIZE, min(len(real), len(fake)) // 2)
+    kid, kid_se = metrics.kernel_distance(real=real, fake=fake, subset_size=size)
+    return {"fid": fid, "kid": kid, "kid_se": kid_se, "kid_size": size}
 
 
 def first_per_class(arrays: Arrays, counts: np.ndarray) -> Arrays:

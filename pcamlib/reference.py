@@ -209,14 +209,11 @@ def _tried(folder: Path) -> list[str]:
     scale = found["scale"]
     lines = []
     for row in found["rows"]:
-        changes = row.get("changes", {}) | row.get("sampling", {})
-        for key in [key for key, value in changes.items() if isinstance(value, dict)]:
-            changes |= changes.pop(key)
-        line = {"section": "", "label": {"real": "Training patches"}.get(row["family"]) or _stage(row["family"])}
-        line["what"] = ", ".join(f"{key} {value}" for key, value in changes.items()).replace("_", " ") or "–"
+        label = "Training patches" if row["family"] == "real" else _stage(row["family"])
+        line = {"section": "", "label": label, "what": tuning.changed(row)}
         line |= {"fid": f"{row['fid']:.2f}", "kid": f"{1000 * row['kid']:.1f} ± {1000 * row['kid_se']:.1f}"}
         line["auc"] = f"{100 * row['label_auc']:.1f}"
-        line |= {key: f"{row[key]:,.0f}" if key in row else "–" for key in ("images", "train_seconds")}
+        line |= {key: f"{row[key]:,.0f}" if key in row else "–" for key in ("images", "seconds")}
         lines.append(line)
     columns = {
         "what": "changed in the profile",
@@ -224,13 +221,14 @@ def _tried(folder: Path) -> list[str]:
         "kid": HEADINGS["kid"],
         "auc": HEADINGS["label_auc"],
     }
-    columns |= {"images": "images seen", "train_seconds": "seconds to train"}
+    columns |= {"images": "images seen", "seconds": "seconds to train"}
     samples = max(row.get("samples", 0) for row in found["rows"])
+    versions = sorted({row["version"] for row in found["rows"] if "version" in row})
     caption = (
         f"{samples} samples a trial against all {found['n_valid']:,} validation patches; the test split was not opened. "
         f"Space: {found['judge']}. Data {scale['data']} ({scale['data_sha']}), subset 0 of profile {scale['profile']} with "
         f"{scale['n_real']:,} patches, seed {scale['seed']}, {scale['device']}, {scale['precision']}, "
-        f"{scale['threads']} thread, pcamlib {scale['version']}. The lowest of several noisy values flatters itself."
+        f"{scale['threads']} thread, pcamlib {', '.join(versions)}. The lowest of several noisy values flatters itself."
     )
     plan = tuning.read_plan(folder / "plan.yml")
     table = Table("Trials on the validation split", [("", columns)], lines, caption)

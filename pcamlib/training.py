@@ -125,7 +125,7 @@ class Task:
 
 def make_ema(module: torch.nn.Module, decay: float) -> EMAModel:
     """diffusers' EMA with its warm-up (1 + n) / (10 + n), so that short runs are not averages of their start."""
-    return EMAModel(module.parameters(), decay=decay, foreach=True)
+    return EMAModel(module.parameters(), decay=decay)
 
 
 def versions(log: list[dict[str, Any]]) -> str:

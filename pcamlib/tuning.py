@@ -13,28 +13,47 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import time
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pcamlib import autoencoder, diffusion, features, histogan, metrics, quality
+from pcamlib.data import Arrays
 from pcamlib.errors import StudyError
-from pcamlib.store import atomic_folder, digest, lock, read_json, resolve, write_json
+from pcamlib.store import atomic, atomic_folder, digest, lock, read_json, resolve, write_json
 from pcamlib.study import Study, open_study
 
 
+class Sampling(BaseModel):
+    """Options of `diffusion.Generator.denoise`; what is not given is the profile's."""
+
+    model_config = ConfigDict(extra="forbid")
+    sampler: Literal["ddpm", "dpm-solver++"] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    guidance: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+
 class Trial(BaseModel):
-    """A generator, what differs from the base profile in its section, and options of `diffusion.Generator.denoise`."""
+    """A generator, what differs from the base profile in its section, and the ways to sample from it."""
 
     model_config = ConfigDict(extra="forbid")
     family: Literal["histogan", "unet", "dit"]
     changes: dict[str, Any] = {}
-    sampling: list[dict[str, int | float]] = [{}]
+    sampling: list[Sampling] = [Sampling()]
+
+    @model_validator(mode="after")
+    def _a_gan_samples_in_one_way(self) -> Trial:
+        if self.family == "histogan" and self.sampling != [Sampling()]:
+            raise ValueError("histogan has no options of sampling: leave `sampling` out")
+        return self
 
 
 class Plan(BaseModel):
@@ -57,7 +76,7 @@ def read_plan(path: Path) -> Plan:
         raise StudyError(f"plan {path}: {' '.join(str(error).split())[:300]}.") from None
 
 
-class Scale:
+class Trials:
     """The base study, made ready: its autoencoder, its judge and what the judge sees in the validation patches."""
 
     def __init__(self, plan: Plan, data: str, runs: str):
@@ -74,83 +93,58 @@ class Scale:
         content = self.base.profile.model_dump()
         section = "histogan" if trial.family == "histogan" else "diffusion"
         content["name"] = f"{self.base.profile.name}-{trial.family}-{digest(trial.changes)[:8]}"
-        content["subsets"]["count"] = 1
         for key, value in trial.changes.items():
             old = content[section].get(key)
             content[section][key] = old | value if isinstance(old, dict) else value
         path = self.base.root / "tuning" / f"{content['name']}.yml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        with atomic(path) as aside:
+            aside.write_text(yaml.safe_dump(content), encoding="utf-8")
         made = open_study(data_root=self.data, runs_dir=self.runs, profile=str(path), subset=0)
         if not (made.folder / "autoencoder").exists():
             with atomic_folder(made.folder / "autoencoder") as aside:
                 shutil.copytree(self.base.folder / "autoencoder", aside, dirs_exist_ok=True)
         return made
 
-    def score(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def score(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         """Fréchet and kernel distance of (N,) patches to the validation split, and the judge's AUC for their labels."""
-        fake = self.judge.extractor(images)
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # fewer samples than dimensions: the same number for all trials
-            fid = metrics.frechet_distance(real=self.real, fake=fake)
-        kid, kid_se = metrics.kernel_distance(
-            real=self.real, fake=fake, subset_size=min(quality.KID_SIZE, len(fake) // 2)
-        )
         auc = metrics.classification_metrics(labels, self.judge.verdict(images))["auc"]
-        return {"fid": fid, "kid": kid, "kid_se": kid_se, "label_auc": auc}
+        return quality.distances(self.real, self.judge.extractor(images)) | {"label_auc": auc}
 
     def limits(self) -> list[dict[str, Any]]:
-        """What no generator can be expected to pass: as many new real patches, and the autoencoder's reconstructions."""
-        real = self.base.real
-        n = min(self.plan.samples, len(real.labels))
-        rows = [
-            {"family": "autoencoder"}
-            | self.score(autoencoder.reconstruct(self.decoder, real.images[:n]), real.labels[:n])
-        ]
-        return [{"family": "real"} | self.score(real.images[:n], real.labels[:n]), *rows]
+        """What no generator can be expected to pass: the subset's own patches, and their reconstructions."""
+        real = Arrays(*(part[: self.plan.samples] for part in self.base.real))
+        again = autoencoder.reconstruct(self.decoder, real.images)
+        return [{"family": "real"} | self.score(*real), {"family": "autoencoder"} | self.score(again, real.labels)]
 
     def run(self, trial: Trial) -> list[dict[str, Any]]:
-        """Train and judge one trial, a row per way of sampling; kept in its run folder."""
-        s = self.study(trial)
-        path, done = s.results / "tuning.json", []
-        if path.exists():
-            done = read_json(path)["rows"]
-        labels = np.arange(self.plan.samples) % 2
-        start = time.monotonic()
+        """Train and judge one trial, a row per way of sampling; the scores are kept in its run folder."""
+        s, labels = self.study(trial), np.arange(self.plan.samples) % 2
         if trial.family == "histogan":
             gan, log = histogan.train(s, folder=s.folder / "histogan")
+            draw = partial(histogan.sample, gan)
         else:
             generator, log = diffusion.train(s, trial.family)
-        train = round(time.monotonic() - start, 1)
+            draw = generator.sample
+        trained = {key: log[-1][key] for key in ("images", "seconds", "version")}
+        path = s.results / "tuning.json"
+        scores = read_json(path)["scores"] if path.exists() else {}
         rows = []
         for way in trial.sampling:
-            same = [row for row in done if row["sampling"] == way and row["samples"] == len(labels)]
-            if not same:
-                start = time.monotonic()
-                images = (
-                    histogan.sample(gan, labels, s.seed)
-                    if trial.family == "histogan"
-                    else generator.sample(labels, s.seed, **way)
-                )
-                took = {
-                    "train_seconds": done[0]["train_seconds"] if done else train,
-                    "sample_seconds": round(time.monotonic() - start, 1),
-                }
-                row = {
-                    "family": trial.family,
-                    "changes": trial.changes,
-                    "sampling": way,
-                    "samples": len(labels),
-                    "images": log[-1]["images"],
-                }
-                same = [row | self.score(images, labels) | took]
-            rows += same
-            s.write_result(
-                "tuning", {"rows": rows + [row for row in done if row not in rows]}, extractor=self.judge.extractor.name
-            )
+            row = {"family": trial.family, "changes": trial.changes, "sampling": way.given, "samples": len(labels)}
+            key = digest(row)
+            if key not in scores:
+                scores[key] = self.score(draw(labels, s.seed, **way.given), labels)
+                s.write_result("tuning", {"scores": scores}, extractor=self.judge.extractor.name)
+            rows.append(row | trained | scores[key])
         return rows
+
+
+def changed(row: dict[str, Any]) -> str:
+    """What a row of `Trials.run` differs in from the base profile, in words."""
+    changes = row.get("changes", {}) | row.get("sampling", {})
+    for key in [key for key, value in changes.items() if isinstance(value, dict)]:
+        changes |= changes.pop(key)
+    return ", ".join(f"{key} {value}" for key, value in changes.items()).replace("_", " ") or "–"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -163,18 +157,18 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         plan = read_plan(options.plan)
-        scale = Scale(plan, options.data, options.runs_dir)
-        rows = scale.limits()
+        trials = Trials(plan, options.data, options.runs_dir)
+        rows = trials.limits()
         for row in rows:
             print(_line(row), flush=True)
         for trial in plan.trials:
             if options.only in (None, trial.family):
-                found = scale.run(trial)
+                found = trials.run(trial)
                 rows += found
                 print("\n".join(map(_line, found)), flush=True)
         if options.out:
-            judged = {"judge": scale.judge.extractor.about, "n_valid": len(scale.real), "rows": rows}
-            write_json(resolve(options.out), {"scale": scale.base.scale(extractor=scale.judge.extractor.name)} | judged)
+            judged = {"judge": trials.judge.extractor.about, "n_valid": len(trials.real), "rows": rows}
+            write_json(resolve(options.out), {"scale": trials.base.scale(extractor=trials.judge.extractor.name)} | judged)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -182,12 +176,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _line(row: dict[str, Any]) -> str:
-    what = (
-        ", ".join(f"{k} {v}" for k, v in (row.get("changes", {}) | row.get("sampling", {})).items())
-        or "as in the profile"
+    took = f", {row['seconds']:.0f} s to train" if "seconds" in row else ""
+    return (
+        f"{row['family']:12}{row['fid']:7.2f}  KID x 1000 {1000 * row['kid']:6.1f}  label AUC {row['label_auc']:.3f}  "
+        f"{changed(row)}{took}"
     )
-    took = f", {row['train_seconds']:.0f} s to train" if "train_seconds" in row else ""
-    return f"{row['family']:12}{row['fid']:7.2f}  KID x 1000 {1000 * row['kid']:6.1f}  label AUC {row['label_auc']:.3f}  {what}{took}"
 
 
 if __name__ == "__main__":

@@ -34,16 +34,20 @@ def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monke
     assert set(opened) == {"valid"} and found["n_valid"] == 64
     assert [row["family"] for row in found["rows"]] == ["real", "autoencoder", "histogan", "unet", "unet"]
     guided = found["rows"][-1]
-    assert guided["sampling"] == {"guidance": 2.0, "steps": 3} and guided["images"] == 64 and guided["fid"] > 0
+    assert guided["sampling"] == {"guidance": 2.0, "steps": 3} and guided["images"] == 64 and guided["seconds"] > 0
     assert found["rows"][-2]["fid"] != guided["fid"]
     first = capsys.readouterr().out
-    # once more: nothing is trained, and seconds too are those of the training
+    # once more: nothing is trained or drawn
     monkeypatch.setattr(tuning.diffusion.Generator, "sample", None)
     assert tuning.main(command) == 0
     assert read_json(out)["rows"] == found["rows"] and capsys.readouterr().out == first
 
     text = "\n".join(reference._tried(plan.parent))
-    assert "Guidance is kept." in text and "guidance 2.0, steps 3, layers per block 1" in text and "all 64 validation patches" in text
+    assert (
+        "Guidance is kept." in text
+        and "steps 3, guidance 2.0, layers per block 1" in text
+        and "all 64 validation patches" in text
+    )
     assert reference._tried(tmp_path) == []
 
 
@@ -54,6 +58,8 @@ def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monke
         ("base: [", "plan"),
         (PLAN.replace("unet, ", "gan, "), "histogan"),
         (PLAN + "more: 1", "more"),
+        (PLAN.replace("guidance: 2.0", "guidence: 2.0"), "guidence"),
+        (PLAN.replace("changes: {epochs: 1}}", "sampling: [{guidance: 2.0}]}"), "no options of sampling"),
     ],
 )
 def test_a_wrong_plan_is_one_sentence(plan, capsys, text, why):
