@@ -1,5 +1,7 @@
 """Atomic writes, locks and hashes."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -17,6 +19,20 @@ def test_atomic_keeps_the_old_file_when_the_block_fails(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_atomic_removes_what_a_killed_writer_left(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    child = os.fork()
+    if not child:  # safetensors writes to a file of its own beside the path that it is given
+        with store.atomic(path) as aside:
+            (aside.parent / ".tmpAbCdEf").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [".tmpAbCdEf"]
+    with store.atomic(path) as aside:
+        aside.write_text("whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"] and path.read_text() == "whole"
 
 
 def test_atomic_folder_replaces_whole(tmp_path):
