@@ -6,6 +6,10 @@ flipped labels for the discriminator. Ours, chosen on 500 real patches because s
 
 - The first map is 12x12, so three transposed convolutions reach 96 pixels and every 8x8 pixels, about a
   nucleus, have features of their own. Grown from 6x6, samples were one tile repeated 36 times.
+- The label's embedding joins the first map, the same at every place, instead of the noise: joined with the noise, it
+  can place tissue, and after 60 epochs all samples of a class had one layout.
+- The discriminator also sees how much the images of its batch differ (minibatch standard deviation, Karras et al.
+  2018, section 3). On 500 real patches both took the Fréchet distance from 22 to 13, the first alone to 18.
 - Spectral norm in the discriminator (Miyato et al. 2018): a deviation. Samples of a class were nearly alike in
   the trials without it; its effect was not separated from that of the learning rate and the initialisation.
 - Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant
@@ -34,7 +38,7 @@ from pcamlib.store import atomic, digest, read_json, write_json
 from pcamlib.study import Study
 
 CLASSES = 2
-EMBEDDING = 16  # size of the label's embedding beside the noise
+EMBEDDING = 16  # size of the label's embedding beside the first map
 START = 12  # the generator's first map: 12 -> 24 -> 48 -> 96 pixels
 BATCH = 64  # of sampling and of the batch-norm statistics
 WEIGHTS = "generator.safetensors"
@@ -49,20 +53,26 @@ class Generator(nn.Module):
         self.noise_dim, self.base_channels = noise_dim, base_channels
         widths = [4 * base_channels, 2 * base_channels, base_channels]
         self.embedding = nn.Embedding(CLASSES, EMBEDDING)
-        self.start = nn.Linear(noise_dim + EMBEDDING, widths[0] * START**2, bias=False)
-        layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
-        for wide, narrow in zip(widths, widths[1:]):
+        # no bias: what stands where is the noise's alone
+        self.start = nn.Linear(noise_dim, widths[0] * START**2, bias=False)
+        self.first = nn.Sequential(nn.BatchNorm2d(widths[0]), nn.ReLU())
+        layers: list[nn.Module] = []
+        for wide, narrow in zip([widths[0] + EMBEDDING, widths[1]], widths[1:]):
             up = nn.ConvTranspose2d(wide, narrow, 5, 2, 2, 1, bias=False)
             layers += [up, nn.BatchNorm2d(narrow), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1), nn.Tanh())
 
     def forward(self, noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        x = self.start(torch.cat([noise, self.embedding(labels).to(noise)], 1))
-        return self.layers(x.view(len(x), -1, START, START))
+        x = self.first(self.start(noise).view(len(noise), -1, START, START))
+        y = self.embedding(labels).to(x)[:, :, None, None].expand(-1, -1, START, START)
+        return self.layers(torch.cat([x, y], 1))
 
 
 class Discriminator(nn.Module):
-    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) -> logits (B,): real image with its label?"""
+    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) -> logits (B,): real image with its label?
+
+    The batch is `parts` equal parts one after another (real ones, generated ones); an image is compared with its part.
+    """
 
     def __init__(self, base_channels: int, input_dropout: float):
         super().__init__()
@@ -73,13 +83,16 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.embedding = nn.Embedding(CLASSES, widths[-1])
         # before the last convolution: in the final linear layer it would shift every image's logit alike
-        self.join = spectral_norm(nn.Conv2d(2 * widths[-1], 4 * base_channels, 5, 2, 2))
+        self.join = spectral_norm(nn.Conv2d(2 * widths[-1] + 1, 4 * base_channels, 5, 2, 2))
         self.out = spectral_norm(nn.Linear(4 * base_channels * 3 * 3, 1))
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, labels: torch.Tensor, parts: int = 1) -> torch.Tensor:
         x = self.layers(images)
         y = self.embedding(labels).to(x)[:, :, None, None].expand_as(x)
-        x = F.leaky_relu(self.join(torch.cat([x, y], 1)), 0.2)
+        # the epsilon keeps the root's gradient finite where a part's images are all the same
+        spread = (x.unflatten(0, (parts, -1)).var(1, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
+        spread = spread.repeat_interleave(len(x) // parts)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+        x = F.leaky_relu(self.join(torch.cat([x, y, spread], 1)), 0.2)
         return self.out(x.flatten(1)).squeeze(1)
 
 
@@ -119,7 +132,7 @@ class GanTask(training.Task):
 
         truth = torch.cat([torch.ones(n), torch.zeros(n)])
         targets = torch.where(flipped.T.reshape(-1), 1 - truth, truth)
-        logits = discriminator(torch.cat([real, fake.detach()]), labels.repeat(2)).float()
+        logits = discriminator(torch.cat([real, fake.detach()]), labels.repeat(2), parts=2).float()
         d_loss = F.binary_cross_entropy_with_logits(logits, targets.to(device))
         self.update("discriminator-adam", d_loss)
 

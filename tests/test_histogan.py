@@ -79,6 +79,29 @@ def test_the_label_can_change_the_order_of_two_images():
     assert abs(float(shift[0] - shift[1])) > 1e-3 * abs(float(shift.mean()))
 
 
+def test_a_label_alone_places_nothing():
+    """A generator whose label could, gave every sample of a class the same layout."""
+    torch.manual_seed(0)
+    generator = histogan.Generator(6, 4).eval()
+    with torch.no_grad():
+        image = generator(torch.zeros(1, 6), torch.tensor([1]))[0]
+    inner = image[:, 32:56, 32:56]
+    assert torch.allclose(inner, image[:, 40:64, 40:64], atol=1e-6) and inner.std() > 1e-4
+
+
+def test_the_discriminator_sees_how_much_the_images_of_its_part_differ():
+    torch.manual_seed(0)
+    discriminator, labels = histogan.Discriminator(4, 0.0).eval(), torch.tensor([0, 1, 0, 1])
+    varied = torch.rand(4, 3, 96, 96) * 2 - 1
+    same = varied[:1].expand(4, -1, -1, -1).clone().requires_grad_()
+    alike = discriminator(same, labels)
+    assert not torch.allclose(alike[0], discriminator(varied, labels)[0], atol=1e-6)
+    both = discriminator(torch.cat([varied, same]), labels.repeat(2), parts=2)
+    assert torch.allclose(both, torch.cat([discriminator(varied, labels), alike]), atol=1e-6)
+    alike.sum().backward()
+    assert same.grad.isfinite().all()
+
+
 def test_input_dropout_acts_in_training_only():
     discriminator = histogan.Discriminator(4, 0.5)
     images, labels = torch.rand(1, 3, 96, 96), torch.tensor([1])
@@ -157,12 +180,11 @@ def test_load_names_a_missing_and_a_damaged_file(tmp_path, trained):
 def test_settled_statistics_are_those_of_the_weights():
     torch.manual_seed(0)
     generator = histogan.Generator(6, 4)
-    norm = generator.layers[0]
+    norm = generator.first[0]
     norm.running_mean.fill_(7.0)
     histogan.settle(generator, torch.tensor([0, 1]), seed=0, batches=20)
     assert norm.momentum == 0.1 and not generator.training
     with torch.no_grad():
-        noise, labels = torch.randn(4000, 6), torch.arange(4000) % 2
-        start = generator.start(torch.cat([noise, generator.embedding(labels)], 1)).view(4000, -1, 12, 12)
+        start = generator.start(torch.randn(4000, 6)).view(4000, -1, 12, 12)
     assert torch.allclose(norm.running_mean, start.mean((0, 2, 3)), atol=0.02)
     assert torch.allclose(norm.running_var, start.var((0, 2, 3)), rtol=0.1)
