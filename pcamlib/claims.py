@@ -26,6 +26,7 @@ SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided at 
 ALPHA = 0.05
 COLLAPSED = 0.01  # recall below this is called zero: one real patch in a hundred
 MARGIN = 0.001  # of AUC: a gain below a tenth of a point is called none
+WEAK = 0.5  # a rank correlation below it is called none: under a quarter of the ranks' variance
 MIXED = ("augmentation", "transfer")
 Weights = dict[Arm, float]
 Ranked = tuple[float, list[Weights], str, list[Weights], str]
@@ -58,7 +59,7 @@ class Printed:
         printed = [(w, getattr(rows[arm], metric)) for arm, w in weights.items()]
         return welch([(1, offset, 0), *((w, v.mean / unit, v.sd / unit) for w, v in printed)], paper.PROTOCOL.subsets)
 
-    def ranks(self, *pairs: Ranked) -> Estimate | None:
+    def ranks(self, *pairs: Ranked, offset: float = 0.0) -> Estimate | None:
         """Printed means have one rank correlation and no spread of it: nothing to test."""
         return None
 
@@ -89,8 +90,8 @@ class Measured:
         """Student's t over subsets of the contrast plus offset; None with fewer than two subsets."""
         return over_subsets([v + offset for v in self.values(weights, metric).values()])
 
-    def ranks(self, *pairs: Ranked) -> Estimate | None:
-        """Student's t over subsets of a weighted sum of Spearman's rank correlations between two lists of contrasts.
+    def ranks(self, *pairs: Ranked, offset: float = 0.0) -> Estimate | None:
+        """Student's t over subsets of a weighted sum of Spearman's rank correlations of two lists of contrasts, plus offset.
 
         Each pair is (weight, contrasts, their metric, other contrasts, their metric). Subsets in which one is missing
         or all values of a list are equal are left out.
@@ -102,7 +103,7 @@ class Measured:
             lists = [([v[k] for v in a], [v[k] for v in b]) for a, b in wanted]
             if all(len(set(x)) > 1 and len(set(y)) > 1 for x, y in lists):
                 rhos = [float(scipy_stats.spearmanr(x, y).statistic) for x, y in lists]
-                totals.append(sum(pair[0] * rho for pair, rho in zip(pairs, rhos)))
+                totals.append(offset + sum(pair[0] * rho for pair, rho in zip(pairs, rhos)))
         return over_subsets(totals)
 
 
@@ -223,9 +224,11 @@ def rule_6(source: Source) -> Found:
 
 
 def rule_7(source: Source) -> Found:
-    """AUC of synthetic-only training, averaged over selections: DiT beats U-Net, and U-Net beats HistoGAN."""
+    """DiT beats U-Net, and U-Net beats HistoGAN: in FID without selection, and in AUC of synthetic-only training averaged
+    over selections."""
     found = []
     for a, b in (("dit", "unet"), ("unet", "histogan")):
+        found.append(_beats(source, a, b)[0])
         arms = [[("synthetic", g, s) for s in paper.SELECTIONS] for g in (a, b)]
         found.append(
             _state(
@@ -259,7 +262,8 @@ def rule_9(source: Source) -> Found:
 
 
 def rule_10(source: Source) -> Found:
-    """Over the nine image sets, the rank correlation of quality (−FID) with AUC is positive alone, and larger than when mixed."""
+    """Over the nine image sets, the rank correlation of quality (−FID) with AUC is positive alone, larger than when mixed,
+    and below 0.5 when mixed."""
     quality: list[Weights] = [{("quality", g, s): -1.0} for g, s in SETS]
     alone: list[Weights] = [{("synthetic", g, s): 1.0} for g, s in SETS]
     mixed = [_mean([(r, g, s) for r in MIXED]) for g, s in SETS]
@@ -268,6 +272,7 @@ def rule_10(source: Source) -> Found:
         [
             Statement("rank correlation with AUC alone", source.ranks(first), source.word),
             Statement("that − rank correlation with AUC mixed", source.ranks(first, second), source.word),
+            Statement(f"{WEAK} − rank correlation with AUC mixed", source.ranks(second, offset=WEAK), source.word),
         ]
     )
 

@@ -5,6 +5,7 @@ Prose written this way cannot disagree with the tables. With two to five subsets
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 from pcamlib import inference, paper, stats
@@ -18,11 +19,12 @@ def bullets(sentences: list[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def auc_means(rows: list[Row]) -> dict[Arm, float]:
-    """Mean test AUC (0..1) of every arm that ran."""
+def auc_means(rows: list[Row], metric: str = "auc") -> dict[Arm, float]:
+    """Mean AUC (0..1) of every arm that ran in all subsets: only these means differ by what the arms differ in."""
     found = stats.of_kind(rows, "classification")
-    means = {arm: stats.summary(found, arm, "auc") for arm in all_arms()}
-    return {arm: value.mean for arm, value in means.items() if value}
+    values = {arm: stats.per_subset(found, arm, metric) for arm in all_arms()}
+    subsets = {k for by_subset in values.values() for k in by_subset}
+    return {arm: sum(v.values()) / len(v) for arm, v in values.items() if v and set(v) == subsets}
 
 
 PAPER_AUC = {(row.regime, row.generator, row.selection): row.auc.mean / 100 for row in paper.TABLE_2}
@@ -53,6 +55,16 @@ def _pairs(generator: str, what: str) -> list[tuple[Arm, Arm]]:
 def _gains(means: dict[Arm, float], what: str) -> str:
     gains = {name: gain(means, _pairs(g, what)) for g, name in paper.GENERATOR_NAMES.items()}
     return ", ".join(f"{name} {NOT_RUN if v is None else points(v)}" for name, v in gains.items())
+
+
+def _interval(difference: stats.Difference | None) -> str:
+    """The t interval of a difference, as an insertion."""
+    test = inference.over_subsets(list(difference.values.values())) if difference else None
+    if test is None:
+        return ", one subset only"
+    if math.isinf(test.high):
+        return ", the same in every subset"
+    return f", 95 % t interval {span(test.low, test.high)}"
 
 
 def _order(values: dict[str, float], best: str) -> list[str]:
@@ -101,25 +113,26 @@ def findings_quality(rows: list[Row], extractor: str) -> list[str]:
 def findings_classification(rows: list[Row]) -> list[str]:
     """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, never on test."""
     found = stats.of_kind(rows, "classification")
-    means = auc_means(rows)
+    means, valid = auc_means(rows), auc_means(rows, "valid_auc")
     sentences = []
     step = stats.paired(found, TRADITIONAL, BASELINE)
-    if step:
+    if step and {BASELINE, TRADITIONAL} <= set(means):
         sentences.append(
             f"Baseline reaches AUC {100 * means[BASELINE]:.2f} %, traditional augmentation "
-            f"{100 * means[TRADITIONAL]:.2f} %: {points(step.mean)} points, paired over subsets "
+            f"{100 * means[TRADITIONAL]:.2f} %: {points(step.mean)} points, paired over subsets{_interval(step)} "
             f"(paper {points(PAPER_AUC[TRADITIONAL] - PAPER_AUC[BASELINE])})."
         )
     paper_best = max((arm for arm in PAPER_AUC if arm[1]), key=PAPER_AUC.get)
     mixed = [arm for arm in means if arm[1] and arm[0] != "synthetic"]
     if mixed:
         lead = PAPER_AUC[paper_best] - PAPER_AUC[TRADITIONAL]
-        best = max(mixed, key=lambda arm: stats.summary(found, arm, "valid_auc").mean)
+        best = max(mixed, key=lambda arm: valid[arm])
         against = stats.paired(found, best, TRADITIONAL)
         sentences.append(
             f"Of the arms that use synthetic images with real ones, {arm_name(best)} has the highest AUC on "
             f"validation; on test it has {100 * means[best]:.2f} %, "
-            f"{points(against.mean) if against else NOT_RUN} points against traditional augmentation. "
+            f"{points(against.mean) + ' points' if against else NOT_RUN} against traditional "
+            f"augmentation{_interval(against)}. "
             f"The paper's best is {arm_name(paper_best)}, {points(lead)} points."
         )
     parts = []
@@ -164,7 +177,7 @@ def images_or_steps(rows: list[Row]) -> list[str]:
     The control takes as many steps: twice the epochs for augmentation, real to real for transfer learning. The arm
     that is looked at closely is chosen on validation.
     """
-    found = stats.of_kind(rows, "classification")
+    found, valid = stats.of_kind(rows, "classification"), auc_means(rows, "valid_auc")
     sentences, best, highest = [], None, 0.0
     for regime, control in (("augmentation", "traditional-2x"), ("transfer", "transfer-real")):
         pairs = []
@@ -173,9 +186,8 @@ def images_or_steps(rows: list[Row]) -> list[str]:
             same = stats.paired(found, arm, (control, None, None))
             if plain and same:
                 pairs.append((plain.mean, same.mean))
-                valid = stats.summary(found, arm, "valid_auc")
-                if valid and valid.mean > highest:
-                    best, highest = (arm, control), valid.mean
+                if valid.get(arm, 0.0) > highest:
+                    best, highest = (arm, control), valid[arm]
         ahead = sum(plain > 0 for plain, _ in pairs)
         kept = sum(plain > 0 and same > 0 for plain, same in pairs)
         name = paper.REGIME_NAMES[control]
@@ -192,11 +204,11 @@ def images_or_steps(rows: list[Row]) -> list[str]:
             sentence += ", one subset only, so without an interval: undecided."
         else:
             answer = "the interval holds zero, so images and steps cannot be told apart at this scale"
-            if test.low > 0:
+            if test.p < 1 - inference.LEVEL:
                 answer = "more than its steps explain, so the images help"
-            if test.high < 0:
-                answer = "less than the same steps on real images give, so the images harm"
-            sentence += f", 95 % t interval {span(test.low, test.high)}: {answer}."
+                if test.mean < 0:
+                    answer = "less than the same steps on real images give, so the images harm"
+            sentence += f"{_interval(tested)}: {answer}."
         sentences.append(sentence)
     return sentences
 
@@ -207,9 +219,10 @@ def limits(rows: list[Row], bootstrap: Row | None = None) -> str:
     drawn = inference.intervals(bootstrap, "traditional")
     tests = inference.compared(found, TRADITIONAL)
     mixed = [arm for arm in all_arms() if arm[0] in ("augmentation", "transfer")]
-    ends = [(drawn[a]["low"], drawn[a]["high"]) if drawn else tests[a][1:3] for a in mixed if a in (drawn or tests)]
-    starts = {row.get("pretrained") for row in found if row["status"] == "ok" and row["regime"] == "traditional"}
     subsets = len(scale["subsets"])
+    ends = [(drawn[a]["low"], drawn[a]["high"]) if drawn else tests[a][1:3] for a in mixed if a in (drawn or tests)]
+    ends = [(low, high) for low, high in ends if high - low < math.inf] if subsets > 1 else []
+    starts = {row.get("pretrained") for row in found if row["status"] == "ok" and row["regime"] == "traditional"}
     sentences = []
     if ends:
         half = median((high - low) / 2 for low, high in ends)
@@ -221,7 +234,7 @@ def limits(rows: list[Row], bootstrap: Row | None = None) -> str:
             f"arms), so a lead like the paper's {points(lead)} {words} be told from chance here."
         )
     else:
-        sentences.append("One subset has no interval: nothing here can be told from chance.")
+        sentences.append("One subset says nothing about the next: nothing here can be told from chance.")
     if scale["phantom"]:
         sentences.append(
             "The patches are procedural: the run shows that the machinery works, and nothing about tissue."

@@ -51,7 +51,7 @@ class Estimate(NamedTuple):
 
 
 def _estimate(mean: float, error: float, df: float, n: int) -> Estimate:
-    """From a standard error and its degrees of freedom; without any spread the mean is taken to be exact."""
+    """From a standard error and its degrees of freedom; without any error the mean is exact."""
     if error == 0:
         return Estimate(mean, mean, mean, float(mean == 0), n)
     half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, df)) * error
@@ -61,15 +61,17 @@ def _estimate(mean: float, error: float, df: float, n: int) -> Estimate:
 def over_subsets(values: Sequence[float]) -> Estimate | None:
     """One-sample t test of one value per subset (paired differences, say) against zero; None with fewer than two.
 
-    With two subsets the interval is 12.7 standard errors to either side, so only what hardly varies is decided.
+    With two subsets the interval is 12.7 standard errors to either side, so only what hardly varies is decided. Equal
+    values (shares move in steps) are no proof: their p value is that of the sign flips, and they have no interval.
     """
     n = len(values)
     if n < 2:
         return None
     mean, sd, _ = stats.mean_sd(values)
     if sd < 1e-12:  # equal values whose mean was rounded
-        sd = 0.0
-    effect = hedges(n - 1) * mean / sd if sd and n > 2 else None
+        p = 2.0 ** (1 - n) if mean else 1.0
+        return Estimate(mean, -math.inf, math.inf, p, n, flip_p=p)
+    effect = hedges(n - 1) * mean / sd if n > 2 else None
     return _estimate(mean, sd / math.sqrt(n), n - 1, n)._replace(
         flip_p=sign_flip(values) if n <= EXACT else None, effect=effect
     )
@@ -106,9 +108,22 @@ def welch(weighted: Sequence[tuple[float, float, float]], n: int) -> Estimate:
     return _estimate(mean, math.sqrt(variance), df, n)
 
 
+def family(arm: Arm) -> str:
+    """What an arm is compared among: synthetic images with real ones, synthetic ones alone, real ones alone.
+
+    That synthetic images alone fall short is no news; counted in, it would make room for false finds among the rest.
+    """
+    regime, generator, _ = arm
+    return "real" if generator is None else "synthetic" if regime == "synthetic" else "mixed"
+
+
 def false_discovery(p: Mapping[Arm, float]) -> dict[Arm, float]:
-    """Benjamini and Hochberg's adjusted p values over arms: the share of false finds if all up to this one are called."""
-    return dict(zip(p, scipy_stats.false_discovery_control(list(p.values())).tolist())) if p else {}
+    """Benjamini and Hochberg's adjusted p values within each family of arms: the share of false finds up to this one."""
+    found: dict[Arm, float] = {}
+    for name in dict.fromkeys(map(family, p)):
+        arms = [arm for arm in p if family(arm) == name]
+        found |= dict(zip(arms, scipy_stats.false_discovery_control([p[arm] for arm in arms]).tolist()))
+    return found
 
 
 def compared(rows: Sequence[Row], against: Arm, metric: str = "auc") -> dict[Arm, Estimate]:
@@ -161,9 +176,12 @@ def bootstrap(labels: np.ndarray, scores: Scores, draws: int = DRAWS, seed: int 
     In every draw all arms share the subsets and the test patches (that keeps the comparison paired); the seeds of a
     subset are redrawn for each arm. Only subsets that all of `scores`' references and the arm have take part.
 
-    Returns, by arm: "auc", "baseline" and "traditional", each with "mean" (of the data as they are), "low", "high"
-    (percentiles, 95 %) and "p" (two-sided, of zero; None for "auc"), and how many "subsets" and "seeds" there were. A
-    reference that did not run gives None. Redrawing K subsets shows (K - 1) / K of their variance only.
+    Returns, by arm: "auc", "baseline" and "traditional", each with "mean" (of the data as they are), "low", "high" (95 %)
+    and "p" (two-sided, of zero; None for "auc"), and how many "subsets" and "seeds" there were. A reference that did not
+    run gives None. Percentiles of K redrawn subsets are far too sure for small K (with three, all of one sign is called
+    significant), so intervals are Student's t with the draws' variance: the subsets' part, which redrawing shows to
+    (K - 1) / K, has K - 1 degrees of freedom, that of seeds and patches all; together by Satterthwaite. One subset cannot
+    be redrawn: its interval is of seeds and patches only, and it has no p value.
     """
     rng = np.random.default_rng(seed)
     everywhere = sorted({subset for by_subset in scores.values() for subset in by_subset})
@@ -184,15 +202,17 @@ def bootstrap(labels: np.ndarray, scores: Scores, draws: int = DRAWS, seed: int 
                 redrawn[arm][k] = np.take_along_axis(values, chosen, 0).mean(0)
 
     def summary(values: np.ndarray, as_is: np.ndarray, test: bool) -> dict[str, float | None] | None:
-        """`values` (subsets, draws) averaged over the subsets of each draw, of those that have a value."""
-        if not np.isfinite(as_is).any():
+        """From `values` (subsets, draws) and `as_is` (subsets, 1), of the subsets that have a value."""
+        k = int(np.isfinite(as_is).sum())
+        if not k:
             return None
         drawn = values[picks.T, np.arange(draws)]
         drawn = np.nanmean(drawn[:, np.isfinite(drawn).any(0)], axis=0)
-        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        beyond = min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1
-        p = min(1.0, 2 * float(beyond) / (len(drawn) + 1)) if test else None
-        return {"mean": float(np.nanmean(as_is)), "low": float(low), "high": float(high), "p": p}
+        within = float(np.nanmean(values, axis=0).var(ddof=1))
+        between = max(float(drawn.var(ddof=1)) - within, 0.0) * k / (k - 1) if k > 1 else 0.0
+        freedom = (k - 1) * ((within + between) / between) ** 2 if between else math.inf
+        found = _estimate(float(np.nanmean(as_is)), math.sqrt(within + between), freedom, k)
+        return {"mean": found.mean, "low": found.low, "high": found.high, "p": found.p if test and k > 1 else None}
 
     found = {}
     for arm, by_subset in scores.items():
@@ -226,7 +246,7 @@ def evaluate(study: Study, rows: Sequence[Row], subsets: int, draws: int = DRAWS
     """Bootstrap a run, write <run>/results/bootstrap-<subsets>.json and return it; None if no scores were kept.
 
     "rows" has one entry per arm: "regime", "generator", "selection", what `bootstrap` returns for it, and in each of
-    "baseline" and "traditional" the p value adjusted over all arms compared ("q").
+    "baseline" and "traditional" the p value adjusted within its family of arms ("q"; None where there is no p).
     """
     scores, path = saved_scores(study, rows), study.root / "results" / f"bootstrap-{subsets}.json"
     if not scores:
@@ -235,9 +255,10 @@ def evaluate(study: Study, rows: Sequence[Row], subsets: int, draws: int = DRAWS
     labels = data.labels(study.data_root, "test")
     found = bootstrap(labels, scores, draws)
     for reference in (BASELINE[0], TRADITIONAL[0]):
-        adjusted = false_discovery({arm: row[reference]["p"] for arm, row in found.items() if row[reference]})
-        for arm, q in adjusted.items():
-            found[arm][reference]["q"] = q
+        compared_with = {arm: row[reference] for arm, row in found.items() if row[reference]}
+        adjusted = false_discovery({arm: row["p"] for arm, row in compared_with.items() if row["p"] is not None})
+        for arm, row in compared_with.items():
+            row["q"] = adjusted.get(arm)
     result = {
         "scale": stats.scale_of(rows),
         "draws": draws,

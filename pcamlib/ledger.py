@@ -5,6 +5,7 @@ The rules are in `claims`. A published run is a file of `book/reference`, writte
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -36,16 +37,18 @@ def folder() -> Path:
 
 
 def published(where: Path | None = None) -> list[Published]:
-    """All published runs, the largest first: real before phantom patches, then by patches of all subsets together."""
+    """All published runs, the largest first: real before phantom patches, several subsets before one (which has no
+    verdicts), then by patches of all subsets together."""
     where = where or folder()
     found = []
     for path in sorted(where.glob("*.json")):
         beside = where / "bootstrap" / path.name
         found.append(Published(path.stem, read_json(path), read_json(beside) if beside.exists() else None))
 
-    def size(run: Published) -> tuple[bool, int, str]:
+    def size(run: Published) -> tuple[bool, bool, int, str]:
         patches = {row["subset"]: row["scale"]["n_real"] for row in run.rows}
-        return not run.scale["phantom"], sum(patches.values()), max(row["scale"]["created"] for row in run.rows)
+        newest = max(row["scale"]["created"] for row in run.rows)
+        return not run.scale["phantom"], len(patches) > 1, sum(patches.values()), newest
 
     return sorted(found, key=size, reverse=True)
 
@@ -67,11 +70,13 @@ def table(evidence: list[Source]) -> Table:
     parts = [
         f"Supported: all of the rule's contrasts are positive with p < {claims.ALPHA}. Contradicted: one is negative with "
         f"p < {claims.ALPHA} divided by their number. The paper by Welch's t from its means and deviations of five subsets, "
-        "runs by Student's t over their subsets, arms paired."
+        "runs by Student's t over their subsets, arms paired. Claim 5 is the exception: it asks the same of three "
+        "generators, and wants it supported for one and contradicted for the others."
     ]
     for source in evidence:
         if isinstance(source, Measured):
-            parts.append(f"{source.name[0].upper()}{source.name[1:]}: {source.about}")
+            judge = f" Images judged in the space of {source.judge}." if source.judge else ""
+            parts.append(f"{source.name[0].upper()}{source.name[1:]}: {source.about}{judge}")
     return Table(
         "The claims", [("Rule", {"rule": "in words"}), ("Verdict", names)], lines, " ".join([*parts, TOO_NARROW])
     )
@@ -89,6 +94,7 @@ def details(evidence: list[Source]) -> str:
     blocks = []
     for claim, rule in zip(paper.CLAIMS, claims.RULES, strict=True):
         found = [rule(source) for source in evidence]
+        asked = "positive if the claim holds" if claim.number != 5 else "positive for U-Net if the claim holds, not for the others"
         head = "".join(f"<th>{escape(source.name)}: {verdict}</th>" for source, (verdict, _) in zip(evidence, found))
         body = "".join(
             f"<tr><th>{escape(lines[0].text)}</th>{''.join(f'<td>{_number(line)}</td>' for line in lines)}</tr>"
@@ -97,7 +103,7 @@ def details(evidence: list[Source]) -> str:
         blocks.append(
             f"<details><summary>{claim.number}. {escape(claim.text)}</summary>"
             f'<div role="region" tabindex="0" aria-label="Numbers of claim {claim.number}" style="overflow-x:auto">'
-            f'<table class="dataframe" style="font-size:0.85em"><thead><tr><th>positive if the claim holds</th>{head}</tr>'
+            f'<table class="dataframe" style="font-size:0.85em"><thead><tr><th>{asked}</th>{head}</tr>'
             f"</thead><tbody>{body}</tbody></table></div></details>"
         )
     note = f"Mean, {100 * LEVEL:.0f} % interval, p two-sided. AUC, precision and recall as fractions, FID as it is."
@@ -109,5 +115,6 @@ def _number(line: Statement) -> str:
         return f"{NOT_RUN}: {escape(line.missing)}"
     mean, low, high, p, n = line.found[:5]
     digits = 2 if abs(mean) >= 1 else 4
-    text = f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})".replace("-", "−")
+    interval = "the same in every subset" if math.isinf(high) else f"{low:+.{digits}f} to {high:+.{digits}f}"
+    text = f"{mean:+.{digits}f} ({interval})".replace("-", "−")
     return f"{text}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}, n = {n}"

@@ -3,9 +3,9 @@
     python -m pcamlib.published RUN SUBSETS
 
 writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale), beside it in
-bootstrap/ what notebook 08 drew from the test scores, in curves/ the training logs as numbers and figures, in sheets/
-generated samples of subset 0, and puts the summary between the marks in README.md. No patch of the data set leaves the
-run folder.
+bootstrap/ what notebook 08 drew from the test scores, in forest/ the figure of all differences, in curves/ the training
+logs as numbers and figures, in sheets/ generated samples of subset 0, and puts the summary between the marks in
+README.md. No patch of the data set leaves the run folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pcamlib import data, paper, plots, stats
+from pcamlib import data, paper, plots, result_plots, stats
 from pcamlib.errors import StudyError
 from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row
 from pcamlib.store import atomic, project_root, read_json, write_json
@@ -31,17 +31,26 @@ REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "syn
 
 
 def publish(run: Path, subsets: int, folder: Path) -> Path:
-    """Write the rows of `run` over its first `subsets` subsets to folder/<run's name>.json; returns that path."""
+    """Write the rows of `run` over its first `subsets` subsets to folder/<run's name>.json; returns that path.
+
+    Raises StudyError, before anything is written, if no images of the run have been judged.
+    """
     rows = stats.collect(run, subsets)
+    if not stats.extractors(rows):
+        raise StudyError(f"{run} has no numbers on the quality of images: run notebook 06 first, or `make study`.")
     kept = [{k: v for k, v in row.items() if k != "log"} | {"file": _within(row["file"], run)} for row in rows]
     path = folder / f"{run.name}.json"
     write_json(path, kept)
     drawn, beside = run / "results" / f"bootstrap-{subsets}.json", folder / "bootstrap" / path.name
-    if drawn.exists():
-        write_json(beside, read_json(drawn))
+    bootstrap = read_json(drawn) if drawn.exists() else None
+    if bootstrap:
+        write_json(beside, bootstrap)
     else:
         beside.unlink(missing_ok=True)
-    _curves(run, subsets, folder / "curves" / run.name, stats.scale_note(stats.scale_of(rows)))
+    note = stats.scale_note(stats.scale_of(rows))
+    with atomic(folder / "forest" / f"{run.name}.png") as aside:
+        result_plots.forest(rows, bootstrap, note).savefig(aside, format="png", dpi=120)
+    _curves(run, subsets, folder / "curves" / run.name, note)
     for generator in GENERATORS:
         _sheet(run / "subset-0" / "synthetic" / f"{generator}-none", folder / "sheets" / run.name / f"{generator}.png")
     return path

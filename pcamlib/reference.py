@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pcamlib import findings, inference, ledger, paper, quality_tables, stats, tables, tuning
+from pcamlib import findings, inference, ledger, paper, profiles, quality_tables, stats, tables, tuning
 from pcamlib.ledger import Published
+from pcamlib.profiles import Profile
 from pcamlib.stats import NOT_RUN, TRADITIONAL, Arm, Row
 from pcamlib.store import read_json
 from pcamlib.tables import HEADINGS, NOT_PRINTED, Table, all_arms, arm_name, cell, points, render
@@ -21,6 +22,31 @@ def _listed(values: list) -> str:
     return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values) or NOT_RUN
 
 
+CHANGED = "the profile of that name has changed since"
+
+
+def _profile(rows: list[Row]) -> Profile | None:
+    """The package's profile that a run was made with; None if that profile has been changed since, or was another."""
+    name = stats.scale_of(rows)["profile"]
+    profile = profiles.load(name) if name in profiles.names() else None
+    return profile if profile and {row["scale"]["profile_sha"] for row in rows} == {profile.sha} else None
+
+
+def _generators(profile: Profile | None) -> tuple[str, str]:
+    if profile is None:
+        return CHANGED, CHANGED
+    d, gan = profile.diffusion, profile.histogan
+    rates = f"{d.learning_rate:g} × {d.batch_size} (diffusion), {gan.learning_rate:g} × {gan.batch_size} (HistoGAN)"
+    return rates, f"{profile.orientations}, {d.guidance:g}, {d.sampler} with {d.sampling_steps} steps"
+
+
+def _classifier(profile: Profile | None) -> str:
+    if profile is None:
+        return CHANGED
+    c = profile.classifier
+    return f"{c.image_size} × {c.image_size}, {c.learning_rate:g} ({c.schedule}) × {c.batch_size}"
+
+
 def protocol(runs: dict[str, list[Row]]) -> Table:
     """What differs between the paper and runs (rows by a run's name), a line per cause with the columns that it moves."""
     p = paper.PROTOCOL
@@ -28,17 +54,22 @@ def protocol(runs: dict[str, list[Row]]) -> Table:
         ("Every column", "data"): ["PCam as released, lossless"],
         ("Every column", "subsets × real patches"): [f"{p.subsets} × {p.subset_size:,}"],
         ("Every column", "generators: images seen"): [f"{p.generator_epochs * p.subset_size:,} ({p.generator_epochs} epochs)"],
+        ("Every column", "generators: learning rate × batch"): [f"{p.generator_lr:g} × {p.generator_batch}"],
+        ("Every column", "orientations shown, guidance, sampler"): ["not stated"],
         ("Table 1: FID", "features of the distance"): ["Inception-V3, ImageNet"],
         ("Table 1: FID", "images compared"): [f"not stated; at most {p.subset_size:,}"],
         ("Table 1: precision, recall, F1", "features, k"): ["not stated"],
         ("Table 2: every column", "classifier starts from"): ["ImageNet weights"],
         ("Table 2: every column", "epochs of a stage"): [str(p.classifier_epochs)],
+        ("Table 2: every column", "pixels, learning rate × batch"): [
+            f"{p.patch_px} × {p.patch_px}, {p.classifier_lr:g} × {p.classifier_batch}"
+        ],
         ("Table 2: every column", "test patches"): [f"{p.test:,}, as released"],
         ("Table 2: accuracy, sensitivity, specificity", "threshold"): ["not stated"],
         ("Table 2: spread", "seeds of a subset"): ["1"],
     }  # fmt: skip
     for rows in runs.values():
-        scale = stats.scale_of(rows)
+        scale, profile = stats.scale_of(rows), _profile(rows)
         jpeg = any(row["scale"]["data_sha"] == JPEG_SLICE for row in rows)
         data = "phantom: procedural patches, no tissue" if scale["phantom"] else scale["data"]
         judged = [row for row in stats.of_kind(rows, "quality") if row["status"] == "ok"]
@@ -53,11 +84,13 @@ def protocol(runs: dict[str, list[Row]]) -> Table:
             data + ": 26,000 of PCam's patches, re-encoded as JPEG (quality 75, halved chroma)" * jpeg,
             f"{len(scale['subsets'])} × {_listed(scale['n_real'])}",
             "; ".join(f"{paper.GENERATOR_NAMES.get(name, name)} {n:,}" for name, n in images.items()) or NOT_RUN,
+            *_generators(profile),
             names[0] if names else NOT_RUN,
             _listed(sorted({row["n_fake"] for row in judged})),
             f"{_listed(names)}; k = {_listed(sorted({row['k'] for row in judged}))}",
             " or ".join("random initialisation" if s == "none" else s for s in dict.fromkeys(start)) or NOT_RUN,
             _listed(sorted({row["epochs"] for row in ran})),
+            _classifier(profile),
             _listed(sorted({row["test_n"] for row in ran})),
             _listed(sorted({row["threshold"] for row in ran})),
             _listed(seeds),
@@ -134,7 +167,7 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         f"- This run. {stats.scale_note(stats.scale_of(own))}",
         "",
         "The published run was made and kept by these commands. Its numbers come again, bit for bit, only with the same files,",
-        "version of the code, kind of processor and number of threads:",
+        "version of the code, kind of processor and number of threads." + _older(run),
         "",
         "```bash",
         f"make study PROFILE={run.scale['profile']} DATA=/path/to/{run.scale['data']} SUBSETS={len(run.scale['subsets'])}",
@@ -154,6 +187,7 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         findings.bullets(findings.findings_quality(run.rows, judge)),
         findings.bullets(findings.findings_classification(run.rows)),
         "",
+        *_forest(run.name, where),
         "Is it the images, or the extra steps?",
         "",
         findings.bullets(findings.images_or_steps(run.rows)),
@@ -169,10 +203,31 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         "## Tables 1 and 2 of the published run",
         "",
         *(render(quality_tables.table_1(run.rows, extractor)) for extractor in stats.extractors(run.rows)),
-        render(tables.table_2(run.rows)),
+        render(tables.table_2(run.rows, run.bootstrap)),
+        render(tables.table_differences(run.rows, bootstrap=run.bootstrap)),
         "",
     ]
     return "\n".join(text)
+
+
+def _older(run: Published) -> str:
+    """A warning where the profile of that name has been changed since the run."""
+    if _profile(run.rows):
+        return ""
+    version = " and ".join(run.scale["version"])
+    return f" The profile `{run.scale['profile']}` has changed since: its settings then are those of version {version}."
+
+
+def _forest(name: str, where: Path) -> list[str]:
+    path = where / "forest" / f"{name}.png"
+    if not path.exists():
+        return []
+    alt = "Forest plot: the difference of every arm to traditional augmentation in points of AUC, with its interval"
+    caption = (
+        "AUC minus traditional augmentation of the same subset, in points: squares and diamonds (transfer) are means, "
+        f"circles the subsets, lines 95 % intervals. {inference.TOO_NARROW}"
+    )
+    return _figure(path, where, alt, caption)
 
 
 def _pictures(name: str, where: Path) -> list[str]:

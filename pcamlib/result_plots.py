@@ -114,7 +114,10 @@ def _auc_panel(place: Axes, rows: Sequence[Row], bars: Sequence[Bars], title: st
 
 def _truncate(axes: Sequence[Axes], rows: Sequence[Row], regimes: tuple[str, ...]) -> None:
     """The same range in all panels, close around what was measured: differences are small beside values."""
-    values = [100 * row["auc"] for row in rows if row["status"] == "ok" and row["regime"] in regimes]
+    arms = {stats.arm_of(row) for row in rows if row["status"] == "ok" and row["regime"] in regimes}
+    values = []
+    for mean, sd, each in (stats.summary(rows, arm, "auc") for arm in arms):
+        values += [100 * value for value in (*each, mean - (sd or 0), mean + (sd or 0))]
     if values:
         margin = max(0.1 * (max(values) - min(values)), 0.5)
         for place in axes:

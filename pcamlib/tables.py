@@ -97,7 +97,7 @@ def table_2(rows: list[Row], bootstrap: Row | None = None) -> Table:
         f"Mean ± standard deviation over subsets, on {tests} test patches, decision threshold {thresholds}; where an arm was "
         "trained with several seeds, a subset's value is the mean over them. Calibration error: expected gap between "
         f"confidence and accuracy in {stats.CALIBRATION_BINS} equal bins, not in the paper. Intervals: "
-        f"{'bootstrap over subsets, seeds and test patches' if drawn else 't over subsets'}. "
+        f"{'bootstrap over subsets, seeds and test patches' if drawn else 't over subsets'}. {inference.TOO_NARROW} "
         f"Ours: {scale_sentence(found)} Paper: ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215, "
         "100 epochs, so its columns are not comparable with ours in absolute value: compare differences to "
         "traditional augmentation. It shows synthetic-only training in its Figure 6 alone, without numbers."
@@ -110,7 +110,7 @@ def _auc_interval(summary: Summary | None, drawn: Row | None) -> str:
     if summary is None:
         return NOT_RUN
     if drawn:
-        return f"{100 * drawn['low']:.2f} to {100 * drawn['high']:.2f}"
+        return f"{100 * max(drawn['low'], 0):.2f} to {100 * min(drawn['high'], 1):.2f}"
     n = len(summary.values)
     if n < 3:
         return f"n = {n} < 3"
@@ -129,13 +129,13 @@ def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | Non
     lines = [{"section": _section(arm), "label": _label(arm)} for arm in all_arms()]
     columns = {
         "mean": "mean ± sd", "each": "each subset", "interval": "95 % t interval", "flip": "exact p (sign flips)",
-        "effect": "effect size g", "bootstrap": "95 % bootstrap interval", "q": "q over arms",
+        "effect": "effect size g", "bootstrap": "95 % bootstrap interval", "q": "q among its like",
     }  # fmt: skip
     for against in (BASELINE, TRADITIONAL):
         key, tests = against[0], inference.compared(found, against, metric)
         drawn = inference.intervals(bootstrap, key)
-        q = {arm: row["q"] for arm, row in drawn.items()}
-        q = q or inference.false_discovery({arm: test.p for arm, test in tests.items() if test.n >= 3})
+        q = {arm: row["q"] for arm, row in drawn.items() if row["q"] is not None}
+        q = q if drawn else inference.false_discovery({arm: test.p for arm, test in tests.items() if test.n >= 3})
         for arm, row in zip(all_arms(), lines, strict=True):
             row |= dict.fromkeys((f"{key} {column}" for column in columns), NOT_RUN if arm != against else "")
             row[f"{key} mean"] = NOT_RUN if arm != against else "reference"
@@ -155,7 +155,7 @@ def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | Non
             row[f"{key} flip"] = few if test is None else NOT_PRINTED if test.flip_p is None else f"{test.flip_p:.3g}"
             row[f"{key} effect"] = f"{signed(test.effect)}" if test and test.effect is not None else NOT_PRINTED
             row[f"{key} bootstrap"] = span(drawn[arm]["low"], drawn[arm]["high"]) if arm in drawn else NOT_RUN
-            row[f"{key} q"] = f"{q[arm]:.3f}" if arm in q else few
+            row[f"{key} q"] = f"{q[arm]:.3f}" if arm in q else NOT_RUN if drawn and arm not in drawn else few
     head = [
         (f"minus {name}", {f"{key} {column}": text for column, text in columns.items()})
         for key, name in (("baseline", "baseline"), ("traditional", "traditional augmentation"))
@@ -163,8 +163,8 @@ def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | Non
     if bootstrap:
         how = (
             f"Bootstrap: {bootstrap['draws']:,} redraws of subsets, classifier seeds and the {bootstrap['test_n']:,} test "
-            "patches at once; with few subsets it shows too little of their spread, and of an arm with one seed nothing of "
-            "the seed's. q: its p values,"
+            "patches at once, with one subset of the two latter only; of an arm with one seed it shows nothing of the "
+            "seed's spread. q: its p values,"
         )
     else:
         how = "No bootstrap: test scores were not kept. q: p values of the t test (three subsets or more),"
@@ -172,7 +172,7 @@ def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | Non
         f"Differences of {HEADINGS[metric].split(',')[0]} in percentage points, each arm against the "
         f"reference trained on the same subset. {scale_sentence(found)} g: mean over standard deviation, corrected for few "
         f"subsets (Hedges). Exact p: two-sided, at best {2 / 2**of:.3g} with {of} subset{'s' * (of != 1)}. {how} adjusted for the "
-        f"number of arms (Benjamini and Hochberg). t intervals cover the choice of the subset only. {inference.TOO_NARROW}"
+        f"number of arms of its kind: with real and synthetic images, synthetic only, real only (Benjamini and Hochberg). t intervals cover the choice of the subset only. {inference.TOO_NARROW}"
     )
     return Table("Paired differences", head, lines, caption)
 

@@ -124,7 +124,8 @@ AGAINST = {
 def test_a_world_in_which_a_claim_fails(number):
     means = truth()
     AGAINST[number](means)
-    verdict, statements = claims.RULES[number - 1](measured(means))
+    # ranks that are the same in all five subsets are no proof: with some noise they are not
+    verdict, statements = claims.RULES[number - 1](measured(means, noise=0.004 if number == 12 else 0.0004))
     assert verdict == CONTRADICTED
     assert any(s.found.mean < 0 for s in statements)
 
@@ -178,15 +179,17 @@ def test_the_papers_own_tables():
     lead = next(s for s in verdicts[11][1] if "Traditional" in s.text).found
     assert lead.mean == pytest.approx(0.0055) and lead.p < 0.05
     for number in (7, 10, 12, 13):
-        assert all(s.found is None and "prints no number" in s.missing for s in verdicts[number][1])
+        open_ones = [s for s in verdicts[number][1] if not s.text.startswith("FID")]
+        assert open_ones and all(s.found is None and "prints no number" in s.missing for s in open_ones)
 
 
 def test_the_ledger_has_a_column_per_source_and_all_numbers(tmp_path):
-    for name, subsets, size in (("small", 2, 500), ("large", 3, 400)):
+    for name, subsets, size in (("small", 2, 500), ("large", 3, 400), ("single", 1, 2000)):
         rows = [r for a in measured(truth(), subsets=subsets).by_arm.values() for r in a]
         write_json(tmp_path / f"{name}.json", [r | {"scale": r["scale"] | {"n_real": size}} for r in rows])
     runs = ledger.published(tmp_path)
-    assert [run.name for run in runs] == ["large", "small"] and runs[0].bootstrap is None
+    assert [run.name for run in runs] == ["large", "small", "single"], "one subset has no verdicts"
+    assert runs[0].bootstrap is None
     rows = [r for a in measured(truth(), noise=3.0).by_arm.values() for r in a]
     evidence = ledger.sources(rows, runs)
     table = ledger.table(evidence)

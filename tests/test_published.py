@@ -46,6 +46,14 @@ def test_the_readme_shows_the_published_numbers():
     assert published.into(readme, read_json(shown[0]), shown[0].stem) == readme, "run python -m pcamlib.published again"
 
 
+def test_a_run_without_quality_is_refused_before_anything_is_written(tmp_path):
+    run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=1)
+    (run / "subset-0" / "results" / "quality.json").unlink()
+    with pytest.raises(StudyError, match="run notebook 06 first"):
+        published.publish(run, 1, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
+
+
 def test_publishing_a_run(tmp_path):
     run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
     path = published.publish(run, 2, tmp_path / "reference")
@@ -58,11 +66,12 @@ def test_publishing_a_run(tmp_path):
         and text.count("\n| ") == (2 + 3) + (2 + 2 + 9 + 3)
     )
     assert not (tmp_path / "reference" / "bootstrap").exists()
+    assert "../reference/forest/made-up.png" in reference.page(rows, None, tmp_path / "reference")
     logs = read_json(tmp_path / "reference" / "curves" / "made-up" / "log.json")
     assert logs["dit"]["subset 1"] == [{"epoch": 1, "images": 1000, "loss": 0.5}]
     assert (tmp_path / "reference" / "curves" / "made-up" / "dit.png").exists()
-    write_json(run / "results" / "bootstrap-2.json", {"rows": []})
+    write_json(run / "results" / "bootstrap-2.json", {"draws": 1, "test_n": 2, "rows": []})
     published.publish(run, 2, tmp_path / "reference")
-    assert ledger.published(tmp_path / "reference")[0].bootstrap == {"rows": []}
+    assert ledger.published(tmp_path / "reference")[0].bootstrap["draws"] == 1
     with pytest.raises(StudyError, match="must have one line"):
         published.into("no marks", rows, "made-up")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_up import not_run, write_run
 
-from pcamlib import ledger, paper, reference, stats
+from pcamlib import ledger, paper, profiles, reference, stats
 from pcamlib.store import write_json
 
 
@@ -26,6 +26,8 @@ def test_protocols_differ_line_by_line(own):
         "5 × 26,215",
         "2 × 256",
     )
+    assert lines["pixels, learning rate × batch"]["paper"] == "96 × 96, 0.0001 × 32"
+    assert lines["pixels, learning rate × batch"]["run 1"] == reference.CHANGED, "a made-up profile"
     assert lines["features of the distance"]["run 1"] == "judge-a" and lines["seeds of a subset"]["run 1"] == "1"
     sections = " ".join(row["section"] for row in reference.protocol({"this run": own}).rows)
     for column in (
@@ -39,6 +41,16 @@ def test_protocols_differ_line_by_line(own):
         "Table 2: every column",
     ):
         assert column in sections
+
+
+def test_settings_are_those_of_the_profile_only_while_it_is_the_same(own):
+    slice_ = profiles.load("slice")
+    rows = [row | {"scale": row["scale"] | {"profile": "slice", "profile_sha": slice_.sha}} for row in own]
+    lines = {row["label"]: row["run 0"] for row in reference.protocol({"a run": rows}).rows}
+    assert lines["pixels, learning rate × batch"].startswith(f"{slice_.classifier.image_size} × ")
+    assert lines["orientations shown, guidance, sampler"].startswith(f"{slice_.orientations}, ")
+    rows[0] = rows[0] | {"scale": rows[0]["scale"] | {"profile_sha": "another"}}
+    assert reference.protocol({"a run": rows}).rows[4]["run 0"] == reference.CHANGED
 
 
 def test_paper_published_and_own_stand_beside_each_other(tmp_path):
@@ -65,8 +77,8 @@ def test_the_page_of_a_build(own, tmp_path):
     text = reference.page(own, None, ledger.folder())
     assert text.startswith("# Published results") and f"book/reference/{published.name}.json" in text
     assert (
-        text.count('<div class="pcam-table">') == 2 + len(stats.extractors(published.rows)) + 1 + 1
-    )  # protocol, AUC, judges, Table 2, trials
+        text.count('<div class="pcam-table">') == 2 + len(stats.extractors(published.rows)) + 2 + 1
+    )  # protocol, AUC, judges, Table 2, differences, trials
     for part in (
         "Data: phantom (procedural",
         f"profile {published.scale['profile']}",
@@ -83,11 +95,8 @@ def test_the_page_of_a_build(own, tmp_path):
 
 def test_a_published_run_with_a_bootstrap_shows_it(own, tmp_path):
     write_json(tmp_path / "made-up.json", own)
-    row = {
-        "regime": "transfer",
-        "generator": "unet",
-        "selection": "realism",
-        "traditional": {"low": -0.0111, "high": 0.0222},
-    }
-    write_json(tmp_path / "bootstrap" / "made-up.json", {"rows": [row]})
-    assert "(−1.11 to +2.22)" in reference.page(own, None, tmp_path)
+    row = {"regime": "transfer", "generator": "unet", "selection": "realism", "baseline": None}
+    row |= {"auc": {"low": 0.8111, "high": 0.9222}, "traditional": {"low": -0.0111, "high": 0.0222, "q": None}}
+    write_json(tmp_path / "bootstrap" / "made-up.json", {"draws": 9, "test_n": 99, "rows": [row]})
+    text = reference.page(own, None, tmp_path)
+    assert "(−1.11 to +2.22)" in text and "81.11 to 92.22" in text and "9 redraws" in text

@@ -135,18 +135,18 @@ def test_three_subsets_have_an_interval(tmp_path):
     row = find(table, "Real", "Traditional augmentation")
     assert row["baseline interval"] == "+5.00 to +5.00"
     assert (row["baseline flip"], row["baseline effect"], row["baseline bootstrap"]) == ("0.25", "–", "not run")
-    assert row["baseline q"] == "0.000" and row["traditional q"] == ""
+    assert row["baseline q"] == "0.250" and row["traditional q"] == ""
     assert "at best 0.25 with 3 subsets" in table.caption and "all of them are too narrow" in table.caption
 
 
 def test_differences_show_the_bootstrap_of_the_auc(rows):
-    drawn = {"mean": 0.01, "low": -0.005, "high": 0.02, "p": 0.02, "q": 0.06}
+    drawn = {"mean": 0.01, "low": -0.005, "high": 0.02, "p": 0.02, "q": 0.06}  # also as an AUC, which ends at 0
     arms = [{"regime": "traditional", "generator": None, "selection": None, "auc": drawn, "baseline": drawn, "traditional": None}]
     table = tables.table_differences(rows, bootstrap={"draws": 1000, "test_n": 3000, "rows": arms})
     row = find(table, "Real", "Traditional augmentation")
     assert (row["baseline bootstrap"], row["baseline q"]) == ("−0.50 to +2.00", "0.060")
     row = find(tables.table_2(rows, {"rows": arms}), "Real", "Traditional augmentation")
-    assert row["auc interval"] == "-0.50 to 2.00"
+    assert row["auc interval"] == "0.00 to 2.00"
     assert "1,000 redraws" in table.caption and "3,000 test patches" in table.caption
     assert "No bootstrap" in tables.table_differences(rows, "accuracy", {"draws": 1, "test_n": 1, "rows": arms}).caption
 
