@@ -84,9 +84,12 @@ def table(evidence: list[Source]) -> Table:
 
 def counts(source: Source) -> str:
     """How the verdicts of a source are distributed, in one sentence."""
-    found = Counter(rule(source)[0] for rule in claims.RULES)
+    judged = [rule(source) for rule in claims.RULES]
+    found = Counter(verdict for verdict, _ in judged)
+    untested = sum(v == claims.UNDECIDED and any(s.found is None for s in lines) for v, lines in judged)
     listed = ", ".join(f"{found[v]} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))
-    return f"{source.name[0].upper()}{source.name[1:]}: {listed}."
+    why = f", {untested} of them for want of numbers" if untested else ""
+    return f"{source.name[0].upper()}{source.name[1:]}: {listed}{why}."
 
 
 def details(evidence: list[Source]) -> str:

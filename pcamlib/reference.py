@@ -202,7 +202,12 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         *_tried(where / "tuning"),
         "## Tables 1 and 2 of the published run",
         "",
-        *(render(quality_tables.table_1(run.rows, extractor)) for extractor in stats.extractors(run.rows)),
+        *(
+            render(table(run.rows, extractor))
+            for extractor in stats.extractors(run.rows)
+            for table in (quality_tables.table_1, quality_tables.table_1_more)
+        ),
+        render(quality_tables.table_memorisation(run.rows)),
         render(tables.table_2(run.rows, run.bootstrap)),
         render(tables.table_differences(run.rows, bootstrap=run.bootstrap)),
         "",
@@ -286,6 +291,8 @@ def _tried(folder: Path) -> list[str]:
         f"{scale['n_real']:,} patches, seed {scale['seed']}, {scale['device']}, {scale['precision']}, "
         f"{scale['threads']} thread, pcamlib {', '.join(versions)}. The lowest of several noisy values flatters itself."
     )
+    took = {repr((row["family"], row["changes"])): row["seconds"] for row in found["rows"] if "seconds" in row}
+    caption += f" Training took {stats.duration(sum(took.values()))} in all."
     plan = tuning.read_plan(folder / "plan.yml")
     table = Table("Trials on the validation split", [("", columns)], lines, caption)
     return ["## How the generators' settings were chosen", "", plan.conclusion, "", render(table), ""]

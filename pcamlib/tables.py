@@ -96,7 +96,7 @@ def table_2(rows: list[Row], bootstrap: Row | None = None) -> Table:
     caption = (
         f"Mean ± standard deviation over subsets, on {tests} test patches, decision threshold {thresholds}; where an arm was "
         "trained with several seeds, a subset's value is the mean over them. Calibration error: expected gap between "
-        f"confidence and accuracy in {stats.CALIBRATION_BINS} equal bins, not in the paper. Intervals: "
+        f"the probability of tumour and the share of tumour in {stats.CALIBRATION_BINS} equal bins, not in the paper. Intervals: "
         f"{'bootstrap over subsets, seeds and test patches' if drawn else 't over subsets'}. {inference.TOO_NARROW} "
         f"Ours: {scale_sentence(found)} Paper: ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215, "
         "100 epochs, so its columns are not comparable with ours in absolute value: compare differences to "

@@ -203,7 +203,9 @@ def test_the_ledger_has_a_column_per_source_and_all_numbers(tmp_path):
     html = ledger.details(evidence)
     assert html.count("<details>") == 13 and "the paper prints no number for it" in html and "n = 5" in html
     assert "published: large" in render(table)
-    assert ledger.counts(evidence[0]) == "Paper: 2 supported, 0 contradicted, 11 undecided at this scale."
+    assert ledger.counts(evidence[0]) == (
+        "Paper: 2 supported, 0 contradicted, 11 undecided at this scale, 4 of them for want of numbers."
+    )
     assert [s.name for s in ledger.sources([], [])] == ["paper", "this run"]
     assert ledger.table(ledger.sources([], [])).rows[0]["verdict 1"] == UNDECIDED
 

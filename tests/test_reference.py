@@ -77,8 +77,8 @@ def test_the_page_of_a_build(own, tmp_path):
     text = reference.page(own, None, ledger.folder())
     assert text.startswith("# Published results") and f"book/reference/{published.name}.json" in text
     assert (
-        text.count('<div class="pcam-table">') == 2 + len(stats.extractors(published.rows)) + 2 + 1
-    )  # protocol, AUC, judges, Table 2, differences, trials
+        text.count('<div class="pcam-table">') == 2 + 2 * len(stats.extractors(published.rows)) + 3 + 1
+    )  # protocol, AUC, two for each judge, memorisation, Table 2, differences, trials
     for part in (
         "Data: phantom (procedural",
         f"profile {published.scale['profile']}",
