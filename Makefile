@@ -9,7 +9,9 @@ KILLS ?= 100
 SEED ?= 0
 PY := .venv/bin/python
 # the owner is make itself: killed, it takes the study along
-STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile '$(PROFILE)' --data '$(DATA)' --cores $(CORES) --executor '$(EXECUTOR)' $(if $(SUBSETS),--subsets $(SUBSETS))
+STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow $(1) --profile "$$PROFILE" --data "$$DATA" --cores "$$CORES" --executor "$$EXECUTOR" $(if $(SUBSETS),--subsets "$$SUBSETS")
+# the shell takes values from the environment, quoted: a name with a quote or a semicolon stays a name
+export PROFILE DATA SUBSETS CORES EXECUTOR KILLS SEED
 
 .PHONY: book study test torture bench estimate lab clean
 
@@ -24,7 +26,7 @@ test: .venv/ready
 
 # a hundred kills -9 at random moments and five of the whole study, some 2,500 damaged inputs, SLURM if it is installed
 torture: .venv/ready
-	@$(PY) tests/kill.py "$$(mktemp -d)" --kills $(KILLS) --seed $(SEED)
+	@$(PY) tests/kill.py "$$(mktemp -d)" --kills "$$KILLS" --seed "$$SEED"
 	@$(PY) -m pytest -m torture
 
 bench: .venv/ready
@@ -32,7 +34,7 @@ bench: .venv/ready
 
 # hours and memory of the whole study on this device, from a few timed steps of every stage
 estimate: .venv/ready
-	@$(PY) -m pcamlib.estimate --profile '$(PROFILE)' $(if $(filter-out phantom,$(DATA)),--data '$(DATA)') $(OPTIONS)
+	@$(PY) -m pcamlib.estimate --profile "$$PROFILE" $(if $(filter-out phantom,$(DATA)),--data "$$DATA") $(OPTIONS)
 
 # lab/ makes a double click open a text notebook as a notebook
 lab: .venv/ready

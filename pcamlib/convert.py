@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from pcamlib import card, data, images
 from pcamlib.errors import StudyError
 from pcamlib.sources import Row, find
-from pcamlib.store import atomic_folder
+from pcamlib.store import atomic_folder, plain_path, vacant
 
 BLOCK = 256  # patches in memory while writing
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -161,16 +161,17 @@ def convert(
     Memory does not grow with the pixels, only with the list of names. Returns the card. Raises StudyError for anything
     wrong with the source, before `dest` appears.
     """
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise StudyError(f"{dest} exists: choose another folder, or remove it.")
+    source, dest = plain_path(source), vacant(dest)
     notes: list[str] = []
     root, rows = find(source, notes)
     labels, classes = binary([row.label for row in rows], positive)
+    if classes == data.CLASSES:
+        classes = data.classes(root)  # of patches that `export` wrote, which are listed as 0 and 1
     looks = _look(root, rows, size, colours)
     weights = np.array([seen.patches for seen in looks])
     place, how = _splits(rows, labels, weights, fractions, seed, notes)
     need = int(weights.sum()) * data.SIDE * data.SIDE * 3
-    parent = next(p for p in dest.absolute().parents if p.exists())
+    parent = next(p for p in dest.parents if p.exists())
     if (free := shutil.disk_usage(parent).free) < need * 1.02 + 1e6:
         raise StudyError(
             f"{dest} needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there: make room or choose another disk."
@@ -178,7 +179,7 @@ def convert(
     if size == "tile":
         notes.append("each tile has its image's label, whether or not the tile shows it")
     try:
-        with atomic_folder(dest) as aside:
+        with atomic_folder(dest, replace=False) as aside:
             _write(root, rows, labels, looks, place, size, aside)
             used = Counter(name for seen in looks for name in seen.needs)
             made = card.describe(aside, data.SPLITS) | {

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import gzip
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ from tqdm.auto import tqdm
 
 from pcamlib import data
 from pcamlib.errors import StudyError
-from pcamlib.store import atomic, lock
+from pcamlib.store import atomic, lock, room
 
 ZENODO = "https://zenodo.org/records/2546921/files/"
 STORE = ".download"  # folder in the data root for what is not whole yet
@@ -124,16 +125,17 @@ class Resume:
             done = have if resumed else 0
             length = answer.headers.get("Content-Length", "")
             claimed = int(length) + done if length.isdecimal() else self.size
-            with open(self.part, "ab" if resumed else "wb") as out:
-                for chunk in answer.iter_content(1 << 16):
-                    if done == 0 and (found := data.masquerade(chunk[:4096])) and not found.startswith("it is still"):
-                        out.close()
-                        self.part.unlink()
-                        raise StudyError(f"what came is no archive: {found}")
-                    if claimed != self.size:
-                        out.close()
-                        self.part.unlink()
-                        raise StudyError(f"the server announces {claimed:,} bytes, the archive has {self.size:,}")
+            chunks = answer.iter_content(1 << 16)
+            first = next(chunks, b"")
+            # before what is there is touched: an answer of another kind must not cost what has come already
+            if not first:
+                return
+            if done == 0 and (found := data.masquerade(first[:4096])) and not found.startswith("it is still"):
+                raise StudyError(f"what came is no archive: {found}")
+            if claimed != self.size:
+                raise StudyError(f"the server announces {claimed:,} bytes, the archive has {self.size:,}")
+            with room(self.part), open(self.part, "ab" if resumed else "wb") as out:
+                for chunk in itertools.chain([first], chunks):
                     done += len(chunk)
                     out.write(chunk)
                     bar.update(len(chunk))

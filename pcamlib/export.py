@@ -20,7 +20,7 @@ from PIL import Image
 
 from pcamlib import card, data
 from pcamlib.errors import StudyError
-from pcamlib.store import atomic_folder, read_json, write_json
+from pcamlib.store import atomic_folder, plain_path, read_json, vacant, write_json
 
 FORMS = {
     "pcam": "PCam files in a folder pcam, where torchvision.datasets.PCAM(root) looks for them",
@@ -28,6 +28,8 @@ FORMS = {
     "generator": "the generators of a run: diffusers pipelines (unet, dit) and HistoGAN's weights",
 }
 NOTICE = "LICENCE.md"
+PHANTOM = "phantom.json"  # marks a data root as procedural
+NO_CARD = "not stated, as the data have no card (PCam itself is CC0 1.0)"
 
 
 def sets(source: Path) -> list[tuple[str, Path]]:
@@ -51,8 +53,10 @@ def _splits(folder: Path) -> list[str]:
 def licence(about: dict[str, Any]) -> str:
     """A note on terms of use for the card `about` of a set, or for the scale of a generator's training."""
     scale = about.get("scale")
+    if about.get("phantom"):
+        return "# Licence\n\nThe phantom, procedural images: MIT, as the software that drew them.\n"
     if scale is None:
-        return f"# Licence\n\nReal patches. Terms of use as stated by who converted them: {about.get('licence', 'not stated')}.\n"
+        return f"# Licence\n\nReal patches. Terms of use as stated by who converted them: {about.get('licence', NO_CARD)}.\n"
     source = f"{scale['data']} (fingerprint {scale['data_sha']})"
     if scale.get("phantom"):
         terms = f"Learned from the phantom {source}, procedural images: MIT, as the software that drew them."
@@ -71,11 +75,13 @@ def export(source: Path, dest: Path, form: str) -> list[Path]:
     Everything is read and checked on the way. Raises StudyError for a source that holds nothing of that form or is
     damaged; `dest` then does not appear.
     """
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise StudyError(f"{dest} exists: choose another folder, or remove it.")
+    source, dest = plain_path(source), vacant(dest)
     found = _generators(source) if form == "generator" else sets(source)
+    names = [name for name, _ in found]
+    if len(set(names)) < len(names):
+        raise StudyError(f"{source} holds several runs (two have {max(names, key=names.count)}): give the folder of one.")
     try:
-        with atomic_folder(dest) as aside:
+        with atomic_folder(dest, replace=False) as aside:
             for name, folder in found:
                 target = aside / name
                 target.mkdir(parents=True, exist_ok=True)
@@ -91,15 +97,23 @@ def _set(folder: Path, target: Path, form: str) -> None:
     splits = _splits(folder)
     about = read_json(folder / data.CARD) if (folder / data.CARD).exists() else {}
     about = about | {"name": folder.name, "classes": list(data.classes(folder))} | card.describe(folder, splits)
+    phantom = [PHANTOM] if (folder / PHANTOM).exists() else []
+    about |= {"phantom": True} if phantom else {}
     if form == "pcam":
         (target / "pcam").mkdir()
-        for split in splits:
-            for kind in "xy":
-                shutil.copyfile(data.file(folder, split, kind), data.file(target / "pcam", split, kind))
+        names = [data.file(folder, split, kind).name for split in splits for kind in "xy"]
+        for name in names + phantom:
+            shutil.copyfile(folder / name, target / "pcam" / name)
+        write_json(target / "pcam" / data.CARD, about)  # names the classes where that folder is a data root
     else:
         _pngs(folder, splits, about["classes"], target)
-    card.write(target, about)
-    (target / NOTICE).write_text(licence(about), encoding="utf-8")
+    try:
+        card.write(target, about)
+        (target / NOTICE).write_text(licence(about), encoding="utf-8")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StudyError(
+            f"{folder / data.CARD} is no card of a data set ({type(error).__name__}: {error}): mend or remove it."
+        ) from None
 
 
 def _pngs(folder: Path, splits: list[str], classes: list[str], target: Path) -> None:

@@ -37,7 +37,8 @@ NEEDS = {
     "PA": ("palette", "alpha"),
 }
 NEEDS |= {"RGBA": ("alpha",), "CMYK": ("cmyk",)} | {f"I;16{end}": ("grey", "16bit") for end in ("", "B", "L", "N")}
-LIMIT = 1 << 26  # pixels of one image; beyond, it is a slide and not a patch
+LIMIT = 1 << 24  # pixels of one image, 4096 x 4096 (about 300 MB while it is read); beyond, it is a slide and not a patch
+BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # TIFF's tags: bits per sample; 0 where white is zero; 2 for a plane per colour
 
 
 class Look(NamedTuple):
@@ -70,13 +71,20 @@ def _needs(image: Image.Image) -> tuple[str, ...] | None:
     needs = NEEDS.get(image.mode)
     if needs is None:
         return None
-    # Pillow opens 16-bit colour as 8-bit "RGB" and says nothing: only the decoder's arguments tell
+    # Pillow opens 16-bit colour as 8-bit "RGB" and says nothing: only the decoder's arguments and TIFF's tags tell
     args = image.tile[0][3] if image.tile else ""
     raw = str(args if isinstance(args, str) or not args else args[0])
-    if "16" in raw and "16bit" not in needs:
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS, ())
+    if "16bit" not in needs and ("16" in raw or max(bits if isinstance(bits, tuple) else (bits,), default=8) > 8):
         needs += ("16bit",)
     if "transparency" in image.info and "alpha" not in needs:
         needs += ("alpha",)
+    # read wrongly without a word: bytes of planes mixed up, negatives, the transparent value lost
+    if "16bit" in needs and (tags.get(PLANES) == 2 or tags.get(PHOTOMETRIC) == 0):
+        return None
+    if image.mode.startswith("I;16") and "alpha" in needs:
+        return None
     return needs
 
 
@@ -90,7 +98,9 @@ def look(path: Path, size: str | None, convert: Collection[str]) -> Look:
     if pages != 1:
         raise StudyError(f"{path} holds {pages} pages: save the one you mean as a file of its own.")
     if needs is None:
-        raise StudyError(f"{path} has colour mode {image.mode}, which has no plain way to RGB: save it as 8-bit RGB.")
+        raise StudyError(
+            f"{path} has colour mode {image.mode}, which has no plain way to RGB as it is stored here: save it as 8-bit RGB."
+        )
     missing = [name for name in needs if name not in convert]
     if missing:
         raise StudyError(

@@ -30,7 +30,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from pcamlib.errors import StudyError
-from pcamlib.store import atomic, die_with_owner, lock, project_root
+from pcamlib.store import atomic, die_with_owner, lock, plain_path, project_root
 from pcamlib.watch import LINE
 
 Literal = int | float | str | bool | None
@@ -85,20 +85,26 @@ def run(source: str | Path, target: str | Path, given: dict[str, str] | None = N
     Raises StudyError for a bad notebook or parameter, and for a failing cell: then the message is the cell's own
     last line and the partial notebook is kept beside `target`.
     """
-    source, target = Path(source).resolve(), Path(target).resolve()
+    source, target = plain_path(Path(source)), plain_path(Path(target))
     if not source.is_file():
         raise StudyError(f"notebook {source} does not exist.")
-    notebook = jupytext.read(source)
+    try:
+        notebook = jupytext.read(source)
+    except Exception as error:  # jupytext's readers raise kinds of their own
+        raise StudyError(f"notebook {source} cannot be read ({' '.join(str(error).split())[:160]}): give a text notebook.") from None
     values = check(given or {}, parameters(notebook, source.name), source.name)
     # the notebook must run where this command runs, whatever kernels the user has registered under "python3"
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     failed = target.with_name(f"{target.stem}.failed.ipynb")
-    failed.unlink(missing_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        failed.unlink(missing_ok=True)
+    except OSError as error:
+        raise StudyError(f"{target} cannot be written ({error.strerror}): choose another place.") from None
     root = str(project_root())
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     os.environ["TQDM_DISABLE"] = "1"
-    target.parent.mkdir(parents=True, exist_ok=True)
     with atomic(target) as aside:
         # fixed names: what a killed run leaves behind, the next one overwrites and removes
         draft, work = (target.with_name(f".{target.stem}.{end}.ipynb") for end in ("in", "out"))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pcamlib import images
 from pcamlib.errors import StudyError
+from pcamlib.store import plain_path
 
 SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 COLUMNS = ("file", "label", "split", "group")
@@ -77,12 +78,17 @@ def from_folders(root: Path, notes: list[str]) -> list[Row]:
         folders = [(split[p], c) for p in folders for c in sorted(p.iterdir()) if c.is_dir() and c.name[0] != "."]
     else:
         folders = [(None, p) for p in folders]
+    homes = [root / name for name, at in split.items() if at] if folders and folders[0][0] else [root]
+    stray = [p for home in homes + [root] for p in sorted(home.iterdir()) if p.suffix.lower() in images.SUFFIXES]
+    if stray := [p.relative_to(root).as_posix() for p in dict.fromkeys(stray) if p.is_file()]:
+        notes.append(f"images outside a folder of a class, left out: {len(stray)} (the first: {stray[0]})")
     rows, other = [], []
     for name, folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.name.startswith(".") or path.is_dir():
                 continue
             if path.suffix.lower() in images.SUFFIXES:
+                plain_path(path)
                 rows.append(Row(path.relative_to(root).as_posix(), folder.name, name))
             else:
                 other.append(path.relative_to(root).as_posix())

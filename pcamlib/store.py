@@ -175,9 +175,33 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
+def plain_path(path: Path) -> Path:
+    """`path` of somebody's files, absolute and without "..", as text that can be written down; StudyError if it is none."""
+    try:
+        path = Path(os.path.abspath(path))
+        str(path).encode()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(path)  # raises for a name that no file system takes
+    except (OSError, ValueError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
+        raise StudyError(f"{str(path)[:60]!r} is no path ({reason}): give another, or rename it.") from None
+    return path
+
+
+def vacant(path: Path) -> Path:
+    """`plain_path` of a folder that does not exist yet, or is empty; StudyError if something is there."""
+    path = plain_path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StudyError(f"{path} exists: choose another folder, or remove it.")
+    return path
+
+
 @contextlib.contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; rename it into place (replacing an old one) if the block succeeds."""
+def atomic_folder(path: str | Path, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; rename it into place if the block succeeds.
+
+    With `replace` an old folder gives way, else only an empty one does, and OSError is raised for any other.
+    """
     path = Path(path)
     aside = path.with_name(f".{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -185,7 +209,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
         try:
             yield aside
-            shutil.rmtree(path, ignore_errors=True)
+            if replace:
+                shutil.rmtree(path, ignore_errors=True)
             os.replace(aside, path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

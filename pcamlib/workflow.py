@@ -105,6 +105,8 @@ def study(
     fails; what is finished stays.
     """
     executor, cluster = executor_folder(executor)
+    if cores < 1:
+        raise StudyError(f"CORES is {cores}: give the number of notebooks that may run at once, 1 or more.")
     settings = profiles.load(profile)
     subsets = settings.subsets.count if subsets is None else subsets
     if not 1 <= subsets <= settings.subsets.count:

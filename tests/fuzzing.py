@@ -45,6 +45,7 @@ def outcome():
         except StudyError as error:
             text = str(error)
             assert "\n" not in text and 20 < len(text) < 1200, text
+            assert "MemoryError" not in text and "allocate" not in text, text  # taken, but not given
             result = "refused"
         finally:
             resource.setrlimit(resource.RLIMIT_AS, limit)

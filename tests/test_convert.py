@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -230,6 +232,31 @@ def test_colours_are_refused_or_converted_by_name(tmp_path, image, suffix, needs
         np.testing.assert_array_equal(found[0], np.asarray(image.convert("RGB")))
 
 
+def tiff(path, channels, tags):
+    """A 16-bit TIFF of 96x96 zeros, written by hand: Pillow writes no planes and no negatives."""
+    import struct
+
+    planes = channels if tags.get(284) == 2 else 1
+    data_size = 96 * 96 * 2 * channels
+    offsets = [8 + data_size // planes * i for i in range(planes)]
+    sizes = [data_size // planes] * planes
+    after = 8 + data_size
+    entries = {256: (4, [96]), 257: (4, [96]), 258: (3, [16] * channels), 259: (3, [1])}
+    entries |= {262: (3, [tags.get(262, 2 if channels == 3 else 1)]), 273: (4, offsets), 277: (3, [channels])}
+    entries |= {278: (4, [96]), 279: (4, sizes), 284: (3, [tags.get(284, 1)])}
+    out, tail = b"", b""
+    at = after + 2 + 12 * len(entries) + 4
+    for tag, (kind, values) in sorted(entries.items()):
+        body = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        if len(body) > 4:
+            out += struct.pack("<HHII", tag, kind, len(values), at + len(tail))
+            tail += body
+        else:
+            out += struct.pack("<HHI", tag, kind, len(values)) + body.ljust(4, b"\0")
+    ifd = struct.pack("<H", len(entries)) + out + struct.pack("<I", 0) + tail
+    path.write_bytes(b"II*\0" + struct.pack("<I", after) + bytes(data_size) + ifd)
+
+
 def test_what_pillow_would_pass_over_in_silence(tmp_path):
     """16-bit colour that Pillow opens as "RGB", see-through colour, several pages, no way to RGB, a slide."""
     import struct
@@ -257,6 +284,16 @@ def test_what_pillow_would_pass_over_in_silence(tmp_path):
     mode("L").convert("F").save(tmp_path / "float.tif")
     with pytest.raises(StudyError, match="colour mode F"):
         images.look(tmp_path / "float.tif", None, list(images.CONVERSIONS))
+    for name, tags in {"planes.tif": {284: 2}, "negative.tif": {262: 0}}.items():
+        tiff(tmp_path / name, **{"planes.tif": {"channels": 3}, "negative.tif": {"channels": 1}}[name], **{"tags": tags})
+        with pytest.raises(StudyError, match="no plain way to RGB as it is stored"):
+            images.look(tmp_path / name, None, list(images.CONVERSIONS))
+    tiff(tmp_path / "grey16.tif", channels=1, tags={})
+    assert images.look(tmp_path / "grey16.tif", None, list(images.CONVERSIONS)).needs == ("grey", "16bit")
+    deep = Image.fromarray((rgb()[..., 0].astype(np.uint16) * 257))
+    deep.save(tmp_path / "key16.png", transparency=0)
+    with pytest.raises(StudyError, match="no plain way to RGB as it is stored"):
+        images.look(tmp_path / "key16.png", None, list(images.CONVERSIONS))
     Image.new("1", (9000, 9000)).save(tmp_path / "slide.png")
     with pytest.raises(StudyError, match="a slide rather than a patch"):
         images.look(tmp_path / "slide.png", "tile", ["grey"])
@@ -319,6 +356,45 @@ def test_a_list_that_is_wrong_gets_one_sentence_and_leaves_nothing(tmp_path, cap
     assert data.main(["convert", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_place_by_a_winding_way_costs_nothing(tmp_path, patches, monkeypatch):
+    """`new/..` names the current folder: what is in it must stay."""
+    for i in range(24):
+        save(tmp_path / "here" / "in" / str(i % 2) / f"{i}.png", patches.images[i])
+    monkeypatch.chdir(tmp_path / "here")
+    for dest in ("new/..", ".", ".."):
+        with pytest.raises(StudyError, match="exists: choose another folder"):
+            convert.convert(Path("in"), Path(dest), fractions=(0.5, 0.25, 0.25))
+    for where in ("x" * 300, "a\0b", b"caf\xe9".decode(errors="surrogateescape")):
+        with pytest.raises(StudyError, match="is no path"):
+            convert.convert(Path("in"), Path(where))
+        with pytest.raises(StudyError, match="is no path"):
+            convert.convert(Path(where), Path("out"))
+    assert len(list((tmp_path / "here").rglob("*.png"))) == 24
+    (tmp_path / "empty").mkdir()
+    made = convert.convert(Path("in"), tmp_path / "empty", fractions=(0.5, 0.25, 0.25))
+    assert made["images"] == 24 and (tmp_path / "empty" / "card.md").exists(), "an empty folder may be filled"
+
+
+def test_images_outside_the_classes_are_named_and_names_that_no_text_can_hold_refused(tmp_path, patches):
+    for i in range(24):
+        save(tmp_path / "in" / str(i % 2) / f"{i}.png", patches.images[i])
+    save(tmp_path / "in" / "stray.png", patches.images[0])
+    notes = []
+    convert.convert(tmp_path / "in", tmp_path / "out", fractions=(0.5, 0.25, 0.25), warn=notes.append)
+    assert "images outside a folder of a class, left out: 1 (the first: stray.png)" in notes
+    for i in range(24):
+        save(tmp_path / "split" / ("train", "val", "test")[i % 3] / str(i % 2) / f"{i}.png", patches.images[i])
+    save(tmp_path / "split" / "val" / "stray.png", patches.images[0])
+    convert.convert(tmp_path / "split", tmp_path / "out2", warn=notes.append)
+    assert "images outside a folder of a class, left out: 1 (the first: val/stray.png)" in notes
+    name = os.fsencode(tmp_path / "in" / "0") + b"/caf\xe9.png"
+    with open(name, "wb") as f:
+        f.write((tmp_path / "in" / "stray.png").read_bytes())
+    with pytest.raises(StudyError, match="is no path .not UTF-8.: give another, or rename it"):
+        convert.convert(tmp_path / "in", tmp_path / "out3", fractions=(0.5, 0.25, 0.25))
+    assert not (tmp_path / "out3").exists()
 
 
 def test_damaged_images_and_full_folders(tmp_path, shuffled, patches, monkeypatch):

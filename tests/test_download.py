@@ -144,6 +144,17 @@ def test_what_passes_by_itself(server, tmp_path, pcam, capsys, faults):
     assert not server.asked and "is there" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("answer", ["quota", "too short"])
+def test_an_answer_of_another_kind_does_not_cost_what_has_come(server, tmp_path, pcam, answer):
+    server.faults = ["cut", answer]
+    with pytest.raises(StudyError, match="run the command again, it goes on"):
+        download.download(tmp_path / "pcam", server.base)
+    assert (tmp_path / "pcam" / PART).stat().st_size > 0
+    server.asked.clear()
+    download.download(tmp_path / "pcam", server.base)
+    assert server.asked[0][1] and data.fingerprint(tmp_path / "pcam") == data.fingerprint(pcam)
+
+
 @pytest.mark.parametrize(
     "fault, message",
     [
@@ -176,7 +187,10 @@ def test_what_does_not_pass_ends_in_one_sentence(server, tmp_path, pcam, fault, 
         with pytest.raises(StudyError, match=message) as caught:
             download.download(root, server.base)
         assert "\n" not in str(caught.value) and f"{server.base}{FIRST}.gz" in str(caught.value)
-    assert [name for name in left(root) if "/tmp" not in name] == ([PART] if message is None else [])
+    found = left(root)
+    if message is None:  # pooch's own, which the next call removes
+        found = [name for name in found if "/tmp" not in name]
+    assert found == ([PART] if message is None else [])
     server.faults = []
     server.asked.clear()
     download.download(root, server.base)

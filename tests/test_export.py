@@ -1,6 +1,7 @@
 """Out of a run again: files that torchvision, Pillow and diffusers open, with the same content."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torchvision.datasets import PCAM
 
 from pcamlib import autoencoder, convert, data, diffusion, export, histogan, pipeline, selection
 from pcamlib.errors import StudyError
-from pcamlib.store import project_root, read_json
+from pcamlib.store import project_root, read_json, write_json
 
 
 @pytest.fixture
@@ -102,6 +103,34 @@ def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, t
     with pytest.raises(StudyError, match="unet/model is damaged.*run notebooks/03_diffusion.md again"):
         export.export(s.root, tmp_path / "broken", "generator")
     assert not list(tmp_path.glob("*broken*"))
+
+
+def test_names_of_classes_and_what_the_phantom_is_go_along(pcam, tmp_path):
+    named = tmp_path / "named"
+    shutil.copytree(pcam, named)
+    write_json(named / "card.json", {"classes": ["normal", "adenoma"]})
+    (named / "phantom.json").write_text("{}")
+    export.export(named, tmp_path / "out", "pcam")
+    assert data.classes(tmp_path / "out" / "pcam") == ("normal", "adenoma")
+    assert (tmp_path / "out" / "pcam" / "phantom.json").exists()
+    assert "phantom" in (tmp_path / "out" / "LICENCE.md").read_text()
+    export.export(named, tmp_path / "pngs", "png")
+    convert.convert(tmp_path / "pngs", tmp_path / "back")
+    assert data.classes(tmp_path / "back") == ("normal", "adenoma")
+    (named / "phantom.json").unlink()
+    for card in ({"classes": ["a", "b"], "scale": "x"}, {"scale": {}}, {"classes": ["a", "b"], "notes": 5}):
+        write_json(named / "card.json", card)
+        with pytest.raises(StudyError, match="is no card of a data set"):
+            export.export(named, tmp_path / "bad", "pcam")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_folder_of_runs_is_refused_before_one_overwrites_another(run, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(run.root, tmp_path / "runs" / name)
+    with pytest.raises(StudyError, match="holds several runs"):
+        export.export(tmp_path / "runs", tmp_path / "out", "pcam")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_leave_says_why(open_tiny, pcam, tmp_path):

@@ -79,6 +79,16 @@ def test_wrong_parameters_stop_before_anything_runs(page, tmp_path, given, messa
     assert not (tmp_path / "out.ipynb").exists()
 
 
+def test_places_that_are_none_end_in_a_sentence(page, tmp_path):
+    with pytest.raises(StudyError, match="is no path"):
+        run.run("x" * 300, tmp_path / "out.ipynb")
+    with pytest.raises(StudyError, match="cannot be written"):
+        run.run(page, page / "below" / "out.ipynb")
+    (tmp_path / "page.json").write_text("no notebook")
+    with pytest.raises(StudyError, match="page.json cannot be read"):
+        run.run(tmp_path / "page.json", tmp_path / "out.ipynb")
+
+
 def test_a_failing_cell_fails_the_command_and_keeps_the_partial_notebook(page, tmp_path):
     command = [sys.executable, "-m", "pcamlib.run", str(page), str(tmp_path / "out.ipynb"), "-p", "count", "6"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
