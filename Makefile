@@ -24,7 +24,7 @@ study: .venv/ready
 test: .venv/ready
 	@$(PY) -m pytest
 
-# a hundred kills -9 at random moments and five of the whole study, some 2,500 damaged inputs, SLURM if it is installed
+# a hundred kills -9 at random moments and five of the whole study, some 2,800 damaged inputs, SLURM if it is installed
 torture: .venv/ready
 	@$(PY) tests/kill.py "$$(mktemp -d)" --kills "$$KILLS" --seed "$$SEED"
 	@$(PY) -m pytest -m torture

@@ -1,7 +1,9 @@
 """Files of patches and folders of images with anything in them: see fuzzing.py."""
 
+import contextlib
 import csv
 import io
+import shutil
 
 import h5py
 import numpy as np
@@ -214,3 +216,32 @@ def test_damaged_images(cases, tmp_path, outcome):
     sizes = st.sampled_from([None, "resize", "crop", "tile"])
     colours = st.sampled_from([(), ("palette", "grey", "alpha", "16bit", "cmyk")])
     fuzz(cases, st.tuples(st.integers(0, len(whole) - 1), damage(), sizes, colours), body)
+
+
+@few_and_many
+def test_folders_of_all_kinds(cases, tmp_path, outcome):
+    """Names, nesting, stray and torn files, splits by folder; and places for the result that are none."""
+    image = next(pictures())
+    known = st.sampled_from(["0", "1", "normal", "train", "val", "test", ".hidden", "a b", "é", "card.json", "x" * 250])
+    text = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=6)
+    part = st.one_of(known, text).filter(lambda name: name not in (".", ".."))
+    stray = st.tuples(st.lists(part, min_size=1, max_size=4), st.sampled_from([".png", ".PNG", ".txt", ".csv", ""]), st.booleans())
+    dests = st.sampled_from(["out", "new/..", ".", "in", "in/out", "in/0", "a/b/c", "in/0/0.png", "x" * 300, "a\0b"])
+    work = tmp_path / "case"
+
+    def body(drawn):
+        found, splits, dest = drawn
+        shutil.rmtree(work, ignore_errors=True)
+        for i in range(12):
+            home = work / "in" / (data.SPLITS[i % 3] if splits else "") / str(i // 3 % 2)
+            home.mkdir(parents=True, exist_ok=True)
+            (home / f"{i}.png").write_bytes(image)
+        for parts, suffix, whole in found:
+            path = (work / "in").joinpath(*parts[:-1], parts[-1] + suffix)
+            with contextlib.suppress(OSError):  # a name too long, a file where a folder should be
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(image if whole else image[:200])
+        options = {"fractions": (0.4, 0.3, 0.3), "positive": "1"}
+        outcome(lambda: convert.convert(work / "in", work / dest, **options), work)
+
+    fuzz(cases, st.tuples(st.lists(stray, max_size=5), st.booleans(), dests), body)
