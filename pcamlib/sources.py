@@ -41,28 +41,28 @@ def from_csv(path: Path, notes: list[str]) -> list[Row]:
             if len(set(header)) < len(header):
                 raise StudyError(f"{path} names a column twice ({', '.join(header)[:200]}): give each its own name.")
             reader.fieldnames = header
-            found = list(reader)
+            found = [(reader.line_num, cells) for cells in reader]  # blank lines give no cells
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise StudyError(f"{path} cannot be read as CSV ({error}): save it as comma-separated UTF-8 text.") from None
     if other := [name for name in header if name not in COLUMNS]:
         notes.append(f"columns not used: {', '.join(other)[:200]}")
     rows, seen = [], {}
-    for number, cells in enumerate(found, 2):
+    for number, cells in found:
         row = Row(*((cells[name] or "").strip() if name in header else None for name in COLUMNS))
         if None in cells or any(cells[name] is None for name in header):
-            raise StudyError(f"{path}, row {number}: it has another number of cells than the header: mend the row.")
+            raise StudyError(f"{path}, line {number}: it has another number of cells than the header: mend the line.")
         for name, value in row._asdict().items():
             if value == "":
-                raise StudyError(f"{path}, row {number}: '{name}' is empty: fill it in, or drop the whole column.")
+                raise StudyError(f"{path}, line {number}: '{name}' is empty: fill it in, or drop the whole column.")
         if PurePath(row.file).is_absolute() or ".." in PurePath(row.file).parts or "\0" in row.file:
-            raise StudyError(f"{path}, row {number}: file {row.file!r} must be a path inside {path.parent}.")
+            raise StudyError(f"{path}, line {number}: file {row.file!r} must be a path inside {path.parent}.")
         key = str(PurePath(row.file))
         if key in seen:
-            raise StudyError(f"{path}, row {number}: file {row.file!r} is listed in row {seen[key]} too: keep one.")
+            raise StudyError(f"{path}, line {number}: file {row.file!r} is listed in line {seen[key]} too: keep one.")
         seen[key] = number
         if row.split is not None:
             if row.split.lower() not in SPLIT_NAMES:
-                raise StudyError(f"{path}, row {number}: split is {row.split!r}, it must be train, valid or test.")
+                raise StudyError(f"{path}, line {number}: split is {row.split!r}, it must be train, valid or test.")
             row = row._replace(split=SPLIT_NAMES[row.split.lower()])
         rows.append(row)
     if not rows:

@@ -64,7 +64,10 @@ def executor_folder(executor: str) -> tuple[str, Path | None]:
 def left_in_queue(prefix: str) -> list[str]:
     """Numbers of this user's SLURM jobs whose name starts with `prefix`. StudyError if SLURM does not answer."""
     command = ["squeue", "--me", "--noheader", "--sort=i", "--format=%i %j"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise StudyError("squeue is not on the PATH: start the study where all of SLURM's commands are.") from None
     if done.returncode:
         raise StudyError(f"squeue does not answer ({done.stderr.strip() or done.returncode}): is SLURM up?")
     jobs = (line.partition(" ") for line in done.stdout.splitlines())
