@@ -33,16 +33,18 @@ REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "syn
 def publish(run: Path, subsets: int, folder: Path) -> Path:
     """Write the rows of `run` over its first `subsets` subsets to folder/<run's name>.json; returns that path.
 
-    Raises StudyError, before anything is written, if no images of the run have been judged.
+    Raises StudyError, before anything is written, if no images of the run have been judged, or its bootstrap is older.
     """
     rows = stats.collect(run, subsets)
     if not stats.extractors(rows):
         raise StudyError(f"{run} has no numbers on the quality of images: run notebook 06 first, or `make study`.")
     kept = [{k: v for k, v in row.items() if k != "log"} | {"file": _within(row["file"], run)} for row in rows]
     path = folder / f"{run.name}.json"
-    write_json(path, kept)
     drawn, beside = run / "results" / f"bootstrap-{subsets}.json", folder / "bootstrap" / path.name
     bootstrap = read_json(drawn) if drawn.exists() else None
+    if bootstrap and bootstrap["scale"] != stats.scale_of(rows):
+        raise StudyError(f"{drawn} is of other results than those in {run}: run notebook 08 again, or `make study`.")
+    write_json(path, kept)
     if bootstrap:
         write_json(beside, bootstrap)
     else:

@@ -70,7 +70,12 @@ def test_publishing_a_run(tmp_path):
     logs = read_json(tmp_path / "reference" / "curves" / "made-up" / "log.json")
     assert logs["dit"]["subset 1"] == [{"epoch": 1, "images": 1000, "loss": 0.5}]
     assert (tmp_path / "reference" / "curves" / "made-up" / "dit.png").exists()
-    write_json(run / "results" / "bootstrap-2.json", {"draws": 1, "test_n": 2, "rows": []})
+    drawn = {"draws": 1, "test_n": 2, "rows": [], "scale": stats.scale_of(stats.collect(run, 2)) | {"seconds": -1.0}}
+    write_json(run / "results" / "bootstrap-2.json", drawn)
+    with pytest.raises(StudyError, match="is of other results"):
+        published.publish(run, 2, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    write_json(run / "results" / "bootstrap-2.json", drawn | {"scale": stats.scale_of(stats.collect(run, 2))})
     published.publish(run, 2, tmp_path / "reference")
     assert ledger.published(tmp_path / "reference")[0].bootstrap["draws"] == 1
     with pytest.raises(StudyError, match="must have one line"):
