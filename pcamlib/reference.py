@@ -22,7 +22,7 @@ def _listed(values: list) -> str:
     return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values) or NOT_RUN
 
 
-CHANGED = "the profile of that name has changed since"
+CHANGED = "not those of a profile as it is now"
 
 
 def _profile(rows: list[Row]) -> Profile | None:
