@@ -228,7 +228,8 @@ def rule_7(source: Source) -> Found:
     over selections."""
     found = []
     for a, b in (("dit", "unet"), ("unet", "histogan")):
-        found.append(_beats(source, a, b)[0])
+        better = _less(("quality", a, "none"), ("quality", b, "none"), BETTER["fid"])
+        found.append(_state(source, f"FID of {NAMES[b]} − {NAMES[a]}", better, "fid"))
         arms = [[("synthetic", g, s) for s in paper.SELECTIONS] for g in (a, b)]
         found.append(
             _state(

@@ -31,6 +31,7 @@ SPLITS = ("train", "valid", "test")
 SIDE = 96
 CLASSES = ("no tumour", "tumour")
 CARD = "card.json"  # beside the files of a converted or synthetic set: what it is
+PHANTOM = "phantom.json"  # marks a data root as procedural
 CHUNK = 1 << 28  # bytes; HDF5 unpacks whole chunks, so a larger one is refused rather than allocated
 
 

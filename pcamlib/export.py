@@ -28,7 +28,6 @@ FORMS = {
     "generator": "the generators of a run: diffusers pipelines (unet, dit) and HistoGAN's weights",
 }
 NOTICE = "LICENCE.md"
-PHANTOM = "phantom.json"  # marks a data root as procedural
 NO_CARD = "not stated, as the data have no card (PCam itself is CC0 1.0)"
 
 
@@ -97,7 +96,7 @@ def _set(folder: Path, target: Path, form: str) -> None:
     splits = _splits(folder)
     about = read_json(folder / data.CARD) if (folder / data.CARD).exists() else {}
     about = about | {"name": folder.name, "classes": list(data.classes(folder))} | card.describe(folder, splits)
-    phantom = [PHANTOM] if (folder / PHANTOM).exists() else []
+    phantom = [data.PHANTOM] if (folder / data.PHANTOM).exists() else []
     about |= {"phantom": True} if phantom else {}
     if form == "pcam":
         (target / "pcam").mkdir()

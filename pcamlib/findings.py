@@ -59,7 +59,9 @@ def _gains(means: dict[Arm, float], what: str) -> str:
 
 def _interval(difference: stats.Difference | None) -> str:
     """The t interval of a difference, as an insertion."""
-    test = inference.over_subsets(list(difference.values.values())) if difference else None
+    if difference is None:
+        return ""
+    test = inference.over_subsets(list(difference.values.values()))
     if test is None:
         return ", one subset only"
     if math.isinf(test.high):

@@ -9,7 +9,7 @@ flipped labels for the discriminator. Ours, chosen on 500 real patches because s
 - The label's embedding joins the first map, the same at every place, instead of the noise: joined with the noise, it
   can place tissue, and after 60 epochs all samples of a class had one layout.
 - The discriminator also sees how much the images of its batch differ (minibatch standard deviation, Karras et al.
-  2018, section 3). On 500 real patches both took the Fréchet distance from 22 to 13, the first alone to 18.
+  2018, section 3). What both did to the Fréchet distance is in book/reference/tuning/plan.yml.
 - Spectral norm in the discriminator (Miyato et al. 2018): a deviation. Samples of a class were nearly alike in
   the trials without it; its effect was not separated from that of the learning rate and the initialisation.
 - Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant

@@ -305,7 +305,7 @@ def write(root: str | Path, train: int = 2048, valid: int = 512, test: int = 102
     for split, n in sizes.items():
         _check(n, seed, split)
     card = {"phantom": VERSION, "seed": seed, **sizes}
-    note = root / "phantom.json"
+    note = root / data.PHANTOM
     if root.exists() and not root.is_dir():
         raise StudyError(f"{root} is a file, not a folder: choose another folder.")
     if note.exists():

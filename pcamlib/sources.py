@@ -74,14 +74,16 @@ def from_folders(root: Path, notes: list[str]) -> list[Row]:
     """Rows of a folder with a sub-folder for each class, or with train, valid and test that each hold such."""
     folders = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     split = {p: SPLIT_NAMES.get(p.name.lower()) for p in folders}
+    outside = [root]
     if folders and all(split.values()):
+        outside += folders
         folders = [(split[p], c) for p in folders for c in sorted(p.iterdir()) if c.is_dir() and c.name[0] != "."]
     else:
         folders = [(None, p) for p in folders]
-    homes = [root / name for name, at in split.items() if at] if folders and folders[0][0] else [root]
-    stray = [p for home in homes + [root] for p in sorted(home.iterdir()) if p.suffix.lower() in images.SUFFIXES]
-    if stray := [p.relative_to(root).as_posix() for p in dict.fromkeys(stray) if p.is_file()]:
-        notes.append(f"images outside a folder of a class, left out: {len(stray)} (the first: {stray[0]})")
+    stray = [p for home in outside for p in sorted(home.iterdir()) if p.suffix.lower() in images.SUFFIXES and p.is_file()]
+    if stray:
+        first = stray[0].relative_to(root).as_posix()
+        notes.append(f"images outside a folder of a class, left out: {len(stray)} (the first: {first})")
     rows, other = [], []
     for name, folder in folders:
         for path in sorted(folder.rglob("*")):

@@ -81,7 +81,7 @@ class Study:
         return {
             "data": self.data,
             "data_sha": self.data_sha,
-            "phantom": (self.data_root / "phantom.json").exists(),
+            "phantom": (self.data_root / data.PHANTOM).exists(),
             "classes": list(data.classes(self.data_root)),
             "profile": self.profile.name,
             "profile_sha": self.profile.sha,

@@ -134,8 +134,10 @@ def table_differences(rows: list[Row], metric: str = "auc", bootstrap: Row | Non
     for against in (BASELINE, TRADITIONAL):
         key, tests = against[0], inference.compared(found, against, metric)
         drawn = inference.intervals(bootstrap, key)
-        q = {arm: row["q"] for arm, row in drawn.items() if row["q"] is not None}
-        q = q if drawn else inference.false_discovery({arm: test.p for arm, test in tests.items() if test.n >= 3})
+        if drawn:
+            q = {arm: row["q"] for arm, row in drawn.items() if row["q"] is not None}
+        else:
+            q = inference.false_discovery({arm: test.p for arm, test in tests.items() if test.n >= 3})
         for arm, row in zip(all_arms(), lines, strict=True):
             row |= dict.fromkeys((f"{key} {column}" for column in columns), NOT_RUN if arm != against else "")
             row[f"{key} mean"] = NOT_RUN if arm != against else "reference"

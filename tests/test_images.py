@@ -85,6 +85,7 @@ def tiff(path, channels, tags):
 
 def test_what_pillow_would_pass_over_in_silence(tmp_path):
     """16-bit colour that Pillow opens as "RGB", see-through colour, several pages, no way to RGB, a slide."""
+
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -107,11 +108,11 @@ def test_what_pillow_would_pass_over_in_silence(tmp_path):
     mode("L").convert("F").save(tmp_path / "float.tif")
     with pytest.raises(StudyError, match="colour mode F"):
         images.look(tmp_path / "float.tif", None, list(images.CONVERSIONS))
-    for name, tags in {"planes.tif": {284: 2}, "negative.tif": {262: 0}}.items():
-        tiff(tmp_path / name, **{"planes.tif": {"channels": 3}, "negative.tif": {"channels": 1}}[name], **{"tags": tags})
+    for name, channels, tags in (("planes.tif", 3, {284: 2}), ("negative.tif", 1, {262: 0})):
+        tiff(tmp_path / name, channels, tags)
         with pytest.raises(StudyError, match="no plain way to RGB as it is stored"):
             images.look(tmp_path / name, None, list(images.CONVERSIONS))
-    tiff(tmp_path / "grey16.tif", channels=1, tags={})
+    tiff(tmp_path / "grey16.tif", 1, {})
     assert images.look(tmp_path / "grey16.tif", None, list(images.CONVERSIONS)).needs == ("grey", "16bit")
     deep = Image.fromarray((rgb()[..., 0].astype(np.uint16) * 257))
     deep.save(tmp_path / "key16.png", transparency=0)
