@@ -170,7 +170,7 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
             )
             tested["ece"] = calibration_error(splits["test"].labels, scores["test"])
             with atomic(folder / SCORES) as aside:
-                save_file({"test": scores["test"]}, aside)
+                save_file({"test": scores["test"], "labels": splits["test"].labels.astype(np.uint8)}, aside)
             write_json(result, row | tested | {"valid_auc": valid["auc"]})
             _discard(arm, folder)
     return read_json(result)

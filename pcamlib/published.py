@@ -3,9 +3,10 @@
     python -m pcamlib.published RUN SUBSETS
 
 writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale), beside it in
-bootstrap/ what notebook 08 drew from the test scores, in forest/ the figure of all differences, in curves/ the training
-logs as numbers and figures, in sheets/ generated samples of subset 0, and puts the summary between the marks in
-README.md. No patch of the data set leaves the run folder.
+bootstrap/ what notebook 08 drew from the test scores, in scores/ these scores with the labels, so that whoever has no
+patches can draw again or compute another metric, in forest/ the figure of all differences, in curves/ the training logs
+as numbers and figures, in sheets/ generated samples of subset 0, and puts the summary between the marks in README.md. No
+patch of the data set leaves the run folder.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from pcamlib import data, paper, plots, result_plots, stats
-from pcamlib.errors import StudyError
+from pcamlib.errors import StudyError, weights
+from pcamlib.inference import SCORES
 from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row
 from pcamlib.store import atomic, project_root, read_json, write_json
 from pcamlib.study import GENERATORS
@@ -33,7 +36,8 @@ REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "syn
 def publish(run: Path, subsets: int, folder: Path) -> Path:
     """Write the rows of `run` over its first `subsets` subsets to folder/<run's name>.json; returns that path.
 
-    Raises StudyError, before anything is written, if no images of the run have been judged, or its bootstrap is older.
+    Raises StudyError, before anything is written, if no images of the run have been judged, its bootstrap is older, or
+    scores are damaged.
     """
     rows = stats.collect(run, subsets)
     if not stats.extractors(rows):
@@ -44,7 +48,13 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     bootstrap = read_json(drawn) if drawn.exists() else None
     if bootstrap and bootstrap["scale"] != stats.scale_of(rows):
         raise StudyError(f"{drawn} is of other results than those in {run}: run notebook 08 again, or `make study`.")
+    scores, by_subset = _scores(run, rows), folder / "scores" / run.name
     write_json(path, kept)
+    for stale in by_subset.glob("*.safetensors"):
+        stale.unlink()
+    for name, arms in scores.items():
+        with atomic(by_subset / name) as aside:
+            save_file(arms, aside)
     if bootstrap:
         write_json(beside, bootstrap)
     else:
@@ -56,6 +66,19 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     for generator in GENERATORS:
         _sheet(run / "subset-0" / "synthetic" / f"{generator}-none", folder / "sheets" / run.name / f"{generator}.png")
     return path
+
+
+def _scores(run: Path, rows: list[Row]) -> dict[str, dict[str, np.ndarray]]:
+    """By file name, a subset each: test scores by the classifier's name, float32 (N,), and "labels", uint8 (N,)."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for row in stats.of_kind(rows, "classification"):
+        path = run / f"subset-{row['subset']}" / "classifiers" / row["arm"] / SCORES
+        if row["status"] == "ok" and path.exists():
+            with weights(path, f"remove {path.parent} and run notebook 07 again"):
+                saved = load_file(path)
+                arm = {row["arm"]: saved["test"], "labels": saved["labels"]}
+            found.setdefault(f"subset-{row['subset']}.safetensors", {}).update(arm)
+    return found
 
 
 def _curves(run: Path, subsets: int, folder: Path, note: str) -> None:

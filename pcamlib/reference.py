@@ -174,6 +174,7 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         f".venv/bin/python -m pcamlib.published runs/{run.name} {len(run.scale['subsets'])}",
         "```",
         "",
+        *_scores(run.name, where),
         "## What separates the columns",
         "",
         render(protocol(runs)),
@@ -221,6 +222,16 @@ def _older(run: Published) -> str:
         return ""
     version = " and ".join(run.scale["version"])
     return f" The profile `{run.scale['profile']}` has changed since: its settings then are those of version {version}."
+
+
+def _scores(name: str, where: Path) -> list[str]:
+    if not (where / "scores" / name).is_dir():
+        return []
+    return [
+        f"`book/reference/scores/{name}/` holds every classifier's score of every test patch, with the labels (safetensors, a",
+        "file per subset): to draw the intervals again, or to compute a metric of your own, takes no patches.",
+        "",
+    ]
 
 
 def _forest(name: str, where: Path) -> list[str]:

@@ -73,8 +73,9 @@ def test_seeds_are_trained_kept_and_averaged(open_tiny, monkeypatch):
     folders = s.folder / "classifiers"
     labels = data.labels(s.data_root, "test")
     for arm, row in by_id.items():
-        scores = load_file(folders / arm / inference.SCORES)["test"]
-        assert scores.dtype == np.float32
+        kept = load_file(folders / arm / inference.SCORES)
+        scores = kept["test"]
+        assert scores.dtype == np.float32 and (kept["labels"] == labels).all()
         assert metrics.classification_metrics(labels, scores)["auc"] == row["auc"] and 0 <= row["ece"] <= 1
         assert not (folders / arm / "checkpoint.safetensors").exists()
     assert not (folders / "transfer-real-seed1" / "weights.safetensors").exists()

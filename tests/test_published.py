@@ -4,8 +4,9 @@ import made_up
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
-from pcamlib import data, ledger, published, reference, stats
+from pcamlib import data, inference, ledger, metrics, published, reference, stats
 from pcamlib.errors import StudyError
 from pcamlib.store import project_root, read_json, write_json
 
@@ -37,6 +38,44 @@ def test_published_rows_carry_their_scale_and_no_path_of_a_machine(path):
         assert not row["file"].startswith("/")
         for key in ("data", "data_sha", "profile", "profile_sha", "seed", "n_real", "device", "threads", "version"):
             assert row["scale"][key] is not None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_published_scores_give_the_published_numbers(path):
+    """AUC and intervals of every arm come again from files in git alone."""
+    rows = [row for row in stats.of_kind(read_json(path), "classification") if row["status"] == "ok"]
+    folder, beside = (path.parent / name for name in (f"scores/{path.stem}", f"bootstrap/{path.name}"))
+    kept = {k: load_file(folder / f"subset-{k}.safetensors") for k in {row["subset"] for row in rows}}
+    scores: inference.Scores = {}
+    for row in rows:
+        arms = kept[row["subset"]]
+        assert metrics.classification_metrics(arms["labels"], arms[row["arm"]])["auc"] == pytest.approx(row["auc"], abs=1e-7)
+        scores.setdefault(stats.arm_of(row), {}).setdefault(row["subset"], []).append(arms[row["arm"]])
+    result = read_json(beside)
+    found = inference.bootstrap(kept[0]["labels"], scores, result["draws"], result["seed"])
+    for key in ("auc", "baseline", "traditional"):
+        for arm, drawn in inference.intervals(result, key).items():
+            again = [found[arm][key][name] for name in ("mean", "low", "high")]
+            assert again == pytest.approx([drawn[name] for name in ("mean", "low", "high")], abs=1e-9)
+
+
+def test_scores_are_published_and_stale_ones_leave(tmp_path):
+    run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
+    saved = {"test": np.float32([0.2, 0.9]), "labels": np.uint8([0, 1])}
+    for k in (0, 1):
+        (run / f"subset-{k}" / "classifiers" / "traditional").mkdir(parents=True)
+        save_file(saved, run / f"subset-{k}" / "classifiers" / "traditional" / inference.SCORES)
+    published.publish(run, 2, tmp_path / "reference")
+    folder = tmp_path / "reference" / "scores" / "made-up"
+    assert "`book/reference/scores/made-up/`" in reference.page(stats.collect(run, 2), None, tmp_path / "reference")
+    kept = load_file(folder / "subset-1.safetensors")
+    assert set(kept) == {"traditional", "labels"} and (kept["traditional"] == saved["test"]).all()
+    published.publish(run, 1, tmp_path / "reference")
+    assert [path.name for path in folder.iterdir()] == ["subset-0.safetensors"]
+    save_file({"test": saved["test"]}, run / "subset-0" / "classifiers" / "traditional" / inference.SCORES)
+    with pytest.raises(StudyError, match="run notebook 07 again"):
+        published.publish(run, 1, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_readme_shows_the_published_numbers():
