@@ -74,11 +74,14 @@ def load(path: Path, task: Task, tag: str) -> dict:
     for name, steps in json.loads(meta["ema_steps"]).items():
         task.ema[name].optimization_step = steps
     for name, optimizer in task.optimizers.items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict] = {}
         for key, value in tensors.items():
             if key.startswith(f"optimizer/{name}/"):
                 _, _, i, what = key.split("/", 3)
-                state.setdefault(int(i), {})[what] = value
+                p = parameters[int(i)]
+                # fused optimisers read memory as it lies: a moment must lie as its parameter does (channels_last)
+                state.setdefault(int(i), {})[what] = torch.empty_like(p).copy_(value) if value.dim() else value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return json.loads(meta["state"])
 

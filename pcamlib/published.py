@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from pcamlib import data, paper, plots, result_plots, stats
 from pcamlib.errors import StudyError, weights
@@ -50,11 +50,11 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
         raise StudyError(f"{drawn} is of other results than those in {run}: run notebook 08 again, or `make study`.")
     scores, by_subset = _scores(run, rows), folder / "scores" / run.name
     write_json(path, kept)
-    for stale in by_subset.glob("*.safetensors"):
+    for stale in by_subset.glob("*.npz"):
         stale.unlink()
     for name, arms in scores.items():
-        with atomic(by_subset / name) as aside:
-            save_file(arms, aside)
+        with atomic(by_subset / name) as aside, open(aside, "wb") as f:
+            np.savez_compressed(f, **arms)
     if bootstrap:
         write_json(beside, bootstrap)
     else:
@@ -77,7 +77,7 @@ def _scores(run: Path, rows: list[Row]) -> dict[str, dict[str, np.ndarray]]:
             with weights(path, f"remove {path.parent} and run notebook 07 again"):
                 saved = load_file(path)
                 arm = {row["arm"]: saved["test"], "labels": saved["labels"]}
-            found.setdefault(f"subset-{row['subset']}.safetensors", {}).update(arm)
+            found.setdefault(f"subset-{row['subset']}.npz", {}).update(arm)
     return found
 
 

@@ -228,8 +228,8 @@ def _scores(name: str, where: Path) -> list[str]:
     if not (where / "scores" / name).is_dir():
         return []
     return [
-        f"`book/reference/scores/{name}/` holds every classifier's score of every test patch, with the labels (safetensors, a",
-        "file per subset): to draw the intervals again, or to compute a metric of your own, takes no patches.",
+        f"`book/reference/scores/{name}/` holds every classifier's score of every test patch, with the labels (NumPy, a file",
+        "per subset): to draw the intervals again, or to compute a metric of your own, takes no patches.",
         "",
     ]
 

@@ -4,7 +4,7 @@ import made_up
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from pcamlib import data, inference, ledger, metrics, published, reference, stats
 from pcamlib.errors import StudyError
@@ -45,7 +45,7 @@ def test_published_scores_give_the_published_numbers(path):
     """AUC and intervals of every arm come again from files in git alone."""
     rows = [row for row in stats.of_kind(read_json(path), "classification") if row["status"] == "ok"]
     folder, beside = (path.parent / name for name in (f"scores/{path.stem}", f"bootstrap/{path.name}"))
-    kept = {k: load_file(folder / f"subset-{k}.safetensors") for k in {row["subset"] for row in rows}}
+    kept = {k: np.load(folder / f"subset-{k}.npz") for k in {row["subset"] for row in rows}}
     scores: inference.Scores = {}
     for row in rows:
         arms = kept[row["subset"]]
@@ -68,10 +68,10 @@ def test_scores_are_published_and_stale_ones_leave(tmp_path):
     published.publish(run, 2, tmp_path / "reference")
     folder = tmp_path / "reference" / "scores" / "made-up"
     assert "`book/reference/scores/made-up/`" in reference.page(stats.collect(run, 2), None, tmp_path / "reference")
-    kept = load_file(folder / "subset-1.safetensors")
+    kept = np.load(folder / "subset-1.npz")
     assert set(kept) == {"traditional", "labels"} and (kept["traditional"] == saved["test"]).all()
     published.publish(run, 1, tmp_path / "reference")
-    assert [path.name for path in folder.iterdir()] == ["subset-0.safetensors"]
+    assert [path.name for path in folder.iterdir()] == ["subset-0.npz"]
     save_file({"test": saved["test"]}, run / "subset-0" / "classifiers" / "traditional" / inference.SCORES)
     with pytest.raises(StudyError, match="run notebook 07 again"):
         published.publish(run, 1, tmp_path / "other")

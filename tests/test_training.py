@@ -1,6 +1,7 @@
 """The loop: exact resume after an interruption at any step, what a checkpoint must be, a full disk. Kills: test_kill.py."""
 
 import contextlib
+import functools
 import os
 import resource
 import subprocess
@@ -57,6 +58,33 @@ def test_an_interruption_changes_nothing(tmp_path, checkpoint_always, at):
     assert [{k: v for k, v in row.items() if k != "seconds"} for row in resumed] == [
         {k: v for k, v in row.items() if k != "seconds"} for row in log
     ]
+
+
+class Maps(Line):
+    """Convolutions in channels_last under a fused optimiser, as with bf16 or on a GPU."""
+
+    def __init__(self, optimizer, fail_at=None):
+        super().__init__(fail_at)
+        model = torch.nn.Sequential(
+            torch.nn.Unflatten(1, (1, 2, 2)),
+            torch.nn.Conv2d(1, 8, 2, padding=1),
+            torch.nn.Conv2d(8, 4, 3),
+            torch.nn.Flatten(),
+            torch.nn.Linear(4, 1),
+        )
+        self.modules["line"] = model.to(memory_format=torch.channels_last)
+        self.optimizers["adam"] = optimizer(model.parameters(), lr=0.01, fused=True)
+        self.ema["line"] = training.make_ema(model, 0.9)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, functools.partial(torch.optim.SGD, momentum=0.9)])
+def test_a_moment_comes_back_to_its_own_weight(tmp_path, checkpoint_always, optimizer):
+    """Checkpoints are contiguous, and a fused optimiser goes through memory: order must be that of the parameter."""
+    _, weights = fit(Maps(optimizer), tmp_path / "a" / "maps")
+    with pytest.raises(KeyboardInterrupt):
+        fit(Maps(optimizer, fail_at=4), tmp_path / "b" / "maps")
+    _, again = fit(Maps(optimizer), tmp_path / "b" / "maps")
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
 
 
 def test_a_finished_stage_is_loaded_not_trained(tmp_path):
