@@ -7,6 +7,7 @@ checkpoint of the DiT there, after two thirds of its steps.
 """
 
 import hashlib
+import os
 import sys
 
 from accelerate import PartialState
@@ -16,17 +17,22 @@ from pcamlib import checkpoint, diffusion, downstream, train, training
 fit, save, step, arms = training.fit, checkpoint.save, diffusion.DiffusionTask.step, downstream.arms
 
 
+def say(line):
+    """In one write: both processes have one standard output, and print may write the end of a line by itself."""
+    os.write(1, f"{line}\n".encode())
+
+
 def fit_and_say(task, *, folder, **options):
     log = fit(task, folder=folder, **options)
     weights = [p for module in task.modules.values() for p in module.parameters()]
     weights += [p for ema in task.ema.values() for p in ema.shadow_params]
     held = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in weights)).hexdigest()
-    print(f"held {folder.name} {held}", flush=True)
+    say(f"held {folder.name} {held}")
     return log
 
 
 def save_and_say(path, *args):
-    print(f"saved {path.parent.name} by {PartialState().process_index}", flush=True)
+    say(f"saved {path.parent.name} by {PartialState().process_index}")
     save(path, *args)
 
 
