@@ -5,8 +5,8 @@
 writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale), beside it in
 bootstrap/ what notebook 08 drew from the test scores, in scores/ these scores with the labels, so that whoever has no
 patches can draw again or compute another metric, in forest/ the figure of all differences, in curves/ the training logs
-as numbers and figures, in sheets/ generated samples of subset 0, and puts the summary between the marks in README.md. No
-patch of the data set leaves the run folder.
+as numbers and figures, in sheets/ generated samples of every subset, and puts the summary between the marks in README.md.
+No patch of the data set leaves the run folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pcamlib.study import GENERATORS
 from pcamlib.tables import cell
 
 START, END = "<!-- results: written by python -m pcamlib.published -->", "<!-- end of results -->"
-SHEET = 8  # samples per class in a row
+SHEET = 4  # samples per class and subset
 STAGES = ("autoencoder", *GENERATORS)
 REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "synthetic": "synthetic only"}
 
@@ -64,7 +64,8 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
         result_plots.forest(rows, bootstrap, note).savefig(aside, format="png", dpi=120)
     _curves(run, subsets, folder / "curves" / run.name, note)
     for generator in GENERATORS:
-        _sheet(run / "subset-0" / "synthetic" / f"{generator}-none", folder / "sheets" / run.name / f"{generator}.png")
+        sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
+        _sheet([path for path in sets if path.is_dir()], folder / "sheets" / run.name / f"{generator}.png")
     return path
 
 
@@ -93,15 +94,15 @@ def _curves(run: Path, subsets: int, folder: Path, note: str) -> None:
     write_json(folder / "log.json", logs)
 
 
-def _sheet(synthetic: Path, path: Path) -> None:
-    """The first samples of a synthetic set as a PNG: above without, below with tumour."""
-    if not synthetic.is_dir():
+def _sheet(sets: list[Path], path: Path) -> None:
+    """The first samples of synthetic sets as a PNG, a row per set: left without, right with tumour."""
+    if not sets:
         return
-    images, labels = data.load(synthetic, "train")
-    rows = [np.concatenate(images[labels == c][:SHEET], axis=1) for c in (0, 1)]
-    width = min(row.shape[1] for row in rows)
+    found = [data.load(synthetic, "train") for synthetic in sets]
+    n = min(SHEET, *(np.sum(y == c) for _, y in found for c in (0, 1)))
+    rows = [np.concatenate([*x[y == 0][:n], *x[y == 1][:n]], axis=1) for x, y in found]
     with atomic(path) as aside:
-        Image.fromarray(np.concatenate([row[:, :width] for row in rows])).save(aside, format="PNG", optimize=True)
+        Image.fromarray(np.concatenate(rows)).save(aside, format="PNG", optimize=True)
 
 
 def _within(path: str, run: Path) -> str:

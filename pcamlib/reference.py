@@ -253,13 +253,16 @@ def _pictures(name: str, where: Path) -> list[str]:
     if any(path.exists() for path in sheets.values()):
         text += ["## Generated patches", ""]
         text += [
-            "The first samples of subset 0, not selected: above without tumour, below with. No real patch is shown.",
+            "The first samples of every subset, a row each, not selected: left without tumour, right with. No real patch",
+            "is shown.",
             "",
         ]
     for generator, path in sheets.items():
         if path.exists():
             shown = paper.GENERATOR_NAMES[generator]
-            text += _figure(path, where, f"Sixteen patches by {shown}, the upper eight without tumour", shown)
+            text += _figure(
+                path, where, f"Patches by {shown}, a row per subset: left without tumour, right with", shown
+            )
     curves = sorted((where / "curves" / name).glob("*.png"))
     if curves:
         text += ["## How training went", "", f"As numbers: `book/reference/curves/{name}/log.json`.", ""]

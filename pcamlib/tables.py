@@ -253,7 +253,8 @@ def render(table: Table) -> str:
 
 
 def _td(text: str, key: str) -> str:
-    wrap = "nowrap" if len(text) < 28 else "normal"
+    # Numbers stay on a line; words may break, or a column of verdicts would take the room of the rules beside it.
+    wrap = "nowrap" if len(text) < 28 and any(map(str.isdigit, text)) else "normal"
     source = "paper" if key.endswith("paper") else "ours"
     style = f"padding:0.2em 0.6em;text-align:left;white-space:{wrap}"
     return f'<td class="pcam-{source}" style="{style}">{escape(text)}</td>'

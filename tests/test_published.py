@@ -14,20 +14,22 @@ FILES = sorted((project_root() / "book" / "reference").glob("*.json"))
 
 
 def test_sheets_show_generated_samples_only(tmp_path):
-    run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=1)
-    images, labels = (
-        np.random.default_rng(0).integers(0, 255, (30, 96, 96, 3), np.uint8),
-        np.arange(30, dtype=np.uint8) % 2,
-    )
-    data.write(run / "subset-0" / "synthetic" / "unet-none", "train", images, labels)
-    published.publish(run, 1, tmp_path / "reference")
+    run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
+    images = np.random.default_rng(0).integers(0, 255, (2, 30, 96, 96, 3), np.uint8)
+    labels = np.arange(30, dtype=np.uint8) % 2
+    for k in (0, 1):
+        data.write(run / f"subset-{k}" / "synthetic" / "unet-none", "train", images[k], labels)
+    published.publish(run, 2, tmp_path / "reference")
     sheets = tmp_path / "reference" / "sheets" / "made-up"
     assert [path.name for path in sheets.iterdir()] == ["unet.png"], "no samples, no sheet"
     with Image.open(sheets / "unet.png") as sheet:
         shown = np.asarray(sheet)
-    assert shown.shape == (2 * 96, published.SHEET * 96, 3)
-    assert (shown[:96, 96:192] == images[2]).all() and (shown[96:, :96] == images[1]).all()
-    text = reference.page(stats.collect(run, 1), None, tmp_path / "reference")
+    assert shown.shape == (2 * 96, 2 * published.SHEET * 96, 3)
+    assert (shown[:96, 96:192] == images[0, 2]).all(), "without tumour on the left"
+    assert (shown[96:, published.SHEET * 96 :][:, :96] == images[1, 1]).all(), (
+        "subset 1 below, with tumour on the right"
+    )
+    text = reference.page(stats.collect(run, 2), None, tmp_path / "reference")
     assert "../reference/sheets/made-up/unet.png" in text and "../reference/curves/made-up/histogan.png" in text
 
 
@@ -49,7 +51,9 @@ def test_published_scores_give_the_published_numbers(path):
     scores: inference.Scores = {}
     for row in rows:
         arms = kept[row["subset"]]
-        assert metrics.classification_metrics(arms["labels"], arms[row["arm"]])["auc"] == pytest.approx(row["auc"], abs=1e-7)
+        assert metrics.classification_metrics(arms["labels"], arms[row["arm"]])["auc"] == pytest.approx(
+            row["auc"], abs=1e-7
+        )
         scores.setdefault(stats.arm_of(row), {}).setdefault(row["subset"], []).append(arms[row["arm"]])
     result = read_json(beside)
     found = inference.bootstrap(kept[0]["labels"], scores, result["draws"], result["seed"])
