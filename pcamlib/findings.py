@@ -168,7 +168,7 @@ def findings_controls(rows: list[Row]) -> list[str]:
     sentences = []
     for regime in paper.CONTROLS:
         change = stats.paired(found, (regime, None, None), TRADITIONAL)
-        value = f"{points(change.mean)} AUC points" if change else NOT_RUN
+        value = f"{points(change.mean)} AUC points{_interval(change)}" if change else NOT_RUN
         sentences.append(f"{paper.REGIME_NAMES[regime]} ({meaning[regime]}): {value}.")
     return sentences
 
