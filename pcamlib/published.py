@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pcamlib import data, paper, plots, result_plots, stats
+from pcamlib import claims, data, findings, ledger, paper, plots, result_plots, stats
 from pcamlib.errors import StudyError, weights
 from pcamlib.inference import SCORES
 from pcamlib.stats import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row
@@ -110,7 +110,8 @@ def _within(path: str, run: Path) -> str:
 
 
 def summary(rows: list[Row], published: str) -> str:
-    """Markdown for the file book/reference/<published>.json: Table 1 without selection, and the AUC of Table 2 and Figure 6, the paper beside this run."""
+    """Markdown for the file book/reference/<published>.json: Table 1 without selection and the AUC of Table 2 and Figure 6, the paper
+    beside this run, the controls, and how many of the paper's claims hold."""
     of = len({row["subset"] for row in rows})
     judge = stats.extractors(rows)[0]
     quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == judge]
@@ -147,7 +148,16 @@ def summary(rows: list[Row], published: str) -> str:
     lines += [
         f"| {control} (our control) | {_auc(rows, (control, None, None), of)} | | |" for control in paper.CONTROLS
     ]
-    lines += ["", f"Every row per subset, with its provenance: `book/reference/{published}.json`."]
+    lines += [
+        "",
+        "Is it the images, or the extra steps? Against traditional augmentation:",
+        "",
+        findings.bullets([*findings.findings_controls(rows), *findings.images_or_steps(rows)]),
+        "",
+        ledger.counts(claims.Measured(rows, "the paper's thirteen claims, by rules in code")),
+        "",
+        f"Every row per subset, with its provenance: `book/reference/{published}.json`.",
+    ]
     return "\n".join(lines)
 
 

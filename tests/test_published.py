@@ -108,6 +108,7 @@ def test_publishing_a_run(tmp_path):
         and "| baseline | 90.17 ± 0.20 / " in text
         and text.count("\n| ") == (2 + 3) + (2 + 2 + 9 + 3)
     )
+    assert "\n- Transfer, real to real (" in text and "\nThe paper's thirteen claims, by rules in code: " in text
     assert not (tmp_path / "reference" / "bootstrap").exists()
     assert "../reference/forest/made-up.png" in reference.page(rows, None, tmp_path / "reference")
     logs = read_json(tmp_path / "reference" / "curves" / "made-up" / "log.json")
