@@ -198,22 +198,27 @@ def vacant(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, replace: bool = True) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; rename it into place if the block succeeds.
+    """Yield an empty folder beside `path`; rename it into place if the block succeeds, else leave nothing behind.
 
     With `replace` an old folder gives way, else only an empty one does, and OSError is raised for any other.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
+    above = [folder for folder in path.parents if not folder.exists()]
     with room(path):
-        aside.mkdir(parents=True)
         try:
+            aside.mkdir(parents=True)
             yield aside
             if replace:
                 shutil.rmtree(path, ignore_errors=True)
             os.replace(aside, path)
-        finally:
+        except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
+            for folder in above:
+                with contextlib.suppress(OSError):  # not made after all, or no longer empty
+                    folder.rmdir()
+            raise
 
 
 OWNER = "PCAMLIB_OWNER"  # environment variable: the process whose death must end this one

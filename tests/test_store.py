@@ -44,6 +44,9 @@ def test_atomic_folder_replaces_whole(tmp_path):
     with pytest.raises(RuntimeError), store.atomic_folder(path) as aside:
         raise RuntimeError
     assert [p.name for p in path.iterdir()] == ["two"]
+    with pytest.raises(RuntimeError), store.atomic_folder(tmp_path / "new" / "newer" / "model") as aside:
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["model"], "folders made for a result that never came go with it"
 
 
 def test_json_round_trip_and_errors(tmp_path):
