@@ -74,7 +74,7 @@ def _order(values: dict[str, float], best: str) -> list[str]:
 
 
 def findings_quality(rows: list[Row], extractor: str) -> list[str]:
-    """Sentences on Table 1: order of generators, what selection did to FID, floor and cap."""
+    """Sentences on Table 1: order of generators, what selection did to FID, floor and cap, FID beside use by subset."""
     quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == extractor]
 
     def get(generator: str, metric: str, selection: str | None = "none") -> Summary | None:
@@ -109,6 +109,13 @@ def findings_quality(rows: list[Row], extractor: str) -> list[str]:
             f"For orientation: real patches against other real ones have distance {cell(floor, 'fid', of)}, "
             f"reconstructions by the autoencoder {cell(cap, 'fid', of)}, roughly what bounds diffusion in it."
         )
+    parts, trained = [], stats.of_kind(rows, "classification")
+    for g, name in paper.GENERATOR_NAMES.items():
+        distance = stats.per_subset(quality, ("quality", g, "none"), "fid", extractor)
+        auc = stats.per_subset(trained, ("synthetic", g, "none"), "auc")
+        pairs = [f"{distance[k]:.1f} and {100 * auc[k]:.1f} %" for k in sorted(distance) if k in auc]
+        parts.append(f"{name} {'; '.join(pairs) or NOT_RUN}")
+    sentences.append(f"Distance and test AUC of training on these images alone, subset by subset: {'. '.join(parts)}.")
     return sentences
 
 

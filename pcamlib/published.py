@@ -12,10 +12,12 @@ No patch of the data set leaves the run folder.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -60,12 +62,11 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     else:
         beside.unlink(missing_ok=True)
     note = stats.scale_note(stats.scale_of(rows))
-    with atomic(folder / "forest" / f"{run.name}.png") as aside:
-        result_plots.forest(rows, bootstrap, note).savefig(aside, format="png", dpi=120)
+    _figure(result_plots.forest(rows, bootstrap, note), folder / "forest" / f"{run.name}.png", dpi=120)
     _curves(run, subsets, folder / "curves" / run.name, note)
     for generator in GENERATORS:
         sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
-        _sheet([path for path in sets if path.is_dir()], folder / "sheets" / run.name / f"{generator}.png")
+        _sheet(sets, folder / "sheets" / run.name / f"{generator}.png")
     return path
 
 
@@ -89,14 +90,22 @@ def _curves(run: Path, subsets: int, folder: Path, note: str) -> None:
         paths = {f"subset {k}": run / f"subset-{k}" / "results" / f"{stage}.json" for k in range(subsets)}
         logs[stage] = {name: read_json(path)["log"] for name, path in paths.items() if path.exists()}
         if logs[stage]:
-            with atomic(folder / f"{stage}.png") as aside:
-                plots.loss_curves(logs[stage], note=note).savefig(aside, format="png", dpi=100)
+            _figure(plots.loss_curves(logs[stage], note=note), folder / f"{stage}.png", dpi=100)
     write_json(folder / "log.json", logs)
 
 
+def _figure(figure: Figure, path: Path, dpi: int) -> None:
+    """The figure as a PNG of 128 colours: more than it has hues, and a third of the bytes of full colour."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    with atomic(path) as aside:
+        Image.open(buffer).convert("RGB").quantize(128).save(aside, format="PNG", optimize=True)
+
+
 def _sheet(sets: list[Path], path: Path) -> None:
-    """The first samples of synthetic sets as a PNG, a row per set: left without, right with tumour."""
-    if not sets:
+    """The first samples of synthetic sets as a PNG, a row per set: left without, right with tumour. None unless all are there."""
+    if not all(synthetic.is_dir() for synthetic in sets):
+        path.unlink(missing_ok=True)
         return
     found = [data.load(synthetic, "train") for synthetic in sets]
     n = min(SHEET, *(np.sum(y == c) for _, y in found for c in (0, 1)))
@@ -110,8 +119,8 @@ def _within(path: str, run: Path) -> str:
 
 
 def summary(rows: list[Row], published: str) -> str:
-    """Markdown for the file book/reference/<published>.json: Table 1 without selection and the AUC of Table 2 and Figure 6, the paper
-    beside this run, the controls, and how many of the paper's claims hold."""
+    """Markdown for the file book/reference/<published>.json: Table 1 without selection and the AUC of Table 2 and Figure 6,
+    the paper beside this run; the controls; how many of the paper's claims hold."""
     of = len({row["subset"] for row in rows})
     judge = stats.extractors(rows)[0]
     quality = [row for row in stats.of_kind(rows, "quality") if row["extractor"] == judge]

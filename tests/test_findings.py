@@ -26,6 +26,8 @@ def test_quality_order_as_in_the_paper(run):
     change = only(sentences, "Realism selection changed the distance")
     assert "HistoGAN +5.00 (paper +6.09)" in change and "DiT +5.00 (paper +4.32)" in change
     assert "distance 2.500 ± 0.707, reconstructions by the autoencoder 10.50 ± 0.71" in only(sentences, "orientation")
+    beside = only(sentences, "on these images alone, subset by subset")
+    assert "HistoGAN 100.0 and 67.0 %; 101.0 and 68.0 %. U-Net 50.0 and 71.0 %;" in beside
 
 
 def test_quality_order_unlike_the_paper(run):

@@ -1,5 +1,7 @@
 """What is published is what was run: the README's numbers are those of the file in git."""
 
+import shutil
+
 import made_up
 import numpy as np
 import pytest
@@ -31,6 +33,9 @@ def test_sheets_show_generated_samples_only(tmp_path):
     )
     text = reference.page(stats.collect(run, 2), None, tmp_path / "reference")
     assert "../reference/sheets/made-up/unet.png" in text and "../reference/curves/made-up/histogan.png" in text
+    shutil.rmtree(run / "subset-1" / "synthetic" / "unet-none")
+    published.publish(run, 2, tmp_path / "reference")
+    assert not list(sheets.iterdir()), "a row is missing: no sheet, not an old one either"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
