@@ -1,7 +1,7 @@
 """Batches with the paper's whole augmentation, beside torchvision's: `python benchmarks/bench_batches.py [--data DIR]`.
 
 Ours: patches in memory, flips, turns by any angle and colour jitter for a batch at once, normalised, as
-`pcamlib.classifier` trains on them. The peer: torchvision.datasets.PCAM, DataLoader with two workers and torchvision's
+`pcamlib.models.classifier` trains on them. The peer: torchvision.datasets.PCAM, DataLoader with two workers and torchvision's
 transforms of the same magnitudes. 96 pixels, batches of 32, the same patches; images per second after the first
 batches, and over one epoch with opening and reading included.
 """
@@ -24,13 +24,15 @@ def count(args) -> int:
 
 
 def ours(args) -> dict:
+    import timing
     import torch
 
-    from pcamlib import classifier, timing, training
-    from pcamlib.profiles import Augmentation
+    from pcamlib import training
+    from pcamlib.core.settings import AugmentationSettings
+    from pcamlib.models import classifier
 
     _, folder = side_by_side.patches(args.data, count(args))  # made beforehand, if it is the phantom
-    settings = Augmentation(rotation="any", **MAGNITUDES)
+    settings = AugmentationSettings(rotation="any", **MAGNITUDES)
     layout, device = training.layout("fp32"), training.accelerator("fp32").device
     started = time.perf_counter()
     arrays, _ = side_by_side.patches(str(folder), count(args))

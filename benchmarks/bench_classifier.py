@@ -18,12 +18,15 @@ def trained(precision: str | None):
     """precision: that of the peer, or None for the profile's own."""
 
     def measure(args) -> dict:
+        import timing
         import torch
         from torch.utils.flop_counter import FlopCounterMode
 
-        from pcamlib import classifier, data, metrics, profiles, timing, training
+        from pcamlib import data, metrics, training
+        from pcamlib.core.settings import load_profile, number_format
+        from pcamlib.models import classifier
 
-        settings = profiles.load(args.profile).classifier
+        settings = load_profile(args.profile).classifier
         settings = settings.model_copy(update={"model_choice": "last", "precision": precision or settings.precision})
         if precision:
             training.layout = lambda _: torch.contiguous_format
@@ -45,7 +48,7 @@ def trained(precision: str | None):
             both()
         row = {"seconds": timing.seconds_of(both, args.seconds), "flops": counter.get_total_flops()}
         row |= {"batch": len(x), "size": settings.image_size, "where": side_by_side.where(both)}
-        row |= {"precision": profiles.number_format(settings.precision), "layout": str(task.layout), "auc": []}
+        row |= {"precision": number_format(settings.precision), "layout": str(task.layout), "auc": []}
         for seed in range(2 if args.quick else 5):
             with tempfile.TemporaryDirectory() as runs:
                 options = {"epochs": 1} if args.quick else {}

@@ -16,23 +16,26 @@ import side_by_side
 
 
 def parts(args, family: str):
+    import timing
     import torch
 
-    from pcamlib import profiles, timing
+    from pcamlib.core.settings import load_profile
 
     torch.manual_seed(0)
-    p = profiles.load(args.profile)
+    p = load_profile(args.profile)
     return p, timing.task_of(family, p, p.diffusion.batch_size)
 
 
 def measure(family: str, ours: bool):
     def cached(args) -> dict:
+        import timing
         import torch
 
-        from pcamlib import profiles, timing, training
+        from pcamlib import training
+        from pcamlib.core.settings import number_format
 
         p, task = parts(args, family)
-        batch, precision = p.diffusion.batch_size, profiles.number_format(p.diffusion.precision)
+        batch, precision = p.diffusion.batch_size, number_format(p.diffusion.precision)
         seconds, flops = timing.step_seconds(task, batch, precision, args.seconds)
         model = task.modules["denoiser"].train()
         model = training.accelerator(precision).prepare(model)
@@ -54,12 +57,14 @@ def measure(family: str, ours: bool):
         }
 
     def on_the_fly(args) -> dict:
+        import timing
         import torch
         import torch.nn.functional as F
         from diffusers import DDPMScheduler
         from diffusers.training_utils import EMAModel
 
-        from pcamlib import autoencoder, timing, training
+        from pcamlib import training
+        from pcamlib.models import autoencoder, tensors
 
         p, task = parts(args, family)
         device = training.accelerator("fp32").device
@@ -76,7 +81,7 @@ def measure(family: str, ours: bool):
         def step() -> None:
             start = time.perf_counter()
             with torch.no_grad():
-                latents = vae.encode(autoencoder.to_float(images).to(device))[0]
+                latents = vae.encode(tensors.to_float(images).to(device))[0]
             timing.wait()
             encoded = time.perf_counter()
             noise = torch.randn_like(latents)

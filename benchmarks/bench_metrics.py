@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-K = 3  # as in pcamlib.agreement, which this process does not import
+K = 3  # as in pcamlib.metrics.agreement, which this process does not import
 PEERS = {
     "precision, recall, density, coverage": ["pcamlib", "prdc", "torch-fidelity"],
     "FID": ["pcamlib", "torchmetrics", "torch-fidelity"],
@@ -42,7 +42,8 @@ def features(n: int, d: int, seed: int) -> np.ndarray:
 
 def task(metric: str, peer: str) -> Callable[[np.ndarray, np.ndarray], list[float]]:
     """The call to measure; a peer's library is imported when called, so each process loads its own only."""
-    from pcamlib import agreement, metrics
+    from pcamlib import metrics
+    from pcamlib.metrics import agreement
 
     if peer == "pcamlib":
         if metric == "FID":

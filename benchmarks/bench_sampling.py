@@ -19,16 +19,19 @@ SETS, EACH, ANCESTRAL = 3, 64, 1000
 
 def timed(family: str):
     def measure(args) -> dict:
+        import timing
         import torch
 
-        from pcamlib import autoencoder, diffusion, profiles, timing, training
+        from pcamlib import training
+        from pcamlib.core.settings import load_profile
+        from pcamlib.models import autoencoder, diffusion
 
-        p = profiles.load(args.profile)
+        p = load_profile(args.profile)
         task = timing.task_of(family, p, p.diffusion.batch_size)
         task.accelerator = training.accelerator("fp32")
         device = task.accelerator.device
         decoder = autoencoder.Autoencoder(p.autoencoder).eval().to(device)
-        generator = diffusion.Generator(p.diffusion, task.modules["denoiser"].to(device), decoder, task.latents)
+        generator = diffusion.DiffusionSampler(p.diffusion, task.modules["denoiser"].to(device), decoder, task.latents)
         labels = torch.arange(EACH) % 2
         fast = timing.seconds_of(lambda: generator.sample(labels.numpy(), 0), args.seconds)
         some = 5
@@ -51,10 +54,13 @@ def quality(args) -> dict:
 
     import yaml
 
-    from pcamlib import autoencoder, diffusion, features, metrics, profiles, study
+    from pcamlib import metrics, study
+    from pcamlib.core.settings import load_profile
+    from pcamlib.experiments import features
+    from pcamlib.models import autoencoder, diffusion
 
     warnings.simplefilter("ignore")
-    content = profiles.load(args.profile).model_dump()
+    content = load_profile(args.profile).model_dump()
     content |= {"name": "sampling", "threads": args.threads}
     content["diffusion"]["unet"]["block_channels"] = [32, 64]
     steps, each, epochs = (100, 16, 1) if args.quick else (ANCESTRAL, EACH, content["diffusion"]["epochs"])

@@ -62,7 +62,7 @@ def run(
 def patches(data: str, n: int) -> Any:
     """The first n train patches of `data` and their labels, and the folder they lie in (the phantom is made for it)."""
     from pcamlib import data as pcam
-    from pcamlib import phantom
+    from pcamlib.data import phantom
 
     folder = Path(data)
     if data == "phantom":
@@ -85,9 +85,8 @@ def where(call: Callable[[], object], rows: int = 4) -> str:
 
 def rates() -> dict[str, float]:
     """GFLOP/s of a square matrix product on this device, float32 and bfloat16."""
+    import timing
     import torch
-
-    from pcamlib import timing
 
     return {
         "fp32": timing.matrix_rate(torch.float32) / 1e9,

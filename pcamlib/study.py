@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pcamlib import data, phantom, profiles
-from pcamlib.errors import StudyError
-from pcamlib.store import code_version, digest, lock, now, read_json, resolve, write_json
+from pcamlib import data
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import code_version, digest, lock, now, read_json, resolve, write_json
+from pcamlib.core.settings import Profile, load_profile, number_format, resolve_parameter
+from pcamlib.data import phantom
 
 GENERATORS = ("histogan", "unet", "dit")
 SELECTIONS = ("none", "realism", "class")
@@ -35,7 +37,7 @@ class Study:
     data_root: Path
     data: str
     data_sha: str
-    profile: profiles.Profile
+    profile: Profile
     subset: int
     root: Path
     rows: np.ndarray
@@ -76,7 +78,7 @@ class Study:
         """Folder of a synthetic set, itself a PCam train split."""
         return self.folder / "synthetic" / f"{generator}-{selection}"
 
-    def scale(self, precision: str = "fp32", **extra: Any) -> dict[str, Any]:
+    def provenance(self, precision: str = "fp32", **extra: Any) -> dict[str, Any]:
         """What every number must carry: data, profile, subset, seed, counts, device, threads, seconds, versions."""
         return {
             "data": self.data,
@@ -90,16 +92,16 @@ class Study:
             "n_real": len(self.rows),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "threads": torch.get_num_threads(),
-            "precision": profiles.number_format(precision),
+            "precision": number_format(precision),
             "seconds": round(time.monotonic() - self.opened, 1),
             "version": code_version(),
             "torch": torch.__version__,
             "created": now(),
         } | extra
 
-    def write_result(self, name: str, value: dict[str, Any], **scale: Any) -> dict[str, Any]:
+    def write_result(self, name: str, value: dict[str, Any], **provenance: Any) -> dict[str, Any]:
         """Write results/<name>.json with the scale of this run in front; returns what was written."""
-        value = {"scale": self.scale(**scale)} | value
+        value = {"provenance": self.provenance(**provenance)} | value
         write_json(self.results / f"{name}.json", value)
         return value
 
@@ -124,7 +126,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
     unknown profile, a subset out of range, or a run folder made from other data or another profile.
     """
     opened = time.monotonic()
-    settings = profiles.load(profile)
+    settings = load_profile(profile)
     torch.set_num_threads(settings.threads)
     if not isinstance(subset, int) or not 0 <= subset < settings.subsets.count:
         raise StudyError(
@@ -137,7 +139,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
             phantom.write(root, train=p.train, valid=p.valid, test=p.test, seed=p.seed)
         name = "phantom"
     else:
-        root = profiles.place("data_root", data_root)
+        root = resolve_parameter("data_root", data_root)
         name = root.name
         if not root.is_dir() or not name:
             raise StudyError(f'data_root {root} is not a folder: give a folder of PCam files, or "phantom".')
@@ -150,9 +152,11 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
         seed=settings.subsets.seed,
     )
     judge_rows, others = _outside(labels, parts, subset, settings)
-    run = profiles.place("runs_dir", runs_dir) / f"{name}-{settings.name}"
+    run = resolve_parameter("runs_dir", runs_dir) / f"{name}-{settings.name}"
     if any(sign in str(run) for sign in "{}\n"):
-        raise StudyError(f"{str(run)!r} has a brace or a line break, which Snakemake would read as a pattern: rename the folder.")
+        raise StudyError(
+            f"{str(run)!r} has a brace or a line break, which Snakemake would read as a pattern: rename the folder."
+        )
     sha = data.fingerprint(root)
     identity = {"data": name, "data_sha": sha, "profile": settings.name, "profile_sha": settings.sha}
     try:
@@ -163,7 +167,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
 
 
 def _outside(
-    labels: np.ndarray, parts: list[np.ndarray], subset: int, settings: profiles.Profile
+    labels: np.ndarray, parts: list[np.ndarray], subset: int, settings: Profile
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows for the judge (outside every subset) and as many others as the subset has (outside it and the judge).
 
@@ -182,7 +186,7 @@ def _outside(
     return judge, draw(free, len(parts[subset]), settings.subsets.seed + 2 + subset)
 
 
-def _claim(run: Path, identity: dict, settings: profiles.Profile, parts: list[np.ndarray], labels: np.ndarray) -> None:
+def _claim(run: Path, identity: dict, settings: Profile, parts: list[np.ndarray], labels: np.ndarray) -> None:
     """Write study.json and subsets.json once; refuse a folder that another study made."""
     with lock(run / ".claim", wait=True):
         path = run / "study.json"

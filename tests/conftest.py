@@ -19,8 +19,11 @@ import pytest
 import torch
 import yaml
 
-from pcamlib import data, profiles, study, training, workflow
-from pcamlib.store import project_root
+from pcamlib import data, study
+from pcamlib.core import settings as profile_settings
+from pcamlib.core.files import project_root
+from pcamlib.training import loop
+from pcamlib.workflow import study as workflow
 
 torch.set_num_threads(1)
 outcome = fuzzing.outcome
@@ -47,7 +50,7 @@ def pcam(tmp_path_factory, patches):
 
 def settings(**changes):
     """The smoke profile as a dict, with dotted changes: settings(**{"subsets.size": 32})."""
-    content = yaml.safe_load((profiles.FOLDER / "smoke.yml").read_text())
+    content = yaml.safe_load((profile_settings.FOLDER / "smoke.yml").read_text())
     for key, value in changes.items():
         *path, last = key.split(".")
         section = content
@@ -73,7 +76,7 @@ def open_tiny(tmp_path, pcam):
 @pytest.fixture
 def checkpoint_always(monkeypatch):
     """A checkpoint after every step."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +93,7 @@ def kills(tmp_path_factory):
 def smoke(tmp_path_factory):
     """The smoke study on the phantom through the command line, killed once on its way."""
     folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--profile", "smoke", "--subsets", "1"]
+    command = [sys.executable, "-m", "pcamlib.workflow.study", "study", "--profile", "smoke", "--subsets", "1"]
     command += ["--runs-dir", str(folder / "runs"), "--cores", "2"]
     run = folder / "runs" / "phantom-smoke"
     killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

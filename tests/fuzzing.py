@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pcamlib.errors import StudyError
+from pcamlib.core.errors import StudyError
 
 HEADROOM = 1 << 30  # bytes a call may take: all of it for what a few kB claim would be far more
 

@@ -25,8 +25,11 @@ from pathlib import Path
 import h5py
 from safetensors import safe_open
 
-from pcamlib import autoencoder, classifier, diffusion, downstream, features, histogan, selection, training, watch
+from pcamlib.experiments import classification, features, selection
+from pcamlib.models import autoencoder, classifier, diffusion, histogan
 from pcamlib.study import open_study
+from pcamlib.training import loop
+from pcamlib.training.progress import read_log
 
 VOLATILE = {"seconds", "created"}  # all that may differ between two runs
 SKIPPED = {"notebooks", "samples", "tensorboard", "log", "snakemake.json"}
@@ -44,7 +47,7 @@ def train_classifier(s):
 
 
 def train_arm(s):
-    downstream._run(s, downstream.Arm("traditional"), {name: s.split(name) for name in ("valid", "test")})
+    classification._run(s, classification.Arm("traditional"), {name: s.split(name) for name in ("valid", "test")})
 
 
 def select(s):
@@ -70,7 +73,7 @@ def start(stage: str, runs: Path, checkpoint_seconds: float) -> int:
     if pid:
         return pid
     try:
-        training.CHECKPOINT_SECONDS = checkpoint_seconds
+        loop.CHECKPOINT_SECONDS = checkpoint_seconds
         STAGES[stage][0](open_study(data_root="phantom", runs_dir=str(runs), profile="smoke", subset=0))
     except BaseException:
         traceback.print_exc()
@@ -152,7 +155,7 @@ def content(path: Path) -> object:
         with h5py.File(path) as f:
             return {key: (f[key].dtype, f[key][:].tobytes()) for key in f}
     if path.suffix == ".csv":
-        return steady(watch.read_log(path.parent))
+        return steady(read_log(path.parent))
     if path.suffix == ".json":
         return steady(json.loads(path.read_text()))
     return path.read_bytes()
@@ -240,7 +243,7 @@ def kill_study(folder: Path, kills: int, draw: random.Random) -> int:
     command = [
         sys.executable,
         "-m",
-        "pcamlib.workflow",
+        "pcamlib.workflow.study",
         "study",
         "--profile",
         "smoke",

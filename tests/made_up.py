@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pcamlib import paper
-from pcamlib.store import read_json, write_json
+from pcamlib.core import paper
+from pcamlib.core.files import read_json, write_json
 
 JUDGES = ("judge-a", "judge-b")
 
 
-def scale(subset: int, **other: Any) -> dict[str, Any]:
+def provenance(subset: int, **other: Any) -> dict[str, Any]:
     """The scale of one file; 10 s each."""
     return {
         "data": "phantom",
@@ -143,23 +143,26 @@ def write_run(root: Path, subsets: int = 2) -> Path:
             ]
         ]
         for generator in ("autoencoder", *paper.GENERATORS):
-            write_json(results / f"{generator}.json", {"scale": scale(k), "log": [{"epoch": 1, "images": 1000, "loss": 0.5}]})
+            write_json(
+                results / f"{generator}.json",
+                {"provenance": provenance(k), "log": [{"epoch": 1, "images": 1000, "loss": 0.5}]},
+            )
         judges = {name: f"about {name}" for name in JUDGES}
-        write_json(results / "quality.json", {"scale": scale(k), "judge": judges, "rows": rows})
+        write_json(results / "quality.json", {"provenance": provenance(k), "judge": judges, "rows": rows})
         sources = [(row.generator, row.selection) for row in paper.TABLE_1] + [("real", None), ("autoencoder", None)]
         write_json(
             results / "memorisation.json",
-            {"scale": scale(k), "judge": judges, "rows": [memorisation_row(*source) for source in sources]},
+            {"provenance": provenance(k), "judge": judges, "rows": [memorisation_row(*source) for source in sources]},
         )
         real = [arm_row(r, None, None, k) for r in ("baseline", "traditional", *paper.CONTROLS)]
-        write_json(results / "classification-real.json", {"scale": scale(k), "rows": real})
+        write_json(results / "classification-real.json", {"provenance": provenance(k), "rows": real})
         for generator in paper.GENERATORS:
             rows = [
                 arm_row(regime, generator, selection, k)
                 for selection in paper.SELECTIONS
                 for regime in ("synthetic", "transfer", "augmentation")
             ]
-            write_json(results / f"classification-{generator}.json", {"scale": scale(k), "rows": rows})
+            write_json(results / f"classification-{generator}.json", {"provenance": provenance(k), "rows": rows})
             counts = {"requested": [128, 128], "kept": [128, 128], "seen": [200, 300], "passed": [150, 128]}
             selections = {
                 s: counts | {"acceptance": None if s == "none" else [0.75, 0.43], "short": False}
@@ -168,7 +171,7 @@ def write_run(root: Path, subsets: int = 2) -> Path:
             write_json(
                 results / f"selection-{generator}.json",
                 {
-                    "scale": scale(k),
+                    "provenance": provenance(k),
                     "generator": generator,
                     "extractor": "gatekeeper",
                     "k": 3,

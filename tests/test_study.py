@@ -10,9 +10,12 @@ import nbformat
 import numpy as np
 import pytest
 
-from pcamlib import data, downstream, stats, study, workflow
-from pcamlib.errors import StudyError
-from pcamlib.store import lock, read_json
+from pcamlib import data, study
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import lock, read_json
+from pcamlib.experiments import classification
+from pcamlib.results import frame
+from pcamlib.workflow import study as workflow
 
 
 def open_smoke(root, tmp_path, **changes):
@@ -25,7 +28,7 @@ def test_subsets_and_provenance_are_written_down(open_tiny):
     written = read_json(s.root / "subsets.json")
     assert written["seed"] == 0 and [len(x["rows"]) for x in written["subsets"]] == [32, 32]
     assert written["subsets"][0]["rows"] == s.rows.tolist() and len(written["subsets"][0]["sha"]) == 16
-    scale = s.scale()
+    provenance = s.provenance()
     for key in (
         "data",
         "data_sha",
@@ -39,7 +42,7 @@ def test_subsets_and_provenance_are_written_down(open_tiny):
         "seconds",
         "version",
     ):
-        assert scale[key] is not None
+        assert provenance[key] is not None
     assert not set(s.others) & (set(s.rows) | set(s.judge_rows)) and len(s.others) == 32
     np.testing.assert_array_equal(s.real.labels, data.labels(s.data_root, "train")[s.rows])
 
@@ -79,24 +82,24 @@ def test_data_that_is_not_there_or_too_small(pcam, tmp_path, open_tiny):
 
 
 def test_the_29_classifiers_and_the_controls():
-    arms = [arm for generator in ("real", *study.GENERATORS) for arm in downstream.arms(generator)]
+    arms = [arm for generator in ("real", *study.GENERATORS) for arm in classification.arms(generator)]
     assert len(arms) == 32 and len({arm.id for arm in arms}) == 32
     assert sum(not arm.control for arm in arms) == 29
     with pytest.raises(StudyError, match="'stylegan' is unknown"):
-        downstream.arms("stylegan")
+        classification.arms("stylegan")
 
 
 def test_an_arm_without_a_class_is_not_run(open_tiny, monkeypatch):
     s = open_tiny()
-    monkeypatch.setattr(downstream.selection, "counts", lambda *a: {"kept": [3, 0]})
-    rows = downstream.evaluate(s, "unet")["rows"]
+    monkeypatch.setattr(classification.selection, "counts", lambda *a: {"kept": [3, 0]})
+    rows = classification.evaluate(s, "unet")["rows"]
     assert len(rows) == 9 and all(row["status"] == "not run" and "[3, 0]" in row["reason"] for row in rows)
 
 
 def test_the_smoke_study_is_complete(smoke):
     _, run, _ = smoke
-    assert stats.missing(run, 1) == []
-    rows = stats.collect(run, 1)
+    assert frame.missing(run, 1) == []
+    rows = frame.collect(run, 1)
     tested = [row for row in rows if row["kind"] == "classification"]
     assert len(tested) == 32 and all(row["status"] == "ok" or row["reason"] for row in tested)
     assert all(row["status"] == "ok" for row in tested if row["selection"] in (None, "none"))
@@ -104,8 +107,8 @@ def test_the_smoke_study_is_complete(smoke):
     assert len(judged) == 2 * 11
     assert all(row["status"] == "ok" for row in judged if row["selection"] in (None, "none"))
     for path in run.rglob("results/*.json"):
-        scale = read_json(path)["scale"]
-        assert scale["data"] == "phantom" and scale["profile"] == "smoke" and scale["device"]
+        provenance = read_json(path)["provenance"]
+        assert provenance["data"] == "phantom" and provenance["profile"] == "smoke" and provenance["device"]
 
 
 def test_the_killed_study_made_what_an_undisturbed_one_makes(smoke, kills):
@@ -152,7 +155,7 @@ def test_a_run_folder_in_use_is_refused(smoke):
     ],
 )
 def test_bad_input_to_the_study_is_one_sentence(tmp_path, options, message):
-    command = [sys.executable, "-m", "pcamlib.workflow", "study", "--runs-dir", str(tmp_path), *options]
+    command = [sys.executable, "-m", "pcamlib.workflow.study", "study", "--runs-dir", str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 

@@ -1,0 +1,373 @@
+"""How long the whole study takes on this device, and in how much memory, from a few timed steps of every stage.
+
+    python -m estimate [--profile paper] [--data DIR] [--acceptance 0.5] [--price-per-hour P] [--sweep] [--publish]
+
+Prints hours and memory per stage of the Snakefile and for 1, 4 and 16 workers (a worker runs one notebook at a time, on
+a device like this one), and writes all of it as JSON to runs/estimate-<profile>-<device>.json. `--publish` keeps it in
+book/reference/estimates/ instead and puts the table into book/running.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timing
+import torch
+
+from pcamlib import data
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import atomic, code_version, now, project_root, read_json, resolve, write_json
+from pcamlib.core.settings import Profile, load_profile, number_format
+from pcamlib.experiments import classification
+from pcamlib.study import GENERATORS, REAL, SELECTIONS
+
+WORKERS = (1, 4, 16)
+PATCH = 96 * 96 * 3  # bytes
+START, END = "<!-- estimates: written by pcamlib estimate --publish -->", "<!-- end of estimates -->"
+
+
+class Stage(NamedTuple):
+    """One node of the Snakefile: its rule, seconds on one worker, bytes, and the names of the nodes it waits for."""
+
+    rule: str
+    seconds: float
+    bytes: float
+    needs: list[str]
+
+
+class Sizes(NamedTuple):
+    """Patches: of a subset and of the validation and test splits."""
+
+    subset: int
+    valid: int
+    test: int
+
+
+def sizes(p: Profile, root: str | None) -> Sizes:
+    """Sizes of the data set in `root`, or of the profile's phantom (for `paper` these are PCam's)."""
+    train, valid, test = (
+        (len(data.labels(resolve(root), split)) for split in ("train", "valid", "test"))
+        if root
+        else (p.phantom.train, p.phantom.valid, p.phantom.test)
+    )
+    n = p.subsets.size or math.ceil(p.subsets.fraction * train)
+    if p.subsets.count * n > train:
+        raise StudyError(f"{p.subsets.count} subsets of {n} patches do not fit into the {train} of the train split.")
+    return Sizes(n, valid, test)
+
+
+def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: float) -> dict[str, Stage]:
+    """Every node of the study by name, for all subsets of the profile.
+
+    cost: what `timing.measure` returned for every family. acceptance: the share of candidates that pass the stricter
+    selection; a generator makes subset / acceptance candidates, and at most the profile's cap.
+    """
+    n = s.subset
+    candidates = n * min(1 / acceptance, p.selection.candidates)
+
+    def training_of(family: str, images: int, epochs: int, batch: int) -> float:
+        return epochs * (images // min(batch, images)) * cost[family]["step"]
+
+    def memory(family: str, patches: float) -> float:
+        return cost[family]["bytes"] + patches * PATCH * (not torch.cuda.is_available())
+
+    def neighbours(count: int) -> float:  # every pair of rows
+        return cost["metrics"]["neighbours"] * (count / cost["metrics"]["rows"]) ** 2
+
+    def classifiers(generator: str, subset: int) -> float:
+        total = 0.0
+        for arm in classification.runs(generator, p.classifier):
+            images = n * (2 if arm.regime in ("augmentation", "double-real") else 1)
+            epochs = p.classifier.epochs * (2 if arm.regime == "traditional-2x" else 1)
+            family = "classifier-plain" if arm.regime == "baseline" else "classifier"
+            total += training_of(family, images, epochs, p.classifier.batch_size)
+            scored = s.valid * (epochs + 1 if p.classifier.model_choice == "best-valid-auc" else 1) + s.test
+            total += scored * cost["classifier"]["image"]
+        return total
+
+    def sampling(generator: str) -> float:
+        if generator == "histogan":
+            return cost["histogan"]["image"]
+        return p.diffusion.sampling_steps * cost[generator]["denoise"] + cost["autoencoder"]["decode"]
+
+    judged = "inception" if p.quality.inception else "judge"
+    per_image = (cost["features"]["inception"] if p.quality.inception else cost["judge"]["image"]) + (
+        cost["features"]["vgg16"] + cost["judge"]["image"]  # the judge's verdict
+    )
+    sets = len(GENERATORS) * len(SELECTIONS) + 2
+    distance = cost["metrics"]["distance"] * max(1, n / cost["metrics"]["rows"])
+    quality = (sets + 1) * n * per_image + sets * 2 * (neighbours(n) + distance)
+    quality += n * (cost["autoencoder"]["encode"] + cost["autoencoder"]["decode"])
+    judge = training_of("judge", p.quality.judge.size, p.quality.judge.epochs, p.classifier.batch_size)
+    load = cost["data"]["load"]
+    held = memory("classifier", 2 * n + s.valid + s.test)
+
+    found = {}
+    for k in range(p.subsets.count):
+        vae, real = f"autoencoder {k}", f"classification {k} real"
+        found[f"dataset {k}"] = Stage("dataset", n * load, memory("data", n), [])
+        encode = n * p.orientations * cost["autoencoder"]["encode"]
+        a, g, d = p.autoencoder, p.histogan, p.diffusion
+        found[vae] = Stage(
+            "autoencoder", training_of("autoencoder", n, a.epochs, a.batch_size) + encode, memory("autoencoder", n), []
+        )
+        for b in timing.BACKBONES:
+            seconds = training_of(b, n, d.epochs, d.batch_size)
+            found[f"diffusion {k} {b}"] = Stage("diffusion", seconds, memory(b, n), [vae])
+        seconds = training_of("histogan", n, g.epochs, g.batch_size)
+        found[f"histogan {k}"] = Stage("histogan", seconds, memory("histogan", n), [])
+        found[real] = Stage("classification_real", classifiers(REAL, k) + (3 * n + s.valid + s.test) * load, held, [])
+        for name in GENERATORS:
+            trained = f"histogan {k}" if name == "histogan" else f"diffusion {k} {name}"
+            seconds = candidates * (sampling(name) + cost["classifier"]["image"])
+            seconds += neighbours(n) * candidates / n + n * load
+            found[f"selection {k} {name}"] = Stage("selection", seconds, memory(name, 2 * n), [trained, real])
+            seconds = classifiers(name, k) + (9 * n + s.valid + s.test) * load
+            found[f"classification {k} {name}"] = Stage("classification", seconds, held, [f"selection {k} {name}"])
+        found[f"quality {k}"] = Stage(
+            "quality",
+            quality + (sets + 1) * n * load + judge * (k == 0),  # one judge for all subsets
+            memory("features" if judged == "inception" else "judge", 2 * n),
+            [f"selection {k} {name}" for name in GENERATORS],
+        )
+    return found
+
+
+def schedule(stages: dict[str, Stage], workers: int) -> float:
+    """Seconds until all stages are done: a free worker takes the ready stage with the longest way to the end."""
+    after: dict[str, list[str]] = {name: [] for name in stages}
+    for name, stage in stages.items():
+        for other in stage.needs:
+            after[other].append(name)
+    ways: dict[str, float] = {}
+
+    def way(name: str) -> float:
+        if name not in ways:
+            ways[name] = stages[name].seconds + max(map(way, after[name]), default=0.0)
+        return ways[name]
+
+    waiting = {name: len(stage.needs) for name, stage in stages.items()}
+    ready = [(-way(name), name) for name, count in waiting.items() if not count]
+    heapq.heapify(ready)
+    running: list[tuple[float, str]] = []
+    clock = 0.0
+    while ready or running:
+        while ready and len(running) < workers:
+            name = heapq.heappop(ready)[1]
+            heapq.heappush(running, (clock + stages[name].seconds, name))
+        clock, name = heapq.heappop(running)
+        for other in after[name]:
+            waiting[other] -= 1
+            if not waiting[other]:
+                heapq.heappush(ready, (-way(other), other))
+    return clock
+
+
+def time_family(family: str, profile: str, seconds: float, *options: str) -> dict[str, Any]:
+    """`timing.measure` in a process of its own; StudyError with its last line if it fails (out of memory, say)."""
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("timing.py")),
+        family,
+        profile,
+        "--seconds",
+        str(seconds),
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(_package())})
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}, killed for memory perhaps"])[-1]
+        raise StudyError(f"timing {family} of profile {profile} failed: {reason}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _package() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+def sweep(p: Profile, profile: str, seconds: float) -> list[dict[str, Any]]:
+    """Images/s, memory and share of the matrix rate of every trained family: precision, compilation, and larger batches.
+
+    The batch doubles as long as it brings 5 % more images per second and fits; a setting that fails is a row with
+    its reason.
+    """
+    rows = []
+    for family in timing.TRAINED:
+        batch = timing.section(family, p).batch_size
+        for precision in dict.fromkeys(("fp32", number_format("auto"))):
+            for compiled in ((), ("--compile",)):
+                size, best = batch, 0.0
+                while True:
+                    row = {"family": family, "batch": size, "precision": precision, "compiled": bool(compiled)}
+                    try:
+                        options = ("--batch", str(size), "--precision", precision, *compiled)
+                        found = time_family(family, profile, seconds, *options)
+                    except StudyError as error:
+                        rows.append(row | {"status": "not run", "reason": str(error)[-160:]})
+                        break
+                    rate = size / found["step"]
+                    rows.append(row | {"images_per_s": rate, "bytes": found["bytes"], "flops": found["flops"]})
+                    if rate < 1.05 * best or not torch.cuda.is_available():
+                        break
+                    best, size = rate, 2 * size
+    return rows
+
+
+def estimate(profile: str, root: str | None, acceptance: float, price: float | None, seconds: float) -> dict[str, Any]:
+    """Time every family and add up; the result is what is written as JSON (seconds, bytes)."""
+    p = load_profile(profile)
+    s = sizes(p, root)
+    started = time.monotonic()
+    torch.set_num_threads(p.threads)
+    rates = {
+        name: timing.matrix_rate(dtype) for name, dtype in RATES.items() if name in ("fp32", number_format("auto"))
+    }
+    cost = {}
+    for family in timing.FAMILIES:
+        print(f"timing {family} …", file=sys.stderr, flush=True)
+        cost[family] = time_family(family, profile, seconds)
+    nodes = stages(p, s, cost, acceptance)
+    rules = dict.fromkeys(stage.rule for stage in nodes.values())
+    of = {rule: [stage for stage in nodes.values() if stage.rule == rule] for rule in rules}
+    walls = {str(w): schedule(nodes, w) for w in WORKERS}
+    return {
+        "provenance": {
+            "profile": p.name,
+            "profile_sha": p.sha,
+            "data": root and resolve(root).name,
+            "sizes": s._asdict(),
+            "subsets": p.subsets.count,
+            "acceptance": acceptance,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "threads": p.threads,
+            "version": code_version(),
+            "torch": torch.__version__,
+            "seconds": round(time.monotonic() - started, 1),
+            "created": now(),
+        },
+        "matrix_rate": rates,
+        "cost": cost,
+        "stages": {
+            rule: {"runs": len(x), "seconds": sum(y.seconds for y in x), "bytes": max(y.bytes for y in x)}
+            for rule, x in of.items()
+        },
+        "total_seconds": sum(stage.seconds for stage in nodes.values()),
+        "chain_seconds": schedule(nodes, len(nodes)),
+        "wall_seconds": walls,
+        "total_seconds_by_acceptance": {
+            "1": sum(x.seconds for x in stages(p, s, cost, 1).values()),
+            "cap": sum(x.seconds for x in stages(p, s, cost, 1 / p.selection.candidates).values()),
+        },
+        "price_per_hour": price,
+    }
+
+
+RATES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The estimate as Markdown: one table of stages, one of workers, and what they rest on."""
+    provenance, total = found["provenance"], found["total_seconds"]
+    price = found["price_per_hour"]
+    rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in found["matrix_rate"].items())
+    lines = ["| stage | runs | hours each | hours in all | memory, GB |", "| --- | ---: | ---: | ---: | ---: |"]
+    for rule, row in found["stages"].items():
+        each = hours(row["seconds"] / row["runs"])
+        lines.append(f"| `{rule}` | {row['runs']} | {each} | {hours(row['seconds'])} | {row['bytes'] / 1e9:.1f} |")
+    most = max(row["bytes"] for row in found["stages"].values())
+    lines += [f"| all | {sum(r['runs'] for r in found['stages'].values())} | | {hours(total)} | {most / 1e9:.1f} |", ""]
+    lines += ["| workers | hours | days | workers busy |" + " cost |" * bool(price)]
+    lines += ["| ---: | ---: | ---: | ---: |" + " ---: |" * bool(price)]
+    for workers, wall in found["wall_seconds"].items():
+        paid = f" {price * wall / 3600 * int(workers):,.0f} |" if price else ""
+        busy = f"{total / wall / int(workers):.0%}"
+        lines.append(f"| {workers} | {hours(wall)} | {wall / 86400:,.1f} | {busy} |{paid}")
+    ends = found["total_seconds_by_acceptance"]
+    lines += [
+        "",
+        f"Profile {provenance['profile']}: {provenance['subsets']} subsets of {provenance['sizes']['subset']:,} patches, "
+        f"{provenance['sizes']['test']:,} to test. Device: {provenance['device']}, {provenance['threads']} threads; matrix rate {rates}; "
+        f"torch {provenance['torch']}; pcamlib {provenance['version']}; measured in {provenance['seconds']:.0f} s on "
+        f"{provenance['created'][:10]}. The longest chain of stages takes {hours(found['chain_seconds'])} hours. Selection is "
+        f"counted at an acceptance of {provenance['acceptance']:.0%}; if every candidate passed, the total would be "
+        f"{hours(ends['1'])} hours, and {hours(ends['cap'])} if every generator ran to its cap. Not counted: starting "
+        "notebooks, drawing figures, reading results, checkpoints."
+        + f" Memory is {'of the device' if provenance['device'] != 'cpu' else 'of the process, with its patches'}.",
+    ]
+    return "\n".join(lines)
+
+
+def hours(seconds: float) -> str:
+    """Seconds as hours with two or three digits that mean something."""
+    value = seconds / 3600
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}" if value < 1 else f"{value:.1f}"
+
+
+def into(page: str, tables: list[dict[str, Any]]) -> str:
+    """The text of a page with all kept estimates between its marks; StudyError if the marks are not there."""
+    if page.count(START) != 1 or page.count(END) != 1:
+        raise StudyError(f"book/running.md must have one line '{START}' and one line '{END}'.")
+    before, rest = page.split(START)
+    shown = "\n\n".join(map(table, tables)) or "No estimate is kept here yet."
+    return f"{before}{START}\n\n{shown}\n\n{END}{rest.split(END)[1]}"
+
+
+def publish(found: dict[str, Any], root: Path) -> Path:
+    """Keep an estimate under book/reference/estimates/ of the checkout `root`, and show all of them in book/running.md."""
+    folder, page = root / "book" / "reference" / "estimates", root / "book" / "running.md"
+    path = folder / f"{name(found)}.json"
+    write_json(path, found)
+    text = into(page.read_text(encoding="utf-8"), [read_json(x) for x in sorted(folder.glob("*.json"))])
+    with atomic(page) as tmp_path:
+        tmp_path.write_text(text, encoding="utf-8")
+    return path
+
+
+def name(found: dict[str, Any]) -> str:
+    """What an estimate's file is called: profile and device."""
+    return re.sub(r"[^\w.-]+", "-", f"{found['provenance']['profile']}-{found['provenance']['device']}".lower())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Estimate hours and memory of a study on this device."""
+    parser = argparse.ArgumentParser(prog="python -m estimate", description=main.__doc__)
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--data", help="folder of PCam files, for their sizes; default: the profile's phantom")
+    parser.add_argument("--acceptance", type=float, default=0.5, help="share of candidates that pass selection")
+    parser.add_argument("--price-per-hour", type=float, help="of one worker, in any currency")
+    parser.add_argument("--seconds", type=float, default=10, help="to time each part, after its first step")
+    parser.add_argument("--sweep", action="store_true", help="precision, torch.compile and batch sizes too (long)")
+    parser.add_argument("--publish", action="store_true", help="keep it in the book")
+    args = parser.parse_args(argv)
+    try:
+        if not 0 < args.acceptance <= 1:
+            raise StudyError(f"--acceptance is {args.acceptance}: give a share above 0 and up to 1.")
+        root = None if args.data in (None, "", "phantom") else args.data
+        found = estimate(args.profile, root, args.acceptance, args.price_per_hour, args.seconds)
+        if args.sweep:
+            found["sweep"] = sweep(load_profile(args.profile), args.profile, args.seconds)
+        if args.publish:
+            path = publish(found, project_root())
+        else:
+            path = resolve("runs") / f"estimate-{name(found)}.json"
+            write_json(path, found)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(found))
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""Profiles: named scales of the same study, one YAML file each, validated before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import functools
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pcamlib.core import paper
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import digest, resolve
+
+FOLDER = Path(__file__).parents[1] / "profiles"
+
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Widths = Annotated[list[Positive], Field(min_length=1)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@functools.cache
+def number_format(precision: str) -> str:
+    """The format a stage computes in, "fp32" or "bf16", for the precision of its profile.
+
+    "auto" is bf16 where the device has instructions for it and fp32 where it would be emulated: a processor without
+    them trains a ResNet18 seven times slower in bf16. Results differ between the two; every result names its format.
+    """
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    known = torch.cpu.get_capabilities()
+    return "bf16" if any(known.get(name) for name in ("avx512_bf16", "amx_bf16")) else "fp32"
+
+
+class Section(BaseModel):
+    """A part of a profile: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhantomSettings(Section):
+    """Sizes of the phantom data set made when `data_root` is "phantom"."""
+
+    train: Positive
+    valid: Positive
+    test: Positive
+    seed: Seed = 0
+
+
+class SubsetsSettings(Section):
+    """Disjoint stratified subsets of the train split (§4.1): `size` rows each, or ceil(fraction * N)."""
+
+    count: Positive
+    size: Positive | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    seed: Seed = 0
+
+
+class AutoencoderSettings(Section):
+    """VAE (§3.2): diffusers' AutoencoderKL behind a pixel-unshuffle by `patchify`, with or without a PCA shortcut."""
+
+    patchify: Literal[1, 2, 4]
+    pca_shortcut: bool
+    block_channels: Widths
+    layers_per_block: Positive
+    latent_channels: Positive
+    kl_weight: Rate
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    precision: Precision = "fp32"
+
+
+class UNetSettings(Section):
+    """U-Net denoiser (diffusers' UNet2DModel), attention at the coarsest level."""
+
+    block_channels: Widths
+    layers_per_block: Positive
+
+
+class DiTSettings(Section):
+    """Transformer denoiser (diffusers' DiTTransformer2DModel)."""
+
+    layers: Positive
+    heads: Positive
+    head_dim: Positive
+    patch_size: Positive
+
+
+class DiffusionSettings(Section):
+    """Latent diffusion (§3.2), the same recipe for both denoisers."""
+
+    unet: UNetSettings
+    dit: DiTSettings
+    timesteps: Positive = 1000
+    label_dropout: Share
+    ema_decay: Share
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    sampler: Literal["ddpm", "dpm-solver++"]
+    sampling_steps: Positive
+    guidance: Annotated[float, Field(ge=0)]
+    precision: Precision = "fp32"
+
+    @model_validator(mode="after")
+    def _guidance_needs_a_null_class(self) -> DiffusionSettings:
+        if self.guidance != 1 and self.label_dropout == 0:
+            raise ValueError("guidance other than 1 needs label_dropout above 0, or no null class is learned")
+        return self
+
+
+class HistoGANSettings(Section):
+    """Class-conditional GAN of Krause et al. 2021, adapted to 96x96."""
+
+    noise_dim: Positive = 100
+    base_channels: Positive
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    label_flip: Annotated[float, Field(ge=0, lt=0.5)]
+    input_dropout: Annotated[float, Field(ge=0, lt=1)]
+    ema_decay: Share
+    precision: Precision = "fp32"
+
+
+class AugmentationSettings(Section):
+    """The paper's four transforms (§4.2); their magnitudes are ours, the paper gives none."""
+
+    rotation: Literal["right-angles", "any", "none"]
+    brightness: Share
+    contrast: Share
+    saturation: Share
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class ClassifierSettings(Section):
+    """ResNet18 (§4.2). `pretrained` is "none", "imagenet" (from the hub's cache) or the path of a weights file.
+
+    Arms whose name matches a pattern of `seeded` (``"*"`` is all of them, ``"transfer-unet-*"`` some) are trained with
+    `seeds` seeds, the others with one.
+    """
+
+    image_size: Annotated[int, Field(ge=32, le=96)]
+    pretrained: str
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    momentum: Share = 0.9
+    augmentation: AugmentationSettings
+    schedule: Literal["constant", "cosine"]
+    model_choice: Literal["last", "best-valid-auc"]
+    precision: Precision = "fp32"
+    seeds: Positive = 1
+    seeded: list[str] = ["*"]
+
+    @field_validator("seeded")
+    @classmethod
+    def _some_arm_matches(cls, patterns: list[str]) -> list[str]:
+        rows = [(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
+        rows += [("synthetic", row.generator, row.selection) for row in paper.TABLE_1]
+        names = ["-".join(filter(None, row)) for row in rows] + list(paper.CONTROLS)
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                near = difflib.get_close_matches(pattern, names, n=1, cutoff=0)[0]
+                raise ValueError(f"no arm is called {pattern!r}: did you mean {near!r}?")
+        return patterns
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What decides one training; how many there are does not."""
+        return self.model_dump(exclude={"seeds", "seeded"})
+
+
+class SelectionSettings(Section):
+    """Realism selection (§3.3). At most `candidates` times the real count is generated per class."""
+
+    k: Positive = 3
+    prune: bool = False
+    candidates: Annotated[float, Field(ge=1)]
+
+
+class JudgeSettings(Section):
+    """The network whose features measure quality when Inception is not used; never seen by selection."""
+
+    architecture: str
+    size: Positive
+    epochs: Positive
+
+
+class TimmSpace(Section):
+    """One more space to judge quality in: any timm model, its pooled features. `weights` is "imagenet" or a file's path."""
+
+    architecture: str
+    weights: str
+
+
+class QualitySettings(Section):
+    """Image quality (§4.3). `inception`: path of the FID Inception-V3 weights, "cache", or null: then the judge only.
+
+    The random VGG16 always judges beside it; `timm` adds spaces, each with its own table.
+    """
+
+    k: Positive = 3
+    inception: str | None = None
+    judge: JudgeSettings
+    timm: list[TimmSpace] = []
+
+
+class Profile(Section):
+    """One scale of the study. `budget` says for whom and how long; `threads` is per notebook run;
+    with `orientations` 8 the generators also see each patch turned and mirrored."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # becomes part of the run folder's name
+    budget: str
+    seed: Seed
+    threads: Positive
+    orientations: Literal[1, 8]
+    phantom: PhantomSettings
+    subsets: SubsetsSettings
+    autoencoder: AutoencoderSettings
+    diffusion: DiffusionSettings
+    histogan: HistoGANSettings
+    classifier: ClassifierSettings
+    selection: SelectionSettings
+    quality: QualitySettings
+
+    @property
+    def sha(self) -> str:
+        """Hash of every setting that can change a result; of one seed it is what it was before seeds could be set."""
+        seeds: set[str] = {"seeds", "seeded"} if self.classifier.seeds == 1 else set()
+        return digest(self.model_dump(exclude={"budget": True, "classifier": seeds}))
+
+
+def profile_names() -> list[str]:
+    """The profiles that come with the package."""
+    return sorted(p.stem for p in FOLDER.glob("*.yml"))
+
+
+def resolve_parameter(name: str, path: str) -> Path:
+    """`path` from the project's root, links followed; StudyError if the parameter `name` can be no path."""
+    try:
+        found = resolve(path).resolve()
+        found.exists()  # raises for a name that no file system takes
+        return found
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"{name} {path[:60]!r} is no path ({reason}): give another.") from None
+
+
+def load_profile(profile: str) -> Profile:
+    """Load a profile by name ("demo") or from a YAML file's path ("mine.yml").
+
+    Raises StudyError naming the file, the key and, for an unknown key, the nearest known one.
+    """
+    if profile.endswith((".yml", ".yaml")):
+        path = resolve_parameter("profile", profile)
+        if not path.is_file():
+            raise StudyError(
+                f"profile file {path} does not exist: give a name ({', '.join(profile_names())}) or a file."
+            )
+    else:
+        path = FOLDER / f"{profile}.yml"
+        if profile not in profile_names():
+            near = difflib.get_close_matches(profile, profile_names(), n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise StudyError(
+                f"profile {profile[:60]!r} is unknown: {hint}known are {', '.join(profile_names())}, or a .yml file."
+            )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # beside YAML's own: what its constructors pass on (dates, numbers, keys) and what deep nesting ends in
+    except (yaml.YAMLError, OSError, ValueError, TypeError, RecursionError) as error:
+        raise StudyError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}.") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path} must be a mapping of settings; it holds {type(content).__name__}.")
+    try:
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {_explain(error.errors()[0])}") from None
+
+
+def _explain(error: dict) -> str:
+    """One sentence for pydantic's first complaint, with the nearest key for an unknown one."""
+    where = ".".join(str(part) for part in error["loc"]) or "the profile"
+    if error["type"] == "missing":
+        return f"the key '{where}' is missing: add it (the other profiles show it)."
+    if error["type"] == "extra_forbidden":
+        section: type[BaseModel] = Profile
+        for part in error["loc"][:-1]:
+            section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+        near = difflib.get_close_matches(str(error["loc"][-1]), list(section.model_fields), n=1, cutoff=0)
+        return f"the key '{where}' is unknown: did you mean '{near[0]}'?"
+    message = error["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(error["input"], dict) else f" is {error['input']!r}"[:80]
+    return f"'{where}'{value}: {message[0].lower()}{message[1:]}."

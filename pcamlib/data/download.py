@@ -1,0 +1,272 @@
+"""PCam from Zenodo: resumed where it was cut, checked against published checksums, unpacked in bounded memory.
+
+    python -m pcamlib.cli download DIR
+
+pooch checks and places the archives; its own downloader starts a cut file again from nothing, so ours replaces it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pooch
+import requests
+from tqdm.auto import tqdm
+
+from pcamlib.data import pcam
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import atomic, lock, disk_full_as_error
+
+ZENODO = "https://zenodo.org/records/2546921/files/"
+STORE = ".download"  # folder in the data root for what is not whole yet
+TIMEOUT = 30  # seconds without a byte, after which a connection counts as dead
+TRIES = 5  # without a byte of progress
+PAUSE = 1.0  # seconds before the second try; doubles up to a minute
+
+
+class Archive(NamedTuple):
+    """An archive <name>.h5.gz of the Zenodo record: its MD5 and bytes, and the MD5 and (to a page) bytes of the file in it."""
+
+    md5: str
+    size: int
+    file_md5: str
+    file_size: int
+
+
+# Archives: MD5 as in Zenodo's record and torchvision.datasets.PCAM (0.29), bytes as in TensorFlow Datasets' checksums for
+# the same addresses. (The table in the README of github.com/basveeling/pcam has valid and test the other way round.)
+# Files in them: MD5 as in kaiko-ai/eva, src/eva/vision/data/datasets/classification/patch_camelyon.py; two public DVC
+# records of the unpacked files, made by others, name the same six.
+PCAM = {
+    "train_x": Archive(
+        "1571f514728f59376b705fc836ff4b63", 6421353462, "01844da899645b4d6f84946d417ba453", 262144 * 27648
+    ),
+    "train_y": Archive("35c2d7259d906cfc8143347bb8e05be7", 21378, "0781386bf6c2fb62d58ff18891466aca", 262144),
+    "valid_x": Archive(
+        "d5b63470df7cfa627aeec8b9dc0c066e", 805965320, "81cf9680f1724c40673f10dc88e909b1", 32768 * 27648
+    ),
+    "valid_y": Archive("2b85f58b927af9964a4c15b8f7e8f179", 3038, "94d8aacc249253159ce2a2e78a86e658", 32768),
+    "test_x": Archive("d8c2d60d490dbd479f8199bdfa0cf6ec", 800875929, "2614b2e6717d6356be141d9d6dbfcb7e", 32768 * 27648),
+    "test_y": Archive("60a7035772fbdb7f34eb86d4420cf66a", 3040, "11ed647efe9fe457a4eb45df1dba19ba", 32768),
+}
+
+
+def md5(path: Path) -> str:
+    """MD5 of a file, hex."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "md5").hexdigest()
+
+
+class Resume:
+    """A pooch downloader that keeps what has come in `part` and asks for the rest, `size` bytes in all."""
+
+    def __init__(self, part: Path, size: int):
+        self.part, self.size = part, size
+
+    def __call__(self, url: str, output_file: str, mother: Any, check_only: bool = False) -> None:
+        have = self.part.stat().st_size if self.part.exists() else 0
+        # no terminal: a line a minute, for the log of a cluster job
+        interval = 0.2 if sys.stderr.isatty() else 60
+        with tqdm(total=self.size, desc=url.rsplit("/", 1)[-1], unit="B", unit_scale=True, mininterval=interval) as bar:
+            failed = 0
+            while have < self.size:
+                bar.n = have
+                bar.refresh()
+                wait = min(60.0, PAUSE * 2**failed)
+                try:
+                    self._fetch(url, have, bar)
+                    reason = "the connection ended early"
+                except requests.RequestException as error:
+                    reason = " ".join(str(error).split())[:160]
+                    answer = error.response
+                    if answer is not None:
+                        if answer.status_code < 500 and answer.status_code not in (408, 429):
+                            raise
+                        wait = max(
+                            wait, min(60, int(re.sub(r"\D", "", answer.headers.get("Retry-After", "")[:5]) or 0))
+                        )
+                now = self.part.stat().st_size if self.part.exists() else 0
+                failed = 0 if now > have else failed + 1
+                have = now
+                if have < self.size and failed >= TRIES:
+                    raise StudyError(f"after {TRIES} tries {reason}, {have:,} of {self.size:,} bytes are kept")
+                if have < self.size and failed:
+                    time.sleep(wait)
+        if have > self.size:
+            self.part.unlink()
+            raise StudyError("the server sent more bytes than the archive has")
+        os.replace(self.part, output_file)
+
+    def _fetch(self, url: str, have: int, bar: tqdm) -> None:
+        # identity: a server that packs or unpacks on the way would change the bytes
+        headers = {"Accept-Encoding": "identity", "User-Agent": "pcamlib (pooch)"} | (
+            {"Range": f"bytes={have}-"} if have else {}
+        )
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            if answer.status_code == 416:
+                self.part.unlink()
+                raise requests.ConnectionError("the server does not know the part asked for")
+            answer.raise_for_status()
+            resumed = answer.status_code == 206
+            if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                raise StudyError("the server sent another part of the file than was asked for")
+            done = have if resumed else 0
+            length = answer.headers.get("Content-Length", "")
+            claimed = int(length) + done if length.isdecimal() else self.size
+            chunks = answer.iter_content(1 << 16)
+            first = next(chunks, b"")
+            # before what is there is touched: an answer of another kind must not cost what has come already
+            if not first:
+                return
+            if done == 0 and (found := pcam.sniff_format(first[:4096])) and not found.startswith("it is still"):
+                raise StudyError(f"what came is no archive: {found}")
+            if claimed != self.size:
+                raise StudyError(f"the server announces {claimed:,} bytes, the archive has {self.size:,}")
+            with disk_full_as_error(self.part), open(self.part, "ab" if resumed else "wb") as out:
+                for chunk in itertools.chain([first], chunks):
+                    done += len(chunk)
+                    out.write(chunk)
+                    bar.update(len(chunk))
+                    if done > self.size:
+                        return
+
+
+def download(root: str | Path, base: str = ZENODO) -> None:
+    """Fetch PCam (8 GB packed, 9 GB unpacked) from `base` into `root`.
+
+    Files and archives that are there are checked, not fetched again; a cut archive goes on where it was. Every archive and
+    every file from it must have its published MD5. Raises StudyError, with the steps by hand, when the network, a checksum
+    or the disk fails; what is left then is whole files and, in the hidden folder .download, what the next call goes on from.
+    """
+    root = Path(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with lock(root):
+            store = root / STORE
+            store.mkdir(exist_ok=True)
+            for stale in store.glob("tmp*"):  # pooch's own, where a kill left one
+                stale.unlink()
+            try:
+                missing = {key: archive for key, archive in PCAM.items() if not _is_verified(_file(root, key), archive)}
+                _room(root, missing)
+                for key, archive in missing.items():
+                    _unpack(_archive(root, key, archive, base), _file(root, key), archive)
+            finally:
+                with contextlib.suppress(OSError):  # stays while there is something in it
+                    store.rmdir()
+    except OSError as error:
+        raise StudyError(
+            f"{root} cannot be written ({error.strerror or error}): make room or choose another folder, then run the command again; it goes on."
+        ) from None
+
+
+def _is_verified(target: Path, archive: Archive) -> bool:
+    if not target.exists():
+        return False
+    if md5(target) == archive.file_md5:
+        print(f"{target} is there")
+        return True
+    with open(target, "rb") as f:
+        found = pcam.sniff_format(f.read(4096))
+    raise StudyError(
+        f"{target} is not PCam's file ({found or 'its MD5 differs'}): remove it and run the command again, or choose another folder."
+    )
+
+
+def _file(root: Path, key: str) -> Path:
+    return pcam.file(root, *key.split("_"))
+
+
+def _packed(root: Path, key: str) -> list[Path]:
+    """Where an archive or its beginning may be: put there by hand, fetched, being fetched."""
+    name = _file(root, key).name + ".gz"
+    return [root / name, root / STORE / name, root / STORE / f"{name}.part"]
+
+
+def _room(root: Path, missing: dict[str, Archive]) -> None:
+    """All files, and the largest archive beside its file: archives go once their file stands."""
+    if not missing:
+        return
+    here = sum(p.stat().st_size for key in missing for p in _packed(root, key) if p.exists())
+    need = sum(a.file_size for a in missing.values()) + max(a.size for a in missing.values()) - here
+    if (free := shutil.disk_usage(root).free) < need:
+        raise StudyError(
+            f"{root} needs {need / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free there: make room or choose another disk."
+        )
+
+
+def _archive(root: Path, key: str, archive: Archive, base: str) -> Path:
+    """The checked archive in `root`, fetched unless it is there."""
+    ours, _, part = _packed(root, key)
+    name = ours.name
+    by_hand = (
+        f"get {base}{name} with a browser or `curl -C - -LO`, put it into {root} as it is, and run the command again"
+    )
+    if ours.exists():
+        if md5(ours) == archive.md5:
+            return ours
+        with open(ours, "rb") as f:
+            found = pcam.sniff_format(f.read(4096))
+        found = found if found and not found.startswith("it is still") else "its MD5 is not the published one"
+        raise StudyError(f"{ours} is not PCam's archive ({found}): remove it and run the command again.")
+    try:
+        pooch.get_logger().setLevel("WARNING")
+        found = pooch.retrieve(
+            base + name, f"md5:{archive.md5}", name, part.parent, downloader=Resume(part, archive.size)
+        )
+    except requests.RequestException as error:
+        raise StudyError(
+            f"{name} could not be fetched ({' '.join(str(error).split())[:200]}): run the command again, it goes on, or {by_hand}."
+        ) from None
+    except StudyError as error:
+        raise StudyError(
+            f"{name} could not be fetched ({error}): run the command again, it goes on, or {by_hand}."
+        ) from None
+    except ValueError:  # pooch's word for another hash; it has removed the file
+        raise StudyError(
+            f"{name} came with other bytes than PCam's (MD5 differs) and was removed: run the command again, or {by_hand}."
+        ) from None
+    return Path(found)
+
+
+def _unpack(packed: Path, target: Path, archive: Archive) -> None:
+    digest = hashlib.md5()
+    try:
+        with atomic(target) as tmp_path:
+            with gzip.open(packed) as source, open(tmp_path, "wb") as out:
+                while block := source.read(1 << 20):
+                    digest.update(block)
+                    out.write(block)
+            if digest.hexdigest() != archive.file_md5:
+                raise StudyError(
+                    f"{packed} unpacks to another file than PCam's (MD5 differs): remove it and run the command again."
+                )
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise StudyError(f"{packed} is no whole archive ({error}): remove it and run the command again.") from None
+    if packed.parent.name == STORE:  # one put there by hand is its owner's
+        packed.unlink()
+    print(f"{target} fetched and checked")
+
+
+def add_command(commands: Any) -> None:
+    """`download` for the command line of `pcamlib.data`."""
+
+    def run(args: argparse.Namespace) -> None:
+        download(args.dir)
+        print(pcam.summary(pcam.verify(args.dir)))
+
+    p = commands.add_parser("download", help="PCam from Zenodo, 8 GB; goes on where it was cut")
+    p.add_argument("dir", type=Path)
+    p.set_defaults(run=run)

@@ -1,0 +1,148 @@
+"""One image file in, patches out: which formats, sizes and colours are taken, and which only when asked by name."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from pcamlib.data.pcam import SIDE
+from pcamlib.core.errors import StudyError
+
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")  # nothing that starts another program, as Pillow's EPS does
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+SIZES = {
+    "resize": "square images are scaled to 96x96 (antialiased)",
+    "crop": "the centre 96x96 is cut out",
+    "tile": "cut into as many whole 96x96 tiles as fit, from the top left; each gets the image's label",
+}
+CONVERSIONS = {
+    "grey": "one channel becomes three equal ones",
+    "palette": "indexed colours are looked up",
+    "cmyk": "by the plain formula, without a colour profile",
+    "alpha": "laid on white",
+    "16bit": "the high byte of each value is kept",
+}
+NEEDS = {
+    "RGB": (),
+    "1": ("grey",),
+    "L": ("grey",),
+    "LA": ("grey", "alpha"),
+    "P": ("palette",),
+    "PA": ("palette", "alpha"),
+}
+NEEDS |= {"RGBA": ("alpha",), "CMYK": ("cmyk",)} | {f"I;16{end}": ("grey", "16bit") for end in ("", "B", "L", "N")}
+LIMIT = 1 << 24  # pixels of one image, 4096 x 4096 (about 300 MB while it is read); beyond, it is a slide and not a patch
+BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # TIFF's tags: bits per sample; 0 where white is zero; 2 for a plane per colour
+
+
+class ImageInfo(NamedTuple):
+    """What an image's header tells: width and height in pixels, the conversions it needs, the patches it gives."""
+
+    width: int
+    height: int
+    needs: tuple[str, ...]
+    patches: int
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata; whether the pixels are whole is checked
+            with Image.open(path, formats=FORMATS) as image:
+                yield image
+    except StudyError:
+        raise
+    except FileNotFoundError:
+        raise StudyError(f"{path} is missing: correct the list, or put the image there.") from None
+    except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
+        raise StudyError(f"{path} cannot be read as PNG, JPEG, TIFF or WebP ({reason}): mend or remove it.") from None
+
+
+def _needs(image: Image.Image) -> tuple[str, ...] | None:
+    """The conversions an image needs to be 8-bit RGB, from its header; None if there is none for it."""
+    needs = NEEDS.get(image.mode)
+    if needs is None:
+        return None
+    # Pillow opens 16-bit colour as 8-bit "RGB" and says nothing: only the decoder's arguments and TIFF's tags tell
+    args = image.tile[0][3] if image.tile else ""
+    raw = str(args if isinstance(args, str) or not args else args[0])
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS, ())
+    if "16bit" not in needs and ("16" in raw or max(bits if isinstance(bits, tuple) else (bits,), default=8) > 8):
+        needs += ("16bit",)
+    if "transparency" in image.info and "alpha" not in needs:
+        needs += ("alpha",)
+    # read wrongly without a word: bytes of planes mixed up, negatives, the transparent value lost
+    if "16bit" in needs and (tags.get(PLANES) == 2 or tags.get(PHOTOMETRIC) == 0):
+        return None
+    if image.mode.startswith("I;16") and "alpha" in needs:
+        return None
+    return needs
+
+
+def inspect_image(path: Path, size: str | None, convert: Collection[str]) -> ImageInfo:
+    """Read an image's header and check it against the choices made: `size` of SIZES or None, `convert` of CONVERSIONS.
+
+    Raises StudyError for a file that is no image, has several pages, or needs a choice that was not made.
+    """
+    with _opened(path) as image:
+        (width, height), pages, needs = image.size, getattr(image, "n_frames", 1), _needs(image)
+    if pages != 1:
+        raise StudyError(f"{path} holds {pages} pages: save the one you mean as a file of its own.")
+    if needs is None:
+        raise StudyError(
+            f"{path} has colour mode {image.mode}, which has no plain way to RGB as it is stored here: save it as 8-bit RGB."
+        )
+    missing = [name for name in needs if name not in convert]
+    if missing:
+        raise StudyError(
+            f"{path} is not 8-bit RGB ({image.mode}: {', '.join(needs)}): save it as RGB, or add --convert {','.join(needs)} "
+            f"({'; '.join(f'{name}: {CONVERSIONS[name]}' for name in needs)})."
+        )
+    if width * height > LIMIT:
+        raise StudyError(f"{path} is {width}x{height} pixels, a slide rather than a patch: cut it into patches first.")
+    patches = 1
+    if (width, height) != (SIDE, SIDE):
+        if size is None:
+            raise StudyError(f"{path} is {width}x{height}, a patch is {SIDE}x{SIDE}: choose --size {', '.join(SIZES)}.")
+        if size == "resize" and width != height:
+            raise StudyError(f"{path} is {width}x{height}; resizing would distort it: choose --size crop or tile.")
+        if size != "resize" and min(width, height) < SIDE:
+            raise StudyError(f"{path} is {width}x{height}, too small for --size {size}: leave it out, or resize.")
+        patches = (width // SIDE) * (height // SIDE) if size == "tile" else 1
+    return ImageInfo(width, height, needs, patches)
+
+
+def patches(path: Path, info: ImageInfo, size: str | None) -> np.ndarray:
+    """Decode an image that `look` accepted: uint8 (seen.patches, 96, 96, 3) RGB. StudyError if its pixels are damaged."""
+    with _opened(path) as image:
+        image.load()
+        if image.size != info[:2] or _needs(image) is None:
+            raise StudyError(f"{path} changed while it was read: let nothing write there, and start again.")
+        image = _rgb(image, info.needs)
+        if size == "resize" and image.size != (SIDE, SIDE):
+            image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        pixels = np.asarray(image)
+    rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
+    if size == "crop":
+        top, left = (pixels.shape[0] - SIDE) // 2, (pixels.shape[1] - SIDE) // 2
+        return pixels[None, top : top + SIDE, left : left + SIDE]
+    tiles = pixels[: rows * SIDE, : columns * SIDE].reshape(rows, SIDE, columns, SIDE, 3)
+    return tiles.swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
+
+
+def _rgb(image: Image.Image, needs: tuple[str, ...]) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if "alpha" in needs:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

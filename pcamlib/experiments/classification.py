@@ -1,0 +1,200 @@
+"""The protocol of Table 2 for one subset: which classifiers are trained on what, and how they do on the test split."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torchmetrics.functional.classification import binary_calibration_error
+
+from pcamlib import metrics, training
+from pcamlib.core.files import atomic, now, read_json, write_json
+from pcamlib.core.settings import ClassifierSettings
+from pcamlib.data import Arrays
+from pcamlib.experiments import selection
+from pcamlib.models import classifier
+from pcamlib.results.frame import CALIBRATION_BINS
+from pcamlib.results.inference import SCORES
+from pcamlib.study import REAL, SELECTIONS, Study, name_of
+
+
+class Arm(NamedTuple):
+    """One classifier: its regime, where its synthetic patches come from, and whether it is our control."""
+
+    regime: str
+    generator: str | None = None
+    selection: str | None = None
+    control: bool = False
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The regime, then generator and selection if any; the same for all seeds."""
+        return "-".join(filter(None, (self.regime, self.generator, self.selection)))
+
+    @property
+    def id(self) -> str:
+        """Folder name: the arm's name, and its seed if that is not the first."""
+        return self.name + (f"-seed{self.seed}" if self.seed else "")
+
+    @property
+    def source(self) -> Arm | None:
+        """The arm, of the same seed, whose weights this one starts from (transfer)."""
+        regime = {"transfer": "synthetic", "transfer-real": "traditional"}.get(self.regime)
+        return Arm(regime, self.generator, self.selection, seed=self.seed) if regime else None
+
+
+def arms(generator: str) -> list[Arm]:
+    """The arms of one notebook run: "real" has the paper's 2 and our 3 controls, each generator 3 regimes x 3 selections.
+
+    Controls, because the paper confounds them: transfer and augmentation also take more steps than "traditional".
+    """
+    if generator == REAL:
+        return [
+            Arm("baseline"),
+            Arm("traditional"),
+            Arm("traditional-2x", control=True),
+            Arm("transfer-real", control=True),
+            Arm("double-real", control=True),
+        ]
+    name_of(generator)
+    return [Arm(regime, generator, s) for s in SELECTIONS for regime in ("synthetic", "transfer", "augmentation")]
+
+
+def runs(generator: str, settings: ClassifierSettings) -> list[Arm]:
+    """All trainings of one notebook run: `arms`, each once per seed.
+
+    An arm has `settings.seeds` seeds if its name matches one of the patterns of `settings.seeded`, or if that holds for
+    an arm that starts from its weights; else one. What starts from weights comes after them.
+    """
+
+    def seeded(arm: Arm) -> bool:
+        return any(fnmatch.fnmatchcase(arm.name, pattern) for pattern in settings.seeded)
+
+    every = arms(generator)
+    several = {a.name for a in every if seeded(a)} | {a.source.name for a in every if seeded(a) and a.source}
+    return [arm._replace(seed=seed) for arm in every for seed in range(settings.seeds if arm.name in several else 1)]
+
+
+def evaluate(study: Study, generator: str) -> dict[str, Any]:
+    """Train and test the arms of `generator`; write results/classification-<generator>.json. Finished arms are kept."""
+    settings, rows = study.profile.classifier, run_arms(study, generator)
+    return study.write_result(
+        f"classification-{generator}",
+        {
+            "pretrained": settings.pretrained,
+            "test_n": len(study.split("test").labels),
+            "image_size": settings.image_size,
+            "rows": rows,
+        },
+        precision=settings.precision,
+        seconds=round(sum(row.get("seconds", 0) for row in rows), 1),
+    )
+
+
+def run_arms(study: Study, generator: str) -> list[dict[str, Any]]:
+    """Train and test what is not finished of the arms of `generator`; a row each, as in the result of `evaluate`."""
+    splits = {}
+    for name in ("valid", "test"):
+        images, labels = study.split(name)
+        splits[name] = Arrays(classifier.prepare(images, study.profile.classifier.image_size), labels)  # type: ignore[arg-type]
+    return [_run(study, arm, splits) for arm in runs(generator, study.profile.classifier)]
+
+
+def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
+    settings, folder = study.profile.classifier, study.folder / "classifiers" / arm.id
+    result = folder / "result.json"
+    if result.exists():
+        _discard(arm, folder)
+        return read_json(result)
+    row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "status": "ok", "reason": None}
+    real, extra, start, epochs, n_synthetic = study.real, None, None, settings.epochs, 0
+    if arm.generator:
+        extra = selection.synthetic(study, arm.generator, arm.selection)
+        if extra is None:
+            kept = selection.counts(study, arm.generator, arm.selection)["kept"]
+            return row | {
+                "status": "not run",
+                "reason": f"a class has no image: kept {kept} at the candidate cap",
+            }
+        n_synthetic = len(extra.labels)
+    if arm.regime == "double-real":
+        extra = study.other_real
+        if not len(extra.labels):
+            return row | {"status": "not run", "reason": "no real patches are left outside the subset"}
+    if arm.regime == "traditional-2x":
+        epochs *= 2
+    if arm.source:
+        start = study.folder / "classifiers" / arm.source.id / "weights.safetensors"
+    if arm.regime == "synthetic":
+        train = extra
+    elif arm.regime in ("augmentation", "double-real"):
+        train = joined(real, extra)
+    else:
+        train = real
+    model, chosen, log = classifier.train(
+        settings,
+        train,
+        splits["valid"],
+        folder=folder,
+        seed=training.derive(study.seed, "classifier", arm.seed) if arm.seed else study.seed,
+        augmented=arm.regime != "baseline",
+        epochs=epochs,
+        start=start,
+        identity=[study.data_sha, arm.id],
+    )
+    row |= {
+        "threshold": classifier.THRESHOLD,
+        "n_real": 0 if arm.regime == "synthetic" else len(real.labels) * (2 if arm.regime == "double-real" else 1),
+        "n_synthetic": n_synthetic,
+        "test_n": len(splits["test"].labels),
+        "epochs": epochs,
+        "steps": int(log[-1]["step"]),
+        "pretrained": start.parent.name if start else settings.pretrained,
+        "model_choice": settings.model_choice,
+        "chosen_epoch": chosen,
+        "train_loss": log[-1]["loss"],
+        "log": [{k: row[k] for k in ("epoch", "loss", "valid_auc") if k in row} for row in log],
+        "seconds": log[-1]["seconds"],  # of training, kills and resumptions included
+        "version": training.versions(log),
+        "created": now(),
+    }
+    with training.main_first():
+        if not result.exists():
+            scores = {name: classifier.probabilities(model, split.images, settings) for name, split in splits.items()}
+            valid, tested = (
+                metrics.classification_metrics(splits[name].labels, scores[name], classifier.THRESHOLD)
+                for name in ("valid", "test")
+            )
+            tested["ece"] = calibration_error(splits["test"].labels, scores["test"])
+            with atomic(folder / SCORES) as tmp_path:
+                save_file({"test": scores["test"], "labels": splits["test"].labels.astype(np.uint8)}, tmp_path)
+            write_json(result, row | tested | {"valid_auc": valid["auc"]})
+            _discard(arm, folder)
+    return read_json(result)
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error, 0 to 1: mean gap between confidence and accuracy, over bins weighted by their size.
+
+    labels: (N,) of 0 and 1; probabilities: (N,) of class 1; equally wide bins of the probability.
+    """
+    p, y = torch.from_numpy(probabilities).double(), torch.from_numpy(labels.astype(np.int64))
+    return float(binary_calibration_error(p, y, n_bins=CALIBRATION_BINS))
+
+
+def _discard(arm: Arm, folder: Path) -> None:
+    """Remove what nobody starts from once the arm's result stands: 90 MB of checkpoint, and most weights."""
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    kept = ("traditional", "synthetic") if arm.seed else ("baseline", "traditional", "synthetic")
+    if arm.regime not in kept:
+        (folder / "weights.safetensors").unlink(missing_ok=True)
+
+
+def joined(a: Arrays, b: Arrays) -> Arrays:
+    """Two sets of patches as one; batches mix them at random."""
+    return Arrays(np.concatenate([a.images, b.images]), np.concatenate([a.labels, b.labels]))

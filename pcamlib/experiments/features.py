@@ -1,0 +1,226 @@
+"""Feature extractors by name: uint8 patches in, float32 features out, never floats in: their range would be a guess.
+
+Each extractor's `about` says which weights, which size, which normalisation and which layer. Two roles that must not meet (the judge is not the gatekeeper). The *gatekeeper* is the subset's own
+ResNet18 and decides which samples pass (§3.3). Quality is judged in other spaces, the same for every subset and
+generator: Inception-V3 when its weights are given, else a *judge* of another architecture trained on rows outside
+every subset; and a VGG16 with random weights, which has learned nothing from anybody (Naeem et al. 2020).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+
+from pcamlib import training
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import lock, read_json, resolve
+from pcamlib.data import SIDE, load
+from pcamlib.models import classifier
+from pcamlib.study import Study
+
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+INCEPTION_CACHE = "weights-inception-2015-12-05-6726825d.pth"
+GATEKEEPER_ARM = "traditional"
+JUDGE_SEED = 4711
+
+
+def _input(size: int) -> str:
+    """What `classifier.prepare` and `classifier.normalise` do to a patch, in words."""
+    return f"area-averaged to {size} px, ImageNet mean and sd" if size < SIDE else f"{SIDE} px, ImageNet mean and sd"
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A named feature space. Calling it maps uint8 (N, 96, 96, 3) to float32 (N, D); `about` says what it is."""
+
+    name: str
+    about: str
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features float32 (N, D). Raises ValueError for anything but uint8 images."""
+        if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3):
+            raise ValueError(f"{self.name}: images must be uint8 (N, 96, 96, 3), got {images.dtype} {images.shape}")
+        return self.function(images)
+
+
+def gatekeeper(study: Study) -> Extractor:
+    """Pooled 512-d features of the subset's ResNet18, arm "traditional", its chosen epoch.
+
+    The paper says only "a ResNet18 trained with the real data" (§3.3). Of its two, the augmented one: features that
+    turn with the patch would measure orientation. The epoch is the one this arm is tested with, so that gatekeeper and
+    classifier are one network. The layer is the pooled one before the logit, as for precision and recall in
+    Kynkäänniemi et al. (2019). StudyError if notebook 07 has not run with generator "real".
+    """
+    path = study.need(
+        study.folder / "classifiers" / GATEKEEPER_ARM / "weights.safetensors", "07_classification.md (generator real)"
+    )
+    model, settings = classifier.load(path), study.profile.classifier
+    epoch = read_json(path.parent / "result.json")["chosen_epoch"]
+    about = (
+        f"ResNet18 of arm '{GATEKEEPER_ARM}', subset {study.subset}, epoch {epoch}; {_input(settings.image_size)}; "
+        "pooled layer before the logit, 512-d"
+    )
+    return Extractor("gatekeeper-resnet18", about, lambda images: classifier.penultimate(model, images, settings))
+
+
+class Judge(NamedTuple):
+    """The study's judge: its feature space, and its own verdict P(tumour), float32 (N,), on uint8 patches."""
+
+    extractor: Extractor
+    predict: Callable[[np.ndarray], np.ndarray]
+
+
+def judge(study: Study) -> Judge:
+    """The study's judge, trained once per run folder and shared by its subsets."""
+    chosen, settings = study.profile.quality.judge, study.profile.classifier
+    settings = settings.model_copy(update={"model_choice": "last", "epochs": chosen.epochs})
+    outside = len(study.judge_rows) > 0
+    source = f"{len(study.judge_rows)} train rows outside every subset" if outside else "the validation split"
+    folder = study.root / "judge"
+    with lock(study.root / ".judge", wait=True):  # subsets may be judged side by side; the first to come trains
+        path = folder / "weights.safetensors"
+        if not path.exists():
+            train = load(study.data_root, "train", study.judge_rows) if outside else study.split("valid")
+            classifier.train(
+                settings,
+                train,
+                train,  # validation plays no part: model_choice is "last"
+                folder=folder,
+                seed=study.profile.seed * 1000 + JUDGE_SEED,
+                architecture=chosen.architecture,
+                identity=[study.data_sha, study.judge_rows.tolist()],
+            )
+    model = classifier.load(path, chosen.architecture)
+    about = (
+        f"{chosen.architecture} from random initialisation, {chosen.epochs} epochs on {source}; "
+        f"{_input(settings.image_size)}; pooled layer before the logit, {model.num_features}-d"
+    )
+    return Judge(
+        Extractor(
+            f"judge-{chosen.architecture}", about, lambda images: classifier.penultimate(model, images, settings)
+        ),
+        lambda images: classifier.probabilities(model, images, settings),
+    )
+
+
+def random_vgg16() -> Extractor:
+    """Globally pooled last convolutional layer (512-d) of torchvision's VGG16 with fixed random weights, at 48 px.
+
+    Normalised as ImageNet is, halved by area averaging: the full size costs four times as much on a CPU.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(JUDGE_SEED)
+        model = torchvision.models.vgg16(weights=None).features
+    device = training.accelerator("fp32").device
+    model = model.eval().to(device, memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def extract(images: np.ndarray) -> np.ndarray:
+        x = classifier.prepare(images, 48)
+        parts = [model(classifier.normalise(part.to(device).float() / 255)).mean((2, 3)).cpu() for part in x.split(64)]
+        return torch.cat(parts).numpy()
+
+    about = f"VGG16 with random weights (seed {JUDGE_SEED}); {_input(48)}; last convolution, averaged, 512-d"
+    return Extractor("vgg16-random", about, extract)
+
+
+def timm_space(architecture: str, weights: str) -> Extractor:
+    """Pooled features of any timm model, at the input size and normalisation of its own pretraining.
+
+    weights: "imagenet" (timm's, from the hub or its cache) or the path of a .safetensors or .pth file; the head is not
+    loaded. Patches are resized by antialiased bicubic interpolation. StudyError if the model or its weights are not to
+    be had; nothing is put in their place.
+    """
+    if not timm.is_model(architecture):
+        raise StudyError(
+            f"quality.timm: {architecture!r} is not a timm model: correct its architecture in the profile."
+        )
+    if weights == "imagenet":
+        model, source = classifier.build("imagenet", architecture), "timm's ImageNet weights"
+    else:
+        model = timm.create_model(architecture, pretrained=False)
+        path = classifier.load_weights(model, weights, "quality.timm", architecture)
+        source = f"weights {path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    config = timm.data.resolve_model_data_config(model)
+    size, (mean, std) = config["input_size"][1:], (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    device = training.accelerator("fp32").device
+    model = model.eval().to(device)
+
+    @torch.no_grad()
+    def extract(images: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(images), 64):
+            x = torch.from_numpy(images[start : start + 64]).permute(0, 3, 1, 2).to(device).float() / 255
+            x = F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+            x = (x - mean.to(device)) / std.to(device)
+            parts.append(model.forward_head(model.forward_features(x), pre_logits=True).float().cpu())
+        return torch.cat(parts).numpy()
+
+    about = (
+        f"{architecture}, {source}; bicubic to {size[0]}x{size[1]}, its own mean and sd; pooled, {model.num_features}-d"
+    )
+    return Extractor(f"timm-{architecture}", about, extract)
+
+
+def inception_file(weights: str) -> Path:
+    """Path of the FID Inception weights, given as a path or as "cache" (their place in torch hub's cache).
+
+    Raises StudyError if the file is missing or is not the published one (SHA-256).
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_CACHE if weights == "cache" else resolve(weights)
+    if not path.is_file():
+        raise StudyError(
+            f"quality.inception: weights file {path} does not exist: get {INCEPTION_CACHE} from torch-fidelity's releases, "
+            "or set quality.inception to null to use the judge."
+        )
+    # torch-fidelity unpickles the file: only the published bytes may reach it
+    if hashlib.sha256(path.read_bytes()).hexdigest() != INCEPTION_SHA256:
+        raise StudyError(
+            f"quality.inception: {path} is not the published file (its SHA-256 differs): get {INCEPTION_CACHE} again."
+        )
+    return path
+
+
+def inception(weights: str) -> Extractor:
+    """The Inception-V3 of FID (Heusel et al. 2017) through torch-fidelity: 2048-d pool features.
+
+    weights: see `inception_file`. torch-fidelity resizes uint8 images to 299x299 with TensorFlow's bilinear rule itself.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = inception_file(weights)
+    device = training.accelerator("fp32").device
+    model = (
+        FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+        .eval()
+        .to(device)
+    )
+
+    @torch.no_grad()
+    def extract(images: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(images).permute(0, 3, 1, 2)
+        return torch.cat([model(part.to(device))[0].cpu() for part in x.split(64)]).numpy()
+
+    about = (
+        f"Inception-V3 of FID, weights SHA-256 {INCEPTION_SHA256[:16]}; bilinear to 299 px as in TensorFlow, "
+        "scaled to -1..1; pooled, 2048-d"
+    )
+    return Extractor("inception-v3", about, extract)
+
+
+def judges(study: Study) -> list[Extractor]:
+    """The spaces quality is judged in, the one that speaks first in front: Inception-V3 or the judge, the random
+    VGG16, then the profile's timm models. StudyError if weights that the profile asks for are missing."""
+    chosen = study.profile.quality
+    first = inception(chosen.inception) if chosen.inception else judge(study).extractor
+    return [first, random_vgg16(), *(timm_space(space.architecture, space.weights) for space in chosen.timm)]

@@ -1,0 +1,108 @@
+"""Table 1 for one subset: 3 generators x 3 selections and the two calibration rows, in every judging space (§4.3)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pcamlib import data, metrics
+from pcamlib.data import Arrays
+from pcamlib.experiments import features, selection
+from pcamlib.models import autoencoder
+from pcamlib.study import GENERATORS, SELECTIONS, Study
+
+KID_SIZE = 1000  # Bińkowski et al. 2018; halves of smaller sets, since subsets that are the whole set have no spread
+LEAST_SHARE = 0.5  # a set with less than half of what was asked for is "not run": at its count no row would mean much
+
+
+def evaluate(study: Study) -> dict[str, Any]:
+    """Compute and write results/quality.json: FID, KID, precision, recall, F1, density and coverage per set and
+    extractor; and label_auc.
+
+    label_auc is the AUC of the judge, a classifier of real patches, for the class each image was asked to show: does
+    the label steer the sample? It does not depend on the extractor.
+
+    Every set, and the real reference (the subset's own patches), is cut to one common count per class, the smallest
+    among the sets that are run, because all these metrics depend on sample size.
+    """
+    k = study.profile.quality.k
+    sets: dict[tuple[str, str | None], Callable[[], Arrays]] = {}  # loaded one at a time: at full size each is 0.7 GB
+    sizes = [np.bincount(study.real.labels, minlength=2)]
+    reasons: dict[tuple[str, str | None], str] = {}
+    for g in GENERATORS:
+        for s in SELECTIONS:
+            counts = selection.counts(study, g, s)
+            if min(np.divide(counts["kept"], counts["requested"])) < LEAST_SHARE:
+                reasons[g, s] = f"kept {sum(counts['kept'])} of {sum(counts['requested'])} at the candidate cap"
+            else:
+                sets[g, s] = partial(data.load, study.synthetic(g, s), "train")
+                sizes.append(counts["kept"])
+    if len(study.others):
+        sets["real", None] = lambda: study.other_real
+    else:
+        reasons["real", None] = "no real patches are left outside the subset"
+    decoder = autoencoder.load(study)
+    sets["autoencoder", None] = lambda: Arrays(autoencoder.reconstruct(decoder, study.real.images), study.real.labels)
+    common = np.min(sizes, axis=0)
+
+    judge, extractors = features.judge(study), features.judges(study)
+    real = {e.name: e(first_per_class(study.real, common).images) for e in extractors}
+    radii = {name: metrics.radii(x, k) for name, x in real.items()}
+    rows = []
+    for key in [(g, s) for s in SELECTIONS for g in GENERATORS] + [("real", None), ("autoencoder", None)]:
+        blank: dict[str, Any] = {"generator": key[0], "selection": key[1], "k": k}
+        if key in reasons:
+            rows += [blank | {"extractor": e.name, "status": "not run", "reason": reasons[key]} for e in extractors]
+            continue
+        shown = first_per_class(sets[key](), common)
+        label_auc = metrics.classification_metrics(shown.labels, judge.predict(shown.images))["auc"]
+        for e in extractors:
+            row = blank | {"extractor": e.name, "status": "ok", "reason": None, "label_auc": label_auc}
+            rows.append(row | _compare(real[e.name], radii[e.name], e(shown.images), k))
+    rows.sort(key=lambda row: [e.name for e in extractors].index(row["extractor"]))
+    return study.write_result(
+        "quality",
+        {
+            "judge": {e.name: e.about for e in extractors},
+            "reference": "the subset's own real patches",
+            "common_count": common.tolist(),
+            "rows": rows,
+        },
+        extractor=[e.name for e in extractors],
+    )
+
+
+def _compare(real: np.ndarray, radii: np.ndarray, fake: np.ndarray, k: int) -> dict[str, Any]:
+    """All numbers of one row; `radii` are those of `real`. Fewer images than dimensions bias the Fréchet distance upwards; the table says so."""
+    near = metrics.neighbour_metrics(real=real, fake=fake, k=k, real_radii=radii)
+    return {
+        "n_real": len(real),
+        "n_fake": len(fake),
+        "dims": real.shape[1],
+        **distances(real, fake),
+        "precision": near.precision,
+        "recall": near.recall,
+        "f1": near.f1,
+        "density": near.density,
+        "coverage": near.coverage,
+    }
+
+
+def distances(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
+    """Fréchet distance, KID, its standard error and subset size of two sets of features (N, D) and (M, D)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of fewer images than dimensions: counts stand beside every value
+        fid = metrics.frechet_distance(real=real, fake=fake)
+    size = min(KID_SIZE, min(len(real), len(fake)) // 2)
+    kid, kid_se = metrics.kernel_distance(real=real, fake=fake, subset_size=size)
+    return {"fid": fid, "kid": kid, "kid_se": kid_se, "kid_size": size}
+
+
+def first_per_class(arrays: Arrays, counts: np.ndarray) -> Arrays:
+    """The first counts[c] patches of each class."""
+    rows = np.concatenate([np.flatnonzero(arrays.labels == c)[: counts[c]] for c in (0, 1)])
+    return Arrays(arrays.images[rows], arrays.labels[rows])

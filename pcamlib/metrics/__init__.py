@@ -1,0 +1,31 @@
+"""Pure functions on feature arrays: distances between sets of images, and neighbour metrics. Keyword-only real=, fake=."""
+
+from pcamlib.metrics.distances import (
+    Manifold,
+    NeighbourMetrics,
+    classification_metrics,
+    density_coverage,
+    frechet_distance,
+    improved_f1,
+    kernel_distance,
+    nearest,
+    neighbour_metrics,
+    precision_recall,
+    radii,
+    realism,
+)
+
+__all__ = [
+    "Manifold",
+    "NeighbourMetrics",
+    "classification_metrics",
+    "density_coverage",
+    "frechet_distance",
+    "improved_f1",
+    "kernel_distance",
+    "nearest",
+    "neighbour_metrics",
+    "precision_recall",
+    "radii",
+    "realism",
+]

@@ -1,0 +1,250 @@
+"""The variational autoencoder between pixels and latents (§3.2; Kingma & Welling 2013; Rombach et al. 2022).
+
+diffusers' AutoencoderKL with two changes for small machines, both named in the profile. *patchify*: pixels are folded
+into channels first, because at 96x96 a convolutional VAE spends its time at full resolution. *pca_shortcut*: a linear
+map of square blocks around each half of the network, set to the blocks' principal components, so that training
+starts from the best linear code and learns only what is missing; after 3,000 images a network without it still
+shows fog where 16 components show nuclei.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, ModelMixin
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pcamlib import training
+from pcamlib.core.errors import loading_weights
+from pcamlib.core.files import atomic, atomic_folder
+from pcamlib.core.settings import AutoencoderSettings as Settings
+from pcamlib.models.tensors import orient, to_float, to_uint8
+from pcamlib.study import Study
+
+NOTEBOOK = "02_autoencoder.md"
+
+
+class Autoencoder(nn.Module):
+    """Images (B, 3, 96, 96) in [-1, 1] <-> latents (B, latent_channels, s, s), s = 96 / patchify / 2^(levels - 1)."""
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        levels = len(settings.block_channels)
+        self.patchify = settings.patchify
+        side = 96 // settings.patchify // 2 ** (levels - 1)
+        self.latent_shape = (settings.latent_channels, side, side)
+        self.vae = AutoencoderKL(
+            in_channels=3 * settings.patchify**2,
+            out_channels=3 * settings.patchify**2,
+            down_block_types=["DownEncoderBlock2D"] * levels,
+            up_block_types=["UpDecoderBlock2D"] * levels,
+            block_out_channels=settings.block_channels,
+            layers_per_block=settings.layers_per_block,
+            latent_channels=settings.latent_channels,
+            norm_num_groups=min(16, min(settings.block_channels)),
+            mid_block_add_attention=False,
+            sample_size=96 // settings.patchify,
+        )
+        if settings.pca_shortcut:
+            block = settings.patchify * 2 ** (levels - 1)
+            self.encode_linear = nn.Conv2d(3, settings.latent_channels, block, stride=block)
+            self.decode_linear = nn.ConvTranspose2d(settings.latent_channels, 3, block, stride=block)
+
+    @torch.no_grad()
+    def set_shortcut(self, images: np.ndarray) -> None:
+        """Principal components of all square blocks of `images` (N, 96, 96, 3) into the shortcut; silence the rest.
+
+        Component i is scaled by its standard deviation to the power -1/2, all together to unit variance: half-way
+        between the plain components (the first dwarfs the others) and white ones (fine texture weighs as much as
+        colour).
+        """
+        k, _, block, _ = self.encode_linear.weight.shape
+        x = F.unfold(to_float(images), block, stride=block).transpose(1, 2).reshape(-1, 3 * block * block).double()
+        mean = x.mean(0)
+        variance, basis = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+        variance, basis = variance.flip(0)[:k].clamp_min(1e-12), basis.flip(1)[:, :k]
+        scale = variance**0.25 * (variance**0.5).mean() ** 0.5
+        self.encode_linear.weight.copy_((basis / scale).T.reshape(k, 3, block, block))
+        self.encode_linear.bias.copy_(-(basis / scale).T @ mean)
+        self.decode_linear.weight.copy_((basis * scale).T.reshape(k, 3, block, block))
+        self.decode_linear.bias.zero_()
+        # the mean block is not constant over its pixels, a bias is: the network's last layer carries it
+        nn.init.zeros_(self.vae.decoder.conv_out.weight)
+        mean_block = F.pixel_unshuffle(mean.reshape(1, 3, block, block), self.patchify).mean((0, 2, 3))
+        self.vae.decoder.conv_out.bias.copy_(mean_block)
+        nn.init.zeros_(self.vae.quant_conv.weight)
+        self.vae.quant_conv.bias.copy_(
+            torch.cat([torch.zeros(k), torch.full((k,), -6.0)])
+        )  # start almost without noise
+
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log-variance of q(z | x)."""
+        posterior = self.vae.encode(F.pixel_unshuffle(images, self.patchify)).latent_dist
+        linear = self.encode_linear(images) if hasattr(self, "encode_linear") else 0
+        return posterior.mean + linear, posterior.logvar
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, 96, 96), not clipped."""
+        linear = self.decode_linear(latents) if hasattr(self, "decode_linear") else 0
+        return F.pixel_shuffle(self.vae.decode(latents).sample, self.patchify) + linear
+
+    @torch.no_grad()
+    def to_images(self, latents: torch.Tensor) -> np.ndarray:
+        """Decoded and clipped patches, uint8 (B, 96, 96, 3)."""
+        return to_uint8(self.decode(latents.to(next(self.parameters()).device)))
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Reconstruction from z = μ + σ · noise with noise ``(B, *latent_shape)``, and the mean and log-variance of q."""
+        mean, logvar = self.encode(images)
+        return self.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean)), mean, logvar
+
+
+class AutoencoderTask(training.Task):
+    """Evidence lower bound with a Laplace likelihood (L1) and a small KL weight; Adam (§4.2); no labels."""
+
+    def __init__(self, settings: Settings, images: np.ndarray, orientations: int):
+        super().__init__()
+        self.settings, self.orientations = settings, orientations
+        self.images = torch.from_numpy(images)
+        model = Autoencoder(settings)
+        if settings.pca_shortcut:
+            model.set_shortcut(images)
+        self.modules["autoencoder"], self.latent_shape = model, model.latent_shape
+        self.optimizers["adam"] = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+
+    def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        device, n = self.accelerator.device, len(rows)
+        turns = torch.randint(self.orientations, (n,), generator=self.random)
+        noise = torch.randn(n, *self.latent_shape, generator=self.random)
+        x = orient(to_float(self.images[self.share(rows)]), self.share(turns)).to(device)
+        reconstruction, mean, logvar = self.modules["autoencoder"](x, self.share(noise).to(device))
+        l1 = (reconstruction.float() - x).abs().mean()
+        mean, logvar = mean.float(), logvar.float()
+        kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
+        self.update("adam", l1 + self.settings.kl_weight * kl)
+        return {"l1": l1.detach(), "kl": kl.detach()}
+
+    def sheet(self) -> np.ndarray:
+        """Eight patches above their reconstructions."""
+        images = self.images[:8].numpy()
+        model = self.accelerator.unwrap_model(self.modules["autoencoder"]).eval()
+        return np.concatenate([images, reconstruct(model, images)])
+
+
+def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
+    """Train the subset's autoencoder; a finished or cut training goes on from its checkpoint. Returns it and its log."""
+    settings, folder = study.profile.autoencoder, study.folder / "autoencoder"
+    torch.manual_seed(training.derive(study.seed, "autoencoder", "init"))
+    task = AutoencoderTask(settings, study.real.images, study.profile.orientations)
+    log = training.fit(
+        task,
+        folder=folder,
+        n=len(study.rows),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=study.seed,
+        precision=settings.precision,
+        identity=[study.data_sha, settings.model_dump(), study.profile.orientations],
+    )
+    model = task.modules["autoencoder"]
+    with training.main_first():
+        if not (folder / "model").is_dir():
+            with atomic_folder(folder / "model") as tmp_path:
+                model.vae.save_pretrained(tmp_path / "vae")
+                save_file(
+                    {k: v.cpu() for k, v in model.state_dict().items() if "_linear" in k},
+                    tmp_path / "shortcut.safetensors",
+                )
+    return model, log
+
+
+def load(study: Study) -> Autoencoder:
+    """The subset's trained autoencoder, eval mode; StudyError if notebook 02 has not run."""
+    path = study.need(study.folder / "autoencoder" / "model", NOTEBOOK)
+    return read(path, study.profile.autoencoder).to(training.accelerator("fp32").device)
+
+
+def pretrained(kind: type[ModelMixin], folder: Path) -> ModelMixin:
+    """diffusers' `from_pretrained`, but a tensor that is missing is an error and not drawn at random."""
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    if wrong := [key for keys in info.values() for key in keys]:
+        raise ValueError(f"{len(wrong)} tensors do not fit, {str(wrong[0])[:80]} among them")
+    return model
+
+
+def read(folder: Path, settings: Settings) -> Autoencoder:
+    """The autoencoder saved in `folder`, eval mode; StudyError if it is damaged or was made with other settings."""
+    with loading_weights(folder, f"remove it and run notebooks/{NOTEBOOK} again"):
+        model = Autoencoder(settings)
+        model.vae = pretrained(AutoencoderKL, folder / "vae")
+        model.load_state_dict(load_file(folder / "shortcut.safetensors"), strict=False)
+    return model.eval()
+
+
+@torch.no_grad()
+def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
+    """Images through the mean of q(z | x) and back: uint8 (N, 96, 96, 3) in and out. The cap on every latent sample."""
+    device = next(model.parameters()).device
+    parts = [
+        to_uint8(model.decode(model.encode(to_float(images[i : i + 64]).to(device))[0]))
+        for i in range(0, len(images), 64)
+    ]
+    return np.concatenate(parts)
+
+
+class Latents:
+    """A subset's normalised latents: values float32 (orientations, N, C, s, s), labels int64 (N,).
+
+    mean float32 (C,) per channel and std float32 (1,) over all: measured on this subset and removed, so that diffusion
+    sees unit variance; the 0.18215 of Stable Diffusion belongs to another autoencoder and other data.
+    """
+
+    def __init__(self, values: torch.Tensor, labels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor):
+        self.values, self.labels, self.mean, self.std = values, labels, mean, std
+
+    def denormalise(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, s, s) as the decoder knows them."""
+        return latents * self.std.to(latents).view(1, -1, 1, 1) + self.mean.to(latents).view(1, -1, 1, 1)
+
+
+@torch.no_grad()
+def encode_subset(study: Study, model: Autoencoder) -> Latents:
+    """Encode the subset once (every orientation) to the posterior mean, normalise, keep in latents.safetensors."""
+    path = study.folder / "autoencoder" / "latents.safetensors"
+    with training.main_first():
+        if not path.exists():
+            device = next(model.parameters()).device
+            x = to_float(study.real.images)
+            z = torch.stack(
+                [
+                    torch.cat(
+                        [
+                            model.encode(orient(part, torch.full((len(part),), k)).to(device))[0].cpu()
+                            for part in x.split(64)
+                        ]
+                    )
+                    for k in range(study.profile.orientations)
+                ]
+            ).float()
+            mean = z.mean((0, 1, 3, 4))
+            std = (z - mean.view(-1, 1, 1)).std().view(1)
+            tensors = {
+                "values": (z - mean.view(-1, 1, 1)) / std.view(-1, 1, 1),
+                "labels": torch.from_numpy(study.real.labels.astype(np.int64)),
+                "mean": mean,
+                "std": std,
+            }
+            with atomic(path) as tmp_path:
+                save_file(tensors, tmp_path)
+    return load_latents(study)
+
+
+def load_latents(study: Study) -> Latents:
+    """The subset's latents; StudyError if notebook 02 has not run."""
+    path = study.need(study.folder / "autoencoder" / "latents.safetensors", NOTEBOOK)
+    with loading_weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
+        return Latents(**load_file(path))

@@ -1,0 +1,291 @@
+"""The downstream classifier: ResNet18, its augmentation, training and test (§4.2)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from pcamlib import metrics, training
+from pcamlib.core.errors import StudyError, loading_weights
+from pcamlib.core.files import atomic, digest, resolve
+from pcamlib.core.settings import AugmentationSettings, number_format
+from pcamlib.core.settings import ClassifierSettings as Settings
+from pcamlib.data import Arrays
+from pcamlib.models.tensors import orient
+
+ARCHITECTURE = "resnet18.tv_in1k"  # torchvision's weights, those of the paper's time; bare "resnet18" is a newer recipe
+THRESHOLD = 0.5
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)  # ImageNet's, as its pretrained weights expect
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+
+def build(pretrained: str, architecture: str = ARCHITECTURE) -> torch.nn.Module:
+    """A timm model with one output logit.
+
+    pretrained
+        "none": random initialisation from torch's seed; "imagenet": timm's weights from the hub or its cache; else
+        the path of a .safetensors or .pth file of timm's or torchvision's ResNet18 weights.
+
+    Raises StudyError if weights are asked for and cannot be had; nothing is put in their place.
+    """
+    if not timm.is_model(architecture):
+        raise StudyError(f"{architecture!r} is not a timm model: correct quality.judge.architecture in the profile.")
+    if pretrained in ("none", "imagenet"):
+        try:
+            return timm.create_model(architecture, pretrained=pretrained == "imagenet", num_classes=1)
+        except Exception as error:  # the hub client raises its own, requests' and the system's errors
+            raise StudyError(
+                f"ImageNet weights {architecture} could not be loaded ({' '.join(str(error).split())[:160]}): set "
+                "classifier.pretrained to the path of a weights file, or to 'none' for random initialisation."
+            ) from None
+    model = timm.create_model(architecture, pretrained=False, num_classes=1)
+    load_weights(model, pretrained, "classifier.pretrained", architecture)
+    return model
+
+
+def load_weights(model: torch.nn.Module, path: str, parameter: str, architecture: str) -> Path:
+    """Load a .safetensors or .pth file of published weights into a timm model, all but its classification head.
+
+    Returns the file's absolute path. Raises StudyError, naming the profile's `parameter`, if the file is missing, is
+    not a weights file, or holds another architecture's.
+    """
+    file = resolve(path)
+    if not file.is_file():
+        raise StudyError(f"{parameter}: weights file {file} does not exist; give another path, 'imagenet' or 'none'.")
+    head = model.default_cfg["classifier"]
+    try:
+        if file.suffix == ".safetensors":
+            found = load_file(file)
+        else:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        found = {key: value for key, value in found.items() if not key.startswith(f"{head}.")}
+        missing, unexpected = model.load_state_dict(found, strict=False)
+    except Exception as error:  # unpickling and shape errors come in many types
+        raise StudyError(f"{parameter}: {file} does not hold {architecture} weights ({str(error)[:160]}).") from None
+    if {key for key in missing if not key.startswith(f"{head}.")} or unexpected:
+        raise StudyError(f"{parameter}: {file} does not hold {architecture} weights (other layer names).")
+    return file
+
+
+def prepare(images: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 (N, 96, 96, 3) -> uint8 (N, 3, size, size), by area averaging if size < 96. What is prepared is returned."""
+    if isinstance(images, torch.Tensor):
+        return images
+    parts = []
+    for start in range(0, len(images), 512):
+        x = torch.from_numpy(images[start : start + 512]).permute(0, 3, 1, 2)
+        parts.append(
+            x.contiguous()
+            if size == x.shape[-1]
+            else F.interpolate(x.float(), size=(size, size), mode="area").round().byte()
+        )
+    return torch.cat(parts)
+
+
+def augment(x: torch.Tensor, settings: AugmentationSettings) -> torch.Tensor:
+    """Per image: horizontal flip, vertical flip, rotation, colour jitter (§4.2), drawn from torch's generator.
+
+    x float (B, 3, S, S) in [0, 1]; returns the same. Brightness, contrast, saturation and hue are each an affine map
+    of RGB, so the jitter is one 3x3 matrix and one offset per image: torchvision's ranges and formulas for the first
+    three (applied in that order, clipped once), hue as a turn of the chroma plane (YIQ) instead of HSV.
+    """
+    n, device = len(x), x.device
+    flip = torch.rand(2, n) < 0.5  # horizontal, vertical
+    if settings.rotation == "any":
+        x = rotate(x, torch.rand(n) * 2 * math.pi, flip)
+    else:  # a vertical flip is a horizontal one and half a turn
+        turns = torch.randint(4, (n,)) if settings.rotation == "right-angles" else torch.zeros(n, dtype=torch.int64)
+        x = orient(x, 4 * (flip[0] ^ flip[1]) + (turns + 2 * flip[1]) % 4)
+    matrix, offset = jitter(n, settings, x.mean((2, 3)).cpu())
+    x = torch.baddbmm(offset.to(device).unsqueeze(2), matrix.to(device), x.flatten(2)).view_as(x)
+    return x.clamp_(0, 1)
+
+
+def rotate(x: torch.Tensor, angle: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
+    """Images (n, 3, S, S) flipped where flip (2, n: horizontal, vertical) says so, then turned by angle (n,) radians.
+
+    Bilinear, mirrored at the edge, in one pass. The sampling grid is a row plus a column of points per image:
+    `affine_grid` multiplies every point by a 2x3 matrix, which takes as long as the sampling.
+    """
+    n, size = len(x), x.shape[-1]
+    sign = 1.0 - 2.0 * flip
+    cos, sin = angle.cos(), angle.sin()
+    points = (torch.arange(size) * 2 + 1) / size - 1
+    across = torch.stack([sign[0] * cos, sign[1] * sin], 1).view(n, 2, 1, 1) * points
+    down = torch.stack([sign[0] * -sin, sign[1] * cos], 1).view(n, 2, 1, 1) * points.view(-1, 1)
+    grid = across.to(x.device) + down.to(x.device)
+    return F.grid_sample(x, grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
+
+
+def jitter(n: int, settings: AugmentationSettings, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Colour jitter of n images as RGB' = M RGB + o: M (n, 3, 3), o (n, 3); `mean` (n, 3) is each image's mean RGB."""
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    eye = torch.eye(3).expand(n, 3, 3)
+
+    def factor(width: float) -> torch.Tensor:
+        return (1 + width * (2 * torch.rand(n) - 1)).view(n, 1, 1)
+
+    b, c, s = factor(settings.brightness), factor(settings.contrast), factor(settings.saturation)
+    turn = (settings.hue * (2 * torch.rand(n) - 1) * 2 * math.pi).view(n)
+    grey_mean = (b.view(n) * (mean @ luma)).view(n, 1)
+    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    rotate = torch.zeros(n, 3, 3)
+    rotate[:, 0, 0] = 1
+    rotate[:, 1, 1] = rotate[:, 2, 2] = turn.cos()
+    rotate[:, 2, 1], rotate[:, 1, 2] = turn.sin(), -turn.sin()
+    hue = torch.linalg.inv(to_yiq) @ rotate @ to_yiq
+    saturation = s * eye + (1 - s) * luma.expand(3, 3)
+    matrix = hue @ saturation @ (b * c * eye)
+    offset = (hue @ saturation @ ((1 - c).view(n, 1) * grey_mean).expand(n, 3).unsqueeze(2)).squeeze(2)
+    return matrix, offset
+
+
+def normalise(x: torch.Tensor, layout: torch.memory_format = torch.channels_last) -> torch.Tensor:
+    """float (B, 3, S, S) in [0, 1] -> zero mean and unit variance by ImageNet's statistics, in memory as `layout` says."""
+    return x.sub(MEAN.to(x)).div_(STD.to(x)).contiguous(memory_format=layout)
+
+
+class ClassifierTask(training.Task):
+    """Binary cross-entropy, SGD with momentum (§4.2); `augmented` turns the paper's four transforms on.
+
+    With model_choice "best-valid-auc" the validation split is scored after every epoch and `tensors` keeps the best
+    weights so far; with "last" validation plays no part (the paper is silent).
+    """
+
+    def __init__(self, settings: Settings, model: torch.nn.Module, train: Arrays, valid: Arrays, *, augmented: bool):
+        super().__init__()
+        self.settings, self.augmented, self.valid = settings, augmented, valid
+        self.images = prepare(train.images, settings.image_size)
+        self.labels = torch.from_numpy(train.labels.astype(np.float32))
+        self.layout = training.layout(settings.precision)
+        self.modules["classifier"] = model.to(memory_format=self.layout)
+        self.optimizers["sgd"] = torch.optim.SGD(
+            model.parameters(), lr=settings.learning_rate, momentum=settings.momentum, fused=True
+        )
+        if settings.model_choice == "best-valid-auc":
+            self.tensors = {f"best.{name}": value.clone() for name, value in model.state_dict().items()}
+            self.tensors |= {"auc": torch.tensor(-1.0), "epoch": torch.tensor(0)}
+
+    def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        device, rows = self.accelerator.device, self.share(rows)
+        if self.settings.schedule == "cosine":
+            for group in self.optimizers["sgd"].param_groups:
+                group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * self.progress))
+        x = self.images[rows].to(device).float() / 255
+        if self.augmented:
+            x = augment(x, self.settings.augmentation)
+        logits = self.modules["classifier"](normalise(x, self.layout)).float().squeeze(1)
+        loss = F.binary_cross_entropy_with_logits(logits, self.labels[rows].to(device))
+        self.update("sgd", loss)
+        return {"loss": loss.detach()}
+
+    def end_of_epoch(self, epoch: int) -> dict[str, float]:
+        if self.settings.model_choice == "last":
+            return {}
+        # the wrapper stays: taking it off would take autocast from the epochs that follow
+        model = self.accelerator.unwrap_model(self.modules["classifier"]).eval()
+        scores = probabilities(model, self.valid.images, self.settings)
+        auc = metrics.classification_metrics(self.valid.labels, scores, THRESHOLD)["auc"]
+        if auc > float(self.tensors["auc"]):
+            for name, value in model.state_dict().items():
+                self.tensors[f"best.{name}"].copy_(value)
+            self.tensors["auc"].fill_(auc)
+            self.tensors["epoch"].fill_(epoch)
+        return {"valid_auc": auc}
+
+    def choose(self, epochs: int) -> int:
+        """Put the chosen weights into the model; returns the epoch they come from (the last, or the best)."""
+        if self.settings.model_choice == "last":
+            return epochs
+        best = {name.removeprefix("best."): value for name, value in self.tensors.items() if name.startswith("best.")}
+        self.modules["classifier"].load_state_dict(best)
+        return int(self.tensors["epoch"])
+
+
+@torch.no_grad()
+def _forward(
+    model: torch.nn.Module, images: np.ndarray | torch.Tensor, settings: Settings, features: bool
+) -> np.ndarray:
+    device, layout = next(model.parameters()).device, training.layout(settings.precision)
+    bf16 = number_format(settings.precision) == "bf16"
+    model.eval().to(memory_format=layout)
+    parts = []
+    images = prepare(images, settings.image_size)
+    for start in range(0, len(images), 256):
+        x = images[start : start + 256].to(device).float() / 255
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            maps = model.forward_features(normalise(x, layout))
+        # the head in float32: bfloat16 logits would tie neighbouring patches and blur the AUC
+        out = model.forward_head(maps.float(), pre_logits=features)
+        parts.append(out.float().cpu() if features else out.float().squeeze(1).sigmoid().cpu())
+    return torch.cat(parts).numpy()
+
+
+def probabilities(model: torch.nn.Module, images: np.ndarray | torch.Tensor, settings: Settings) -> np.ndarray:
+    """P(tumour), float32 (N,), for images uint8 (N, 96, 96, 3), or as `prepare` returns them."""
+    return _forward(model, images, settings, features=False)
+
+
+def penultimate(model: torch.nn.Module, images: np.ndarray, settings: Settings) -> np.ndarray:
+    """Globally pooled features before the last layer, float32 (N, D), for images uint8 (N, 96, 96, 3)."""
+    return _forward(model, images, settings, features=True)
+
+
+def train(
+    settings: Settings,
+    train: Arrays,
+    valid: Arrays,
+    *,
+    folder: Path,
+    seed: int,
+    augmented: bool = True,
+    epochs: int | None = None,
+    start: Path | None = None,
+    architecture: str = ARCHITECTURE,
+    identity: object = None,
+) -> tuple[torch.nn.Module, int, list[dict[str, float]]]:
+    """Train one classifier and keep its chosen weights in folder/weights.safetensors.
+
+    start
+        weights.safetensors of another classifier to fine-tune (transfer learning); None: as `settings.pretrained` says.
+
+    Returns (model in eval mode, epoch chosen, log). Resumes, like everything trained by `training.fit`.
+    """
+    epochs = epochs or settings.epochs
+    torch.manual_seed(training.derive(seed, "classifier", "init"))  # every arm of a subset starts from the same weights
+    model = build(settings.pretrained if architecture == ARCHITECTURE else "none", architecture)
+    if start is not None:
+        with loading_weights(start, "remove it and run its notebook again"):
+            model.load_state_dict(load_file(start))
+    task = ClassifierTask(settings, model, train, valid, augmented=augmented)
+    # synthetic patches and weights to start from are inputs: made anew, they belong to another training
+    given = [digest(np.ascontiguousarray(a).data) for a in train] + [start and digest(start.read_bytes())]
+    log = training.fit(
+        task,
+        folder=folder,
+        n=len(train.labels),
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        seed=seed,
+        precision=settings.precision,
+        identity=[settings.training, identity, augmented, architecture, given],
+    )
+    chosen = task.choose(epochs)
+    if task.accelerator.is_main_process:
+        with atomic(folder / "weights.safetensors") as tmp_path:
+            save_file({k: v.cpu().contiguous() for k, v in task.modules["classifier"].state_dict().items()}, tmp_path)
+    return task.modules["classifier"], chosen, log
+
+
+def load(path: Path, architecture: str = ARCHITECTURE) -> torch.nn.Module:
+    """A classifier from its weights.safetensors, eval mode, on the study's device."""
+    model = timm.create_model(architecture, pretrained=False, num_classes=1)
+    with loading_weights(path, "remove it and run its notebook again"):
+        model.load_state_dict(load_file(path))
+    return model.to(training.accelerator("fp32").device).eval()

@@ -1,0 +1,262 @@
+"""Latent diffusion with two denoisers, U-Net and DiT (§3.2, Fig. 2): noise schedule, loss, guidance, sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DModel
+from diffusers.models.embeddings import LabelEmbedding
+from torch import nn
+
+from pcamlib import training
+from pcamlib.core.errors import StudyError, loading_weights
+from pcamlib.core.files import atomic_folder
+from pcamlib.core.settings import DiffusionSettings as Settings
+from pcamlib.models import autoencoder
+from pcamlib.study import Study
+
+CLASSES = 2
+NULL = CLASSES  # the "no label" class that makes guidance possible
+BATCH = 64  # of sampling; part of what makes a sample reproducible
+NOTEBOOK = "03_diffusion.md"
+
+
+def scheduler(settings: Settings, name: str | None = None) -> DDPMScheduler | DPMSolverMultistepScheduler:
+    """The cosine schedule (Nichol & Dhariwal 2021) with ε-prediction and the sampler `name` (default: the profile's).
+
+    "ddpm": Eq. 2, all steps. "dpm-solver++": the fast ODE solver of Lu et al. 2022.
+    """
+    common = dict(num_train_timesteps=settings.timesteps, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
+    if (name or settings.sampler) == "ddpm":
+        # the default clips x_0 to [-1, 1]; latents of unit variance go well beyond it
+        return DDPMScheduler(**common, clip_sample=False)
+    # without the clip the cosine schedule's last steps, almost pure noise, blow samples up by a factor of thirty
+    return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", lambda_min_clipped=-5.1)
+
+
+def build(settings: Settings, backbone: str, channels: int, size: int) -> nn.Module:
+    """A denoiser for latents (B, channels, size, size): "unet" or "dit"."""
+    if backbone == "unet":
+        levels = len(settings.unet.block_channels)
+        return UNet2DModel(
+            sample_size=size,
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=["DownBlock2D"] * (levels - 1) + ["AttnDownBlock2D"],
+            up_block_types=["AttnUpBlock2D"] + ["UpBlock2D"] * (levels - 1),
+            block_out_channels=settings.unet.block_channels,
+            layers_per_block=settings.unet.layers_per_block,
+            norm_num_groups=min(16, min(settings.unet.block_channels)),
+            num_class_embeds=CLASSES + 1,
+        )
+    if backbone != "dit":
+        raise StudyError(f"backbone {backbone!r} is unknown: it is 'unet' or 'dit'.")
+    model = DiTTransformer2DModel(
+        num_attention_heads=settings.dit.heads,
+        attention_head_dim=settings.dit.head_dim,
+        num_layers=settings.dit.layers,
+        patch_size=settings.dit.patch_size,
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        num_embeds_ada_norm=CLASSES,
+    )
+    no_label_dropout(model)
+    # adaLN-Zero: every block starts as the identity (Peebles & Xie 2023, §3.2); diffusers leaves this to the loader
+    for block in model.transformer_blocks:
+        nn.init.zeros_(block.norm1.linear.weight)
+        nn.init.zeros_(block.norm1.linear.bias)
+    for layer in (model.proj_out_1, model.proj_out_2):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return model
+
+
+def no_label_dropout(model: nn.Module) -> None:
+    """Turn off DiT's own label dropout: each block would drop other labels than its neighbours. We drop outside."""
+    for module in model.modules():
+        if isinstance(module, LabelEmbedding):
+            module.dropout_prob = 0.0
+
+
+class Denoiser(nn.Module):
+    """ε_θ(x_t, t, y): x (B, C, s, s), t int64 (B,) in 0..T-1, labels int64 (B,) in {0, 1, NULL} -> (B, C, s, s).
+
+    The network F enters as ε_θ = σ_t x_t + α_t F(x_t, t, y), with α_t² = ᾱ_t and σ_t² = 1 - ᾱ_t. Where x_t is nearly pure
+    noise an untrained network then already predicts it; plain F must first learn to copy its input, and at these steps the
+    solver divides its error by α_t. (F is the v of Salimans & Ho 2022; what is trained and returned is the paper's ε.)
+    """
+
+    def __init__(self, backbone: nn.Module, settings: Settings):
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("alphas_cumprod", scheduler(settings, "ddpm").alphas_cumprod, persistent=False)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.backbone, DiTTransformer2DModel):
+            f = self.backbone(x, timestep=t, class_labels=labels).sample
+        else:
+            f = self.backbone(x, t, class_labels=labels).sample
+        alpha_bar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return (1 - alpha_bar).sqrt() * x + alpha_bar.sqrt() * f.float()
+
+
+class DiffusionTask(training.Task):
+    """L_simple (Eq. 9) on cached latents: AdamW (§4.2), labels dropped to NULL at random, EMA of the weights."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backbone: str,
+        latents: autoencoder.Latents,
+        decoder: autoencoder.Autoencoder | None = None,
+    ):
+        super().__init__()
+        self.settings, self.latents, self.decoder = settings, latents, decoder
+        channels, size = latents.values.shape[2:4]
+        model = Denoiser(build(settings, backbone, channels, size), settings)
+        self.modules["denoiser"] = model
+        self.optimizers["adamw"] = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=True)
+        self.ema["denoiser"] = training.make_ema(model, settings.ema_decay)
+        self.schedule = scheduler(settings, "ddpm")
+
+    def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        device, n = self.accelerator.device, len(rows)
+        values = self.latents.values
+        turns = torch.randint(len(values), (n,), generator=self.random)
+        noise = torch.randn(n, *values.shape[2:], generator=self.random)
+        t = torch.randint(self.settings.timesteps, (n,), generator=self.random)
+        dropped = torch.rand(n, generator=self.random) < self.settings.label_dropout
+        rows, turns, noise, t, dropped = map(self.share, (rows, turns, noise, t, dropped))
+        x0 = values[turns, rows]
+        labels = torch.where(dropped, NULL, self.latents.labels[rows])
+        xt = self.schedule.add_noise(x0, noise, t)
+        prediction = self.modules["denoiser"](xt.to(device), t.to(device), labels.to(device))
+        loss = (prediction.float() - noise.to(device)).pow(2).mean()
+        self.update("adamw", loss)
+        return {"l_simple": loss.detach()}
+
+    def sheet(self) -> np.ndarray | None:
+        """Eight samples of each class from one noise each time, by the averaged weights as far as they are."""
+        if self.decoder is None:
+            return None
+        model, ema = self.accelerator.unwrap_model(self.modules["denoiser"]), self.ema["denoiser"]
+        ema.store(model.parameters())
+        ema.copy_to(model.parameters())
+        images = DiffusionSampler(self.settings, model, self.decoder, self.latents).sample(np.repeat([0, 1], 8), seed=0)
+        ema.restore(model.parameters())
+        return images
+
+
+def train(study: Study, backbone: str) -> tuple[DiffusionSampler, list[dict[str, float]]]:
+    """Train the subset's denoiser; a finished or cut training goes on from its checkpoint.
+
+    Returns the generator (EMA weights) and the log.
+    """
+    settings, folder = study.profile.diffusion, study.folder / backbone
+    latents, decoder = autoencoder.load_latents(study), autoencoder.load(study)
+    torch.manual_seed(training.derive(study.seed, backbone, "init"))
+    task = DiffusionTask(settings, backbone, latents, decoder)
+    log = training.fit(
+        task,
+        folder=folder,
+        n=len(study.rows),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=study.seed,
+        precision=settings.precision,
+        # the latents are an input of this stage, so their statistics belong to its identity
+        identity=[study.data_sha, settings.model_dump(), latents.mean.tolist(), latents.std.tolist()],
+    )
+    with training.main_first():
+        if not (folder / "model").is_dir():
+            with atomic_folder(folder / "model") as tmp_path:
+                task.modules["denoiser"].backbone.save_pretrained(tmp_path)
+    return load(study, backbone), log
+
+
+def load(study: Study, backbone: str) -> DiffusionSampler:
+    """The subset's trained generator; StudyError if notebook 03 has not run."""
+    path = study.need(study.folder / backbone / "model", NOTEBOOK)
+    kind = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}[backbone]
+    with loading_weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
+        model = autoencoder.pretrained(kind, path).eval().to(training.accelerator("fp32").device)
+    no_label_dropout(model)
+    settings = study.profile.diffusion
+    return DiffusionSampler(
+        settings, Denoiser(model, settings).to(model.device), autoencoder.load(study), autoencoder.load_latents(study)
+    )
+
+
+class DiffusionSampler:
+    """Denoiser + solver + decoder: labels in, patches out."""
+
+    def __init__(
+        self, settings: Settings, model: Denoiser, decoder: autoencoder.Autoencoder, latents: autoencoder.Latents
+    ):
+        self.settings, self.model, self.decoder, self.latents = settings, model.eval(), decoder, latents
+        self.low, self.high = (v.view(1, -1, 1, 1) for v in latents.values.transpose(0, 2).flatten(1).aminmax(dim=1))
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        labels: torch.Tensor,
+        seed: int,
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        keep: int = 0,
+    ) -> tuple[list[torch.Tensor], list[int]]:
+        """Run the reverse process for one batch of labels int64 (B,).
+
+        Returns `keep` evenly spaced intermediate latents followed by the final ones, each float32 (B, C, s, s) in
+        the decoder's units, and their time steps. Sampler, steps and guidance default to the profile's. With guidance g the noise estimate
+        is ε_∅ + g (ε_y − ε_∅) (Ho & Salimans 2021); g = 1 is plain conditional sampling.
+        """
+        settings = self.settings
+        guidance = settings.guidance if guidance is None else guidance
+        schedule = scheduler(settings, sampler)
+        default = settings.timesteps if (sampler or settings.sampler) == "ddpm" else settings.sampling_steps
+        schedule.set_timesteps(steps or default)
+        device = next(self.model.parameters()).device
+        noise = torch.Generator().manual_seed(seed)  # on the CPU: the same start on every device
+        x = torch.randn((len(labels), *self.latents.values.shape[2:]), generator=noise).to(device)
+        labels = labels.to(device)
+        null = torch.full_like(labels, NULL)
+        marks = set(np.linspace(0, len(schedule.timesteps) - 1, keep).astype(int)) if keep else set()
+        kept, times = [], []
+        for i, t in enumerate(schedule.timesteps):
+            if i in marks:
+                kept.append(self.latents.denormalise(x))
+                times.append(int(t))
+            tt = torch.full((len(labels),), int(t), device=device)
+            if guidance == 1:
+                eps = self.model(x, tt, labels)
+            else:
+                both = self.model(torch.cat([x, x]), torch.cat([tt, tt]), torch.cat([labels, null]))
+                eps_y, eps_null = both.chunk(2)
+                eps = eps_null + guidance * (eps_y - eps_null)
+            x = schedule.step(self._within_range(eps, x, t), t, x, generator=noise).prev_sample
+        return [*kept, self.latents.denormalise(x)], [*times, 0]
+
+    def _within_range(self, eps: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """ε for which the x_0 it implies lies within the range of the training latents, channel by channel.
+
+        DDPM clips x_0 to the pixels' range (Ho et al. 2020); this is the same for latents, and keeps guidance and an
+        imperfect denoiser from driving a sample out of what the decoder knows.
+        """
+        alpha_bar = self.model.alphas_cumprod[int(t)]
+        x0 = (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+        x0 = x0.clamp(self.low.to(x), self.high.to(x))
+        return (x - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+
+    @torch.no_grad()
+    def sample(self, labels: np.ndarray, seed: int, **options: object) -> np.ndarray:
+        """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1, a function of (labels, seed, options of denoise)."""
+        labels = torch.as_tensor(np.asarray(labels, np.int64))
+        parts = []
+        for i in range(0, len(labels), BATCH):
+            latents = self.denoise(labels[i : i + BATCH], training.derive(seed, "batch", i), **options)[0][-1]
+            parts.append(self.decoder.to_images(latents))
+        return np.concatenate(parts)

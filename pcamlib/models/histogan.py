@@ -1,0 +1,250 @@
+"""HistoGAN: the class-conditional GAN of Krause et al. 2021 (J. Pathol. 254:70) that the paper compares with.
+
+Theirs: the label embedded and joined with 100-d noise; transposed 5x5 convolutions with batch norm up to the
+image; a discriminator with input dropout, strided 5x5 convolutions and the label's embedding joined late;
+flipped labels for the discriminator. Ours, chosen on 500 real patches because short training needs them:
+
+- The first map is 12x12, so three transposed convolutions reach 96 pixels and every 8x8 pixels, about a
+  nucleus, have features of their own. Grown from 6x6, samples were one tile repeated 36 times.
+- The label's embedding joins the first map, the same at every place, instead of the noise: joined with the noise, it
+  can place tissue, and after 60 epochs all samples of a class had one layout.
+- The discriminator also sees how much the images of its batch differ (minibatch standard deviation, Karras et al.
+  2018, section 3). What both did to the Fréchet distance is in book/reference/tuning/plan.yml.
+- Spectral norm in the discriminator (Miyato et al. 2018): a deviation. Samples of a class were nearly alike in
+  the trials without it; its effect was not separated from that of the learning rate and the initialisation.
+- Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant
+  rate all samples' colour swung to and fro, and averaged weights (EMA) were worse than the last; with
+  the falling rate they nearly agree, and the averaged ones are sampled.
+- Patches are turned and mirrored as the profile's `orientations` says: tissue on a slide has no up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from pcamlib import training
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import atomic, digest, read_json, write_json
+from pcamlib.core.settings import HistoGANSettings as Settings
+from pcamlib.models.tensors import orient, to_float, to_uint8
+from pcamlib.study import Study
+
+CLASSES = 2
+EMBEDDING = 16  # size of the label's embedding beside the first map
+START = 12  # the generator's first map: 12 -> 24 -> 48 -> 96 pixels
+BATCH = 64  # of sampling and of the batch-norm statistics
+WEIGHTS = "generator.safetensors"
+NOTEBOOK = "04_histogan.md"
+
+
+class Generator(nn.Module):
+    """Noise (B, noise_dim) and labels int64 (B,) in {0, 1} -> images (B, 3, 96, 96) in [-1, 1]."""
+
+    def __init__(self, noise_dim: int, base_channels: int):
+        super().__init__()
+        self.noise_dim, self.base_channels = noise_dim, base_channels
+        widths = [4 * base_channels, 2 * base_channels, base_channels]
+        self.embedding = nn.Embedding(CLASSES, EMBEDDING)
+        # no bias: what stands where is the noise's alone
+        self.start = nn.Linear(noise_dim, widths[0] * START**2, bias=False)
+        self.first = nn.Sequential(nn.BatchNorm2d(widths[0]), nn.ReLU())
+        layers: list[nn.Module] = []
+        for wide, narrow in zip([widths[0] + EMBEDDING, widths[1]], widths[1:]):
+            up = nn.ConvTranspose2d(wide, narrow, 5, 2, 2, 1, bias=False)
+            layers += [up, nn.BatchNorm2d(narrow), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1), nn.Tanh())
+
+    def forward(self, noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        x = self.first(self.start(noise).view(len(noise), -1, START, START))
+        y = self.embedding(labels).to(x)[:, :, None, None].expand(-1, -1, START, START)
+        return self.layers(torch.cat([x, y], 1))
+
+
+class Discriminator(nn.Module):
+    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) -> logits (B,): real image with its label?
+
+    The batch is `parts` equal parts one after another (real ones, generated ones); an image is compared with its part.
+    """
+
+    def __init__(self, base_channels: int, input_dropout: float):
+        super().__init__()
+        widths = [3, base_channels, 2 * base_channels, 4 * base_channels, 8 * base_channels]  # 96 -> 6 pixels
+        layers: list[nn.Module] = [nn.Dropout(input_dropout)]
+        for narrow, wide in zip(widths, widths[1:]):
+            layers += [spectral_norm(nn.Conv2d(narrow, wide, 5, 2, 2)), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers)
+        self.embedding = nn.Embedding(CLASSES, widths[-1])
+        # before the last convolution: in the final linear layer it would shift every image's logit alike
+        self.join = spectral_norm(nn.Conv2d(2 * widths[-1] + 1, 4 * base_channels, 5, 2, 2))
+        self.out = spectral_norm(nn.Linear(4 * base_channels * 3 * 3, 1))
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        x = self.layers(images)
+        y = self.embedding(labels).to(x)[:, :, None, None].expand_as(x)
+        # the epsilon keeps the root's gradient finite where a part's images are all the same
+        spread = (x.unflatten(0, (parts, -1)).var(1, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
+        spread = spread.repeat_interleave(len(x) // parts)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+        x = F.leaky_relu(self.join(torch.cat([x, y, spread], 1)), 0.2)
+        return self.out(x.flatten(1)).squeeze(1)
+
+
+class GanTask(training.Task):
+    """Non-saturating GAN loss (Goodfellow et al. 2014), one discriminator and one generator update per step.
+
+    A share `label_flip` of the discriminator's targets, real or fake, is swapped (Krause's noisy labels).
+    Logged: d_loss, g_loss and the shares of real and of fake images that it calls right (d_real, d_fake).
+    """
+
+    def __init__(self, settings: Settings, images: np.ndarray, labels: np.ndarray, orientations: int):
+        super().__init__()
+        self.settings, self.orientations = settings, orientations
+        self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+        generator = Generator(settings.noise_dim, settings.base_channels)
+        discriminator = Discriminator(settings.base_channels, settings.input_dropout)
+        for name, module in (("generator", generator), ("discriminator", discriminator)):
+            self.modules[name] = module.to(memory_format=training.layout(settings.precision))
+            self.optimizers[f"{name}-adam"] = torch.optim.Adam(module.parameters(), betas=(0.0, 0.999), fused=True)
+        self.ema["generator"] = training.make_ema(generator, settings.ema_decay)
+
+    def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        generator, discriminator = self.modules["generator"], self.modules["discriminator"]
+        device, n = self.accelerator.device, len(rows)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.settings.learning_rate * min(1.0, 2 * (1 - self.progress))
+        # all that is random is drawn on the CPU, the same on every device (dropout apart)
+        turns = torch.randint(self.orientations, (n,), generator=self.random)
+        noise = torch.randn(n, self.settings.noise_dim, generator=self.random)
+        flipped = torch.rand(n, 2, generator=self.random) < self.settings.label_flip
+        rows, turns, noise, flipped = map(self.share, (rows, turns, noise, flipped))
+        n = len(rows)
+        real = orient(to_float(self.images[rows]), turns).to(device)
+        labels = self.labels[rows].to(device)
+        fake = generator(noise.to(device), labels).float()
+
+        truth = torch.cat([torch.ones(n), torch.zeros(n)])
+        targets = torch.where(flipped.T.reshape(-1), 1 - truth, truth)
+        logits = discriminator(torch.cat([real, fake.detach()]), labels.repeat(2), parts=2).float()
+        d_loss = F.binary_cross_entropy_with_logits(logits, targets.to(device))
+        self.update("discriminator-adam", d_loss)
+
+        # past the wrapper of several processes, which would wait for gradients that this pass does not make
+        discriminator = self.accelerator.unwrap_model(discriminator)
+        discriminator.requires_grad_(False)
+        g_loss = F.softplus(-discriminator(fake, labels).float()).mean()
+        self.update("generator-adam", g_loss)
+        discriminator.requires_grad_(True)
+        return {
+            "d_loss": d_loss.detach(),
+            "g_loss": g_loss.detach(),
+            "d_real": (logits[:n] > 0).float().mean(),
+            "d_fake": (logits[n:] <= 0).float().mean(),
+        }
+
+    def sheet(self) -> np.ndarray:
+        """Eight samples of each class from one noise each time, by the averaged weights."""
+        generator = self.accelerator.unwrap_model(self.modules["generator"])
+        live = {name: value.clone() for name, value in generator.state_dict().items()}
+        self.ema["generator"].copy_to(generator.parameters())
+        recompute_batchnorm_stats(generator, self.labels, seed=0, batches=1)
+        images = sample(generator, np.repeat([0, 1], 8), seed=0)
+        generator.load_state_dict(live)
+        return images
+
+
+@torch.no_grad()
+def recompute_batchnorm_stats(generator: Generator, labels: torch.Tensor, seed: int, batches: int = 16) -> None:
+    """Measure the batch-norm statistics anew: `batches` times 64 noise vectors, labels drawn from `labels`.
+
+    The averaged weights (EMA) never ran in training, so the statistics that the live weights left behind are
+    not theirs ("standing statistics" of Brock et al. 2019).
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # plain mean over all batches
+    device, draw = next(generator.parameters()).device, torch.Generator().manual_seed(seed)
+    generator.train()
+    for _ in range(batches):
+        y = labels[torch.randint(len(labels), (BATCH,), generator=draw)].to(device)
+        generator(torch.randn(BATCH, generator.noise_dim, generator=draw).to(device), y)
+    generator.eval()
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+
+
+def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, float]]]:
+    """Train on the subset's patches, or load what stands in `folder`: the generator (EMA, eval) and the log.
+
+    `folder` gets generator.safetensors and config.json, besides what `training.fit` writes. Raises StudyError
+    if it holds a generator made with other data or another profile.
+    """
+    settings, images, labels = study.profile.histogan, study.real.images, study.real.labels
+    identity = [study.data_sha, settings.model_dump(), study.profile.orientations, study.seed]
+    if (folder / WEIGHTS).exists():
+        config = read_json(folder / "config.json")
+        if config.get("identity") != digest(identity):
+            raise StudyError(
+                f"{folder} was made with other data or another profile: remove it or choose another runs_dir."
+            )
+        return load(folder), config["log"]
+    torch.manual_seed(training.derive(study.seed, "histogan", "init"))
+    task = GanTask(settings, images, labels, study.profile.orientations)
+    log = training.fit(
+        task,
+        folder=folder,
+        n=len(images),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=study.seed,
+        precision=settings.precision,
+        identity=identity,
+    )
+    generator = task.modules["generator"]
+    with training.main_first():
+        if not (folder / WEIGHTS).exists():
+            recompute_batchnorm_stats(generator, task.labels, training.derive(study.seed, "histogan", "settle"))
+            shape = {"noise_dim": settings.noise_dim, "base_channels": settings.base_channels}
+            write_json(folder / "config.json", {"generator": shape, "identity": digest(identity), "log": log})
+            # the weights come last: where they are, all is there
+            with atomic(folder / WEIGHTS) as tmp_path:
+                save_file({name: value.cpu().contiguous() for name, value in generator.state_dict().items()}, tmp_path)
+    return load(folder), log
+
+
+def load(folder: Path) -> Generator:
+    """The generator saved in `folder`, in eval mode on the default device.
+
+    Raises StudyError if it is missing or damaged.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise StudyError(f"{path} is missing: run notebooks/{NOTEBOOK} for this subset first.")
+    generator = Generator(**read_json(folder / "config.json")["generator"])
+    try:
+        generator.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{path} is damaged ({reason}): remove it, rerun notebooks/{NOTEBOOK}.") from None
+    return generator.to(training.accelerator("fp32").device).eval()
+
+
+@torch.no_grad()
+def sample(generator: Generator, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1, a function of (seed, labels)."""
+    device = next(generator.parameters()).device
+    labels = torch.as_tensor(np.asarray(labels, np.int64))
+    draw = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
+    noise = torch.randn(len(labels), generator.noise_dim, generator=draw)
+    generator.eval()
+    parts = zip(noise.split(BATCH), labels.split(BATCH))
+    return np.concatenate([to_uint8(generator(z.to(device), y.to(device))) for z, y in parts])

@@ -1,0 +1,111 @@
+"""A trained latent diffusion model as one diffusers pipeline: labels and a seed in, patches out, no run folder needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, DiffusionPipeline, DiTTransformer2DModel, ModelMixin, UNet2DModel
+from diffusers.configuration_utils import register_to_config
+from safetensors.torch import load_file
+
+from pcamlib.core.errors import StudyError, loading_weights
+from pcamlib.core.files import read_json
+from pcamlib.core.settings import AutoencoderSettings as Settings
+from pcamlib.core.settings import Profile
+from pcamlib.models import autoencoder, diffusion
+
+KINDS = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}
+
+
+class PatchDecoder(ModelMixin, ConfigMixin):
+    """The autoencoder of a study with what turns a denoiser's latents into its own: mean, scale and range.
+
+    settings: the profile's section `autoencoder`; channels, size: of the latents.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, settings: dict[str, Any], channels: int, size: int):
+        super().__init__()
+        self.size = size
+        self.autoencoder = autoencoder.Autoencoder(Settings(**settings))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(1))
+        self.register_buffer("range", torch.zeros(2, channels))  # lowest and highest training latent
+
+    @property
+    def latents(self) -> autoencoder.Latents:
+        """Stand-in for the training latents: two of them, the lowest and the highest in every channel."""
+        values = self.range.cpu().view(1, 2, -1, 1, 1).expand(1, 2, -1, self.size, self.size)
+        return autoencoder.Latents(values, torch.tensor([0, 1]), self.mean.cpu(), self.std.cpu())
+
+
+class PatchPipeline(DiffusionPipeline):
+    """Denoiser and decoder of one subset. `from_pretrained(folder)` and `save_pretrained(folder)` are diffusers'.
+
+    denoiser: diffusers' UNet2DModel or DiTTransformer2DModel; the other arguments are the profile's diffusion settings.
+    """
+
+    def __init__(
+        self, denoiser: UNet2DModel | DiTTransformer2DModel, decoder: PatchDecoder,
+        timesteps: int = 1000, sampler: str = "dpm-solver++", sampling_steps: int = 25, guidance: float = 1.0,
+    ):  # fmt: skip
+        super().__init__()
+        diffusion.no_label_dropout(denoiser)
+        self.register_modules(denoiser=denoiser, decoder=decoder)
+        self.register_to_config(timesteps=timesteps, sampler=sampler, sampling_steps=sampling_steps, guidance=guidance)
+
+    def __call__(self, labels: Sequence[int], seed: int = 0, **options: Any) -> np.ndarray:
+        """Patches uint8 (N, 96, 96, 3) RGB for N labels of 0 and 1: a function of labels, seed and options.
+
+        options: sampler, steps and guidance, as in `diffusion.DiffusionSampler.denoise`. StudyError for another label.
+        """
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or not len(labels) or not np.isin(labels, (0, 1)).all():
+            raise StudyError(f"labels must be a list of 0 and 1, got {labels.tolist()!r}.")
+        settings = SimpleNamespace(
+            **{k: self.config[k] for k in ("timesteps", "sampler", "sampling_steps", "guidance")}
+        )
+        model = diffusion.Denoiser(self.denoiser, settings).to(self.device)
+        generator = diffusion.DiffusionSampler(settings, model, self.decoder.autoencoder, self.decoder.latents)
+        return generator.sample(labels, seed, **options)
+
+
+def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:
+    """The trained generator of a run folder as a pipeline; StudyError if it is not there, or damaged."""
+    profile = profile_of(run)
+    folder = run / f"subset-{subset}"
+    path, code = folder / backbone / "model", folder / "autoencoder" / "latents.safetensors"
+    for needed in (path, code):
+        if not needed.exists():
+            raise StudyError(f"{needed} is missing: run notebooks 02 and 03 for subset {subset} first.")
+    with loading_weights(path, f"remove it and run notebooks/{diffusion.NOTEBOOK} again"):
+        denoiser = autoencoder.pretrained(KINDS[backbone], path)
+    with loading_weights(code, f"remove it and run notebooks/{autoencoder.NOTEBOOK} again"):
+        latents = autoencoder.Latents(**load_file(code))
+    channels, size = latents.values.shape[2:4]
+    decoder = PatchDecoder(profile.autoencoder.model_dump(), channels, size)
+    decoder.autoencoder = autoencoder.read(folder / "autoencoder" / "model", profile.autoencoder)
+    decoder.mean.copy_(latents.mean)
+    decoder.std.copy_(latents.std)
+    decoder.range.copy_(torch.stack(latents.values.transpose(0, 2).flatten(1).aminmax(dim=1)))
+    s = profile.diffusion
+    return PatchPipeline(denoiser.eval(), decoder.eval(), s.timesteps, s.sampler, s.sampling_steps, s.guidance)
+
+
+def profile_of(run: Path) -> Profile:
+    """The profile a run folder was made with, from its study.json."""
+    try:
+        return Profile.model_validate(read_json(run / "study.json")["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, StudyError):
+            raise
+        raise StudyError(
+            f"{run / 'study.json'} was not written by this version: run the study in a new folder."
+        ) from None

@@ -1,0 +1,212 @@
+"""Numbers of a run that are kept in git, and the README's summary of them.
+
+    python -m pcamlib.report.publish RUN SUBSETS
+
+writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale), beside it in
+bootstrap/ what notebook 08 drew from the test scores, in scores/ these scores with the labels, so that whoever has no
+patches can draw again or compute another metric, in forest/ the figure of all differences, in curves/ the training logs
+as numbers and figures, in sheets/ generated samples of every subset, and puts the summary between the marks in README.md.
+No patch of the data set leaves the run folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from safetensors.numpy import load_file
+
+from pcamlib import data
+from pcamlib.core import paper
+from pcamlib.core.errors import StudyError, loading_weights
+from pcamlib.core.files import atomic, project_root, read_json, write_json
+from pcamlib.report import claim_table, findings, plots, result_plots
+from pcamlib.report.tables import cell
+from pcamlib.results import claims, frame
+from pcamlib.results.frame import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row
+from pcamlib.results.inference import SCORES
+from pcamlib.study import GENERATORS
+
+START, END = "<!-- results: written by pcamlib publish -->", "<!-- end of results -->"
+SHEET = 4  # samples per class and subset
+STAGES = ("autoencoder", *GENERATORS)
+REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "synthetic": "synthetic only"}
+
+
+def publish(run: Path, subsets: int, folder: Path) -> Path:
+    """Write the rows of `run` over its first `subsets` subsets to folder/<run's name>.json; returns that path.
+
+    Raises StudyError, before anything is written, if no images of the run have been judged, its bootstrap is older, or
+    scores are damaged.
+    """
+    rows = frame.collect(run, subsets)
+    if not frame.extractors(rows):
+        raise StudyError(f"{run} has no numbers on the quality of images: run notebook 06 first, or `make study`.")
+    kept = [{k: v for k, v in row.items() if k != "log"} | {"file": _within(row["file"], run)} for row in rows]
+    path = folder / f"{run.name}.json"
+    drawn, beside = run / "results" / f"bootstrap-{subsets}.json", folder / "bootstrap" / path.name
+    bootstrap = read_json(drawn) if drawn.exists() else None
+    if bootstrap and bootstrap["provenance"] != frame.merged_provenance(rows):
+        raise StudyError(f"{drawn} is of other results than those in {run}: run notebook 08 again, or `make study`.")
+    scores, by_subset = _scores(run, rows), folder / "scores" / run.name
+    write_json(path, kept)
+    for stale in by_subset.glob("*.npz"):
+        stale.unlink()
+    for name, arms in scores.items():
+        with atomic(by_subset / name) as tmp_path, open(tmp_path, "wb") as f:
+            np.savez_compressed(f, **arms)
+    if bootstrap:
+        write_json(beside, bootstrap)
+    else:
+        beside.unlink(missing_ok=True)
+    note = frame.provenance_note(frame.merged_provenance(rows))
+    _figure(result_plots.forest(rows, bootstrap, note), folder / "forest" / f"{run.name}.png", dpi=120)
+    _curves(run, subsets, folder / "curves" / run.name, note)
+    for generator in GENERATORS:
+        sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
+        _sheet(sets, folder / "sheets" / run.name / f"{generator}.png")
+    return path
+
+
+def _scores(run: Path, rows: list[Row]) -> dict[str, dict[str, np.ndarray]]:
+    """By file name, a subset each: test scores by the classifier's name, float32 (N,), and "labels", uint8 (N,)."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for row in frame.of_kind(rows, "classification"):
+        path = run / f"subset-{row['subset']}" / "classifiers" / row["arm"] / SCORES
+        if row["status"] == "ok" and path.exists():
+            with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
+                saved = load_file(path)
+                arm = {row["arm"]: saved["test"], "labels": saved["labels"]}
+            found.setdefault(f"subset-{row['subset']}.npz", {}).update(arm)
+    return found
+
+
+def _curves(run: Path, subsets: int, folder: Path, note: str) -> None:
+    """The training logs of every stage: as numbers, folder/log.json, and a figure each, a line per subset."""
+    logs: dict[str, dict[str, list[Row]]] = {}
+    for stage in STAGES:
+        paths = {f"subset {k}": run / f"subset-{k}" / "results" / f"{stage}.json" for k in range(subsets)}
+        logs[stage] = {name: read_json(path)["log"] for name, path in paths.items() if path.exists()}
+        if logs[stage]:
+            _figure(plots.loss_curves(logs[stage], note=note), folder / f"{stage}.png", dpi=100)
+    write_json(folder / "log.json", logs)
+
+
+def _figure(figure: Figure, path: Path, dpi: int) -> None:
+    """The figure as a PNG of 128 colours: more than it has hues, and a third of the bytes of full colour."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    with atomic(path) as tmp_path:
+        Image.open(buffer).convert("RGB").quantize(128).save(tmp_path, format="PNG", optimize=True)
+
+
+def _sheet(sets: list[Path], path: Path) -> None:
+    """The first samples of synthetic sets as a PNG, a row per set: left without, right with tumour. None unless all are there."""
+    if not all(synthetic.is_dir() for synthetic in sets):
+        path.unlink(missing_ok=True)
+        return
+    found = [data.load(synthetic, "train") for synthetic in sets]
+    n = min(SHEET, *(np.sum(y == c) for _, y in found for c in (0, 1)))
+    rows = [np.concatenate([*x[y == 0][:n], *x[y == 1][:n]], axis=1) for x, y in found]
+    with atomic(path) as tmp_path:
+        Image.fromarray(np.concatenate(rows)).save(tmp_path, format="PNG", optimize=True)
+
+
+def _within(path: str, run: Path) -> str:
+    return Path(path).relative_to(run).as_posix()
+
+
+def summary(rows: list[Row], published: str) -> str:
+    """Markdown for the file book/reference/<published>.json: Table 1 without selection and the AUC of Table 2 and Figure 6,
+    the paper beside this run; the controls; how many of the paper's claims hold."""
+    of = len({row["subset"] for row in rows})
+    judge = frame.extractors(rows)[0]
+    quality = [row for row in frame.of_kind(rows, "quality") if row["extractor"] == judge]
+    lines = [
+        f"Paper / this run. {frame.provenance_note(frame.merged_provenance(rows))} The paper: full PCam, 5 subsets of 26,215, ImageNet",
+        "weights, 1000 epochs. Absolute values are not comparable; the order of rows may be.",
+        "",
+        f"Images without selection; our distance, precision and recall in the space of {judge}, not Inception-V3:",
+        "",
+        "| generator | Fréchet distance | precision, % | recall, % | label AUC, % |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for generator, name in paper.GENERATOR_NAMES.items():
+        printed = paper.quality("none", generator)
+        arm = ("quality", generator, "none")
+        both = [
+            f"{getattr(printed, metric).printed} / {cell(frame.summary(quality, arm, metric, judge), metric, of)}"
+            for metric in ("fid", "precision", "recall")
+        ]
+        label = cell(frame.summary(quality, arm, "label_auc", judge), "label_auc", of)
+        lines.append(f"| {name} | {' | '.join(both)} | – / {label} |")
+    lines += [
+        "",
+        "Test AUC, %, by selection:",
+        "",
+        "| training | none | realism | class-based |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [f"| {arm[0]} | {_auc(rows, arm, of)} | | |" for arm in (BASELINE, TRADITIONAL)]
+    for generator, name in paper.GENERATOR_NAMES.items():
+        for regime, words in REGIMES.items():
+            cells = [_auc(rows, (regime, generator, selection), of) for selection in paper.SELECTIONS]
+            lines.append(f"| {name}, {words} | {' | '.join(cells)} |")
+    lines += [
+        f"| {control} (our control) | {_auc(rows, (control, None, None), of)} | | |" for control in paper.CONTROLS
+    ]
+    lines += [
+        "",
+        "Is it the images, or the extra steps? Against traditional augmentation:",
+        "",
+        findings.bullets([*findings.findings_controls(rows), *findings.images_or_steps(rows)]),
+        "",
+        claim_table.counts(claims.Measured(rows, "the paper's thirteen claims, by rules in code")),
+        "",
+        f"Every row per subset, with its provenance: `book/reference/{published}.json`.",
+    ]
+    return "\n".join(lines)
+
+
+def _auc(rows: list[Row], arm: Arm, of: int) -> str:
+    regime, generator, selection = arm
+    known = paper.has_classification(selection, generator, regime)
+    printed = paper.classification(selection, generator, regime).auc.printed if known else "–"
+    found = frame.summary(frame.of_kind(rows, "classification"), arm, "auc")
+    return f"{printed} / {NOT_RUN if found is None else cell(found, 'auc', of)}"
+
+
+def into(readme: str, rows: list[Row], name: str) -> str:
+    """The README's text with the summary between its marks; StudyError if the marks are not there."""
+    if readme.count(START) != 1 or readme.count(END) != 1:
+        raise StudyError(f"README.md must have one line '{START}' and one line '{END}'.")
+    before, rest = readme.split(START)
+    return f"{before}{START}\n\n{summary(rows, name)}\n\n{END}{rest.split(END)[1]}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Keep a run's numbers in book/reference/ and put their summary into README.md."""
+    parser = argparse.ArgumentParser(prog="python -m pcamlib.report.publish", description=main.__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("subsets", type=int)
+    args = parser.parse_args(argv)
+    readme = project_root() / "README.md"
+    try:
+        path = publish(args.run.resolve(), args.subsets, project_root() / "book" / "reference")
+        text = into(readme.read_text(encoding="utf-8"), read_json(path), path.stem)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    with atomic(readme) as tmp_path:
+        tmp_path.write_text(text, encoding="utf-8")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Numbers of a study: collected, compared, tested against the paper's claims."""

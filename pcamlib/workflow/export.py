@@ -1,0 +1,185 @@
+"""Out of the study again: data and synthetic sets as files others read, trained generators as diffusers pipelines.
+
+    python -m pcamlib.cli export SOURCE DEST --as pcam|png|generator
+
+SOURCE is a data root, a synthetic set, or a run folder (then every set or generator in it). Each result carries a card and
+a note on its licence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pcamlib import data
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import atomic_folder, plain_path, read_json, vacant, write_json
+from pcamlib.data import card
+
+FORMS = {
+    "pcam": "PCam files in a folder pcam, where torchvision.datasets.PCAM(root) looks for them",
+    "png": "a PNG for each patch, in a folder per class, and labels.csv",
+    "generator": "the generators of a run: diffusers pipelines (unet, dit) and HistoGAN's weights",
+}
+NOTICE = "LICENCE.md"
+NO_CARD = "not stated, as the data have no card (PCam itself is CC0 1.0)"
+
+
+def sets(source: Path) -> list[tuple[str, Path]]:
+    """Sets in `source`: (path of the result below DEST, folder). StudyError if there is none."""
+    if not source.is_dir():
+        raise StudyError(f"{source} is not a folder: give a data root, a synthetic set or a run folder.")
+    if _splits(source):
+        return [("", source)]
+    found = [(f"{p.parents[1].name}/{p.name}", p) for p in sorted(source.glob("**/synthetic/*")) if _splits(p)]
+    if not found:
+        raise StudyError(
+            f"{source} holds no PCam files and no synthetic sets: run notebook 05 first, or give another folder."
+        )
+    return found
+
+
+def _splits(folder: Path) -> list[str]:
+    return [split for split in data.SPLITS if data.file(folder, split, "y").exists()]
+
+
+def licence(about: dict[str, Any]) -> str:
+    """A note on terms of use for the card `about` of a set, or for the scale of a generator's training."""
+    provenance = about.get("provenance")
+    if about.get("phantom"):
+        return "# Licence\n\nThe phantom, procedural images: MIT, as the software that drew them.\n"
+    if provenance is None:
+        return f"# Licence\n\nReal patches. Terms of use as stated by who converted them: {about.get('licence', NO_CARD)}.\n"
+    source = f"{provenance['data']} (fingerprint {provenance['data_sha']})"
+    if provenance.get("phantom"):
+        terms = f"Learned from the phantom {source}, procedural images: MIT, as the software that drew them."
+    else:
+        terms = (
+            f"Learned from real patches: {source}. What a model made is no patient's tissue, but it may come close to patches it was "
+            "trained on, so what was agreed for those holds here too. PCam and CAMELYON16 are CC0 1.0: then this may be used as "
+            "CC0 1.0. For patches of your own ask who holds their rights, and the ethics approval, before you pass this on."
+        )
+    return f"# Licence\n\nMade with pcamlib {provenance['version']} (profile {provenance['profile']}, subset {provenance['subset']}).\n\n{terms}\n\nNot for diagnosis.\n"
+
+
+def export(source: Path, dest: Path, form: str) -> list[Path]:
+    """Write `source` into the new folder `dest` in a form of FORMS; returns the folders written.
+
+    Everything is read and checked on the way. Raises StudyError for a source that holds nothing of that form or is
+    damaged; `dest` then does not appear.
+    """
+    source, dest = plain_path(source), vacant(dest)
+    found = _generators(source) if form == "generator" else sets(source)
+    names = [name for name, _ in found]
+    if len(set(names)) < len(names):
+        raise StudyError(
+            f"{source} holds several runs (two have {max(names, key=names.count)}): give the folder of one."
+        )
+    try:
+        with atomic_folder(dest, replace=False) as tmp_path:
+            for name, folder in found:
+                target = tmp_path / name
+                target.mkdir(parents=True, exist_ok=True)
+                (_generator if form == "generator" else _set)(folder, target, form)
+    except OSError as error:
+        raise StudyError(
+            f"{dest} could not be written ({error.strerror or error}): nothing is left of it; make room or choose another folder."
+        ) from None
+    return [dest / name for name, _ in found]
+
+
+def _set(folder: Path, target: Path, form: str) -> None:
+    splits = _splits(folder)
+    about = read_json(folder / data.CARD) if (folder / data.CARD).exists() else {}
+    about = about | {"name": folder.name, "classes": list(data.classes(folder))} | card.describe(folder, splits)
+    phantom = [data.PHANTOM] if (folder / data.PHANTOM).exists() else []
+    about |= {"phantom": True} if phantom else {}
+    if form == "pcam":
+        (target / "pcam").mkdir()
+        names = [data.file(folder, split, kind).name for split in splits for kind in "xy"]
+        for name in names + phantom:
+            shutil.copyfile(folder / name, target / "pcam" / name)
+        write_json(target / "pcam" / data.CARD, about)  # names the classes where that folder is a data root
+    else:
+        _pngs(folder, splits, about["classes"], target)
+    try:
+        card.write(target, about)
+        (target / NOTICE).write_text(licence(about), encoding="utf-8")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StudyError(
+            f"{folder / data.CARD} is no card of a data set ({type(error).__name__}: {error}): mend or remove it."
+        ) from None
+
+
+def _pngs(folder: Path, splits: list[str], classes: list[str], target: Path) -> None:
+    """<label>-<class>/<split>-<row>.png and labels.csv, which `convert` reads back to the same files."""
+    folders = [f"{c}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}" for c, name in enumerate(classes)]
+    for name in folders:
+        (target / name).mkdir()
+    with open(target / "labels.csv", "w", newline="", encoding="utf-8") as f:
+        index = csv.writer(f)
+        # one split alone is no split: who converts it will want three
+        index.writerow(["file", "label", "split"][: 2 + (len(splits) > 1)])
+        for split in splits:
+            patches = data.Patches(folder, split)
+            for start in range(0, len(patches), 256):
+                rows = np.arange(start, min(start + 256, len(patches)))
+                for row, image in zip(rows, patches.images(rows)):
+                    label = int(patches.labels[row])
+                    name = f"{folders[label]}/{split}-{row:06d}.png"
+                    Image.fromarray(image).save(target / name)
+                    index.writerow([name, label, split][: 2 + (len(splits) > 1)])
+
+
+def _generators(source: Path) -> list[tuple[str, Path]]:
+    found = [p.parent for p in sorted(source.glob("**/model")) if p.parent.name in ("unet", "dit")]
+    found += [p.parent for p in sorted(source.glob("**/histogan/generator.safetensors"))]
+    found = [(f"{p.parent.name}/{p.name}", p) for p in found if re.fullmatch(r"subset-\d+", p.parent.name)]
+    if not found:
+        raise StudyError(
+            f"{source} holds no trained generator: give a run folder in which notebooks 02 and 03, or 04, have run."
+        )
+    return found
+
+
+def _generator(folder: Path, target: Path, form: str) -> None:
+    from pcamlib.models import histogan, pipeline
+
+    run, subset = folder.parents[1], int(folder.parent.name.removeprefix("subset-"))
+    provenance = read_json(folder.parent / "results" / f"{folder.name}.json")["provenance"]
+    if folder.name == "histogan":
+        histogan.load(folder)  # whole?
+        for name in (histogan.WEIGHTS, "config.json"):
+            shutil.copyfile(folder / name, target / name)
+    else:
+        pipeline.of_run(run, subset, folder.name).save_pretrained(target)
+    about = {
+        "name": folder.name,
+        "about": "A generator of patches: label and seed in, image out.",
+        "provenance": provenance,
+    }
+    write_json(target / data.CARD, about | {"settings": pipeline.profile_of(run).model_dump()})
+    (target / NOTICE).write_text(licence(about), encoding="utf-8")
+
+
+def add_command(commands: Any) -> None:
+    """`export` for the command line of `pcamlib.data`."""
+
+    def run(args: argparse.Namespace) -> None:
+        for folder in export(args.source, args.dest, args.form):
+            print(folder)
+
+    p = commands.add_parser("export", help="sets and generators out of a run, as files that others read")
+    p.add_argument("source", type=Path, help="data root, synthetic set or run folder")
+    p.add_argument("dest", type=Path, help="new folder")
+    p.add_argument(
+        "--as", dest="form", choices=FORMS, required=True, help="; ".join(f"{k}: {v}" for k, v in FORMS.items())
+    )
+    p.set_defaults(run=run)

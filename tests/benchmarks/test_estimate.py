@@ -1,0 +1,145 @@
+"""Hours before they are spent: the scheduler on durations with known answers, the sums by hand, the page from its file."""
+
+import json
+import re
+
+import estimate
+import pytest
+import timing
+from estimate import Sizes, Stage
+
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import project_root, read_json
+from pcamlib.core.settings import load_profile
+from pcamlib.experiments import classification
+from pcamlib.study import GENERATORS, REAL
+
+COST = {family: {"step": 2.0, "image": 0.5, "bytes": 1e9, "flops": 1e9} for family in timing.TRAINED}
+COST["autoencoder"] |= {"encode": 0.25, "decode": 0.125}
+COST["unet"]["denoise"] = COST["dit"]["denoise"] = 0.0625
+COST["features"] = {"vgg16": 0.5, "bytes": 2e9}
+COST["metrics"] = {"rows": 32, "dims": 512, "neighbours": 4.0, "distance": 1.0, "bytes": 1e9}
+COST["data"] = {"load": 0.01, "bytes": 1e9}
+SIZES = Sizes(subset=64, valid=20, test=30)
+
+
+def nodes(**seconds):
+    """Stages without memory: a=(3, "b c") lasts 3 and waits for b and c."""
+    return {name: Stage(name, s, 0, needs.split()) for name, (s, needs) in seconds.items()}
+
+
+@pytest.mark.parametrize(
+    "graph, walls",
+    [
+        (nodes(a=(3, ""), b=(2, "a"), c=(1, "b")), {1: 6, 4: 6}),  # a chain stays one
+        (nodes(a=(4, ""), b=(4, ""), c=(4, ""), d=(4, "")), {1: 16, 2: 8, 4: 4, 16: 4}),
+        (nodes(a=(1, ""), b=(1, ""), c=(1, ""), d=(3, "")), {2: 3}),  # the longest first, or it would take four
+        (nodes(a=(1, ""), b=(5, "a"), c=(2, "a"), d=(2, "b c")), {1: 10, 2: 8}),  # a diamond
+        (nodes(a=(2, ""), b=(1, ""), c=(4, "b")), {1: 7, 2: 5}),  # b first: c waits for it
+    ],
+)
+def test_schedule(graph, walls):
+    assert {w: estimate.schedule(graph, w) for w in walls} == walls
+
+
+def test_stages_are_the_snakefiles():
+    p = load_profile("smoke")
+    found = estimate.stages(p, SIZES, COST, acceptance=0.8)
+    snakefile = (project_root() / "Snakefile").read_text()
+    rules = set(re.findall(r"^rule (\w+):", snakefile, re.M)) - {"all", "results"}
+    assert {stage.rule for stage in found.values()} == rules
+    runs = {rule: sum(s.rule == rule for s in found.values()) / p.subsets.count for rule in rules}
+    assert runs == dict.fromkeys(rules, 1) | {"diffusion": 2, "selection": 3, "classification": 3}
+    assert all(need in found for stage in found.values() for need in stage.needs)
+    assert set(found["selection 1 unet"].needs) == {"diffusion 1 unet", "classification 1 real"}
+    assert found["diffusion 0 dit"].needs == ["autoencoder 0"] and not found["histogan 0"].needs
+
+
+def test_seconds_by_hand():
+    p = load_profile("smoke")  # batches: VAE 8, diffusion 16, classifier 16; epochs 2, 4, 1; 5 sampling steps
+    found = estimate.stages(p, SIZES, COST, acceptance=0.8)
+    assert found["autoencoder 0"].seconds == 2 * 8 * 2.0 + 64 * 8 * 0.25
+    assert found["diffusion 1 unet"].seconds == 4 * 4 * 2.0
+    candidates = 64 / 0.8
+    each = 5 * 0.0625 + 0.125 + 0.5
+    radii = 4.0 * 4 * candidates / 64
+    assert found["selection 0 dit"].seconds == pytest.approx(candidates * each + radii + 64 * 0.01)
+    assert len(classification.arms("dit")) == 9 and len(classification.arms(REAL)) == 5
+    arms = 3 * (4 + 4 + 8) * 2.0 + 9 * 50 * 0.5  # three selections of one, one and two subsets' patches
+    assert found["classification 0 dit"].seconds == pytest.approx(arms + (9 * 64 + 50) * 0.01)
+    real = (4 + 4 + 8 + 4 + 8) * 2.0 + 5 * 50 * 0.5
+    assert found["classification 0 real"].seconds == pytest.approx(real + (3 * 64 + 50) * 0.01)
+    judge = found["quality 0"].seconds - found["quality 1"].seconds
+    assert judge == pytest.approx(4 * 2.0), "one judge for all subsets"
+    capped = estimate.stages(p, SIZES, COST, acceptance=0.01)["selection 0 dit"].seconds
+    assert capped == pytest.approx(64 * 1.5 * (each + 4.0 * 4 / 64) + 64 * 0.01), "no more than the cap"
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Costs without timing anything."""
+    monkeypatch.setattr(estimate, "time_family", lambda family, *options: COST[family])
+    monkeypatch.setattr(timing, "matrix_rate", lambda dtype: 5e10)
+
+
+def test_a_whole_estimate_is_kept_and_shown(made_up, tmp_path):
+    found = estimate.estimate("smoke", None, 0.5, 2.0, 1)
+    walls = found["wall_seconds"]
+    assert walls["1"] == pytest.approx(found["total_seconds"]) and walls["1"] > walls["4"] >= walls["16"]
+    assert walls["16"] == pytest.approx(found["chain_seconds"])
+    ends = found["total_seconds_by_acceptance"]
+    assert ends["1"] < found["total_seconds"] <= ends["cap"]
+    page = tmp_path / "book" / "running.md"
+    page.parent.mkdir()
+    page.write_text(f"Before.\n{estimate.START}\nold\n{estimate.END}\nAfter.\n")
+    path = estimate.publish(found, tmp_path)
+    assert read_json(path) == json.loads(json.dumps(found))
+    text = page.read_text()
+    assert text.startswith("Before.") and text.endswith("After.\n") and "old" not in text
+    assert estimate.table(found) in text and "cost" in text
+    with pytest.raises(StudyError, match="must have one line"):
+        estimate.into("no marks", [found])
+
+
+def test_the_book_shows_the_kept_estimates():
+    page = (project_root() / "book" / "running.md").read_text()
+    kept = [read_json(p) for p in sorted((project_root() / "book" / "reference" / "estimates").glob("*.json"))]
+    assert estimate.into(page, kept) == page, "run python -m estimate --publish again"
+
+
+def test_bad_input_is_one_sentence(made_up, capsys, tmp_path):
+    for arguments, said in (
+        (["--acceptance", "0"], "--acceptance is 0.0: give a share"),
+        (["--profile", "papr"], "did you mean 'paper'?"),
+        (["--profile", "smoke", "--data", str(tmp_path)], "camelyonpatch"),
+    ):
+        assert estimate.main(arguments) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", ["unet", "classifier"])
+def test_one_step_is_the_loops_own(family):
+    p = load_profile("smoke")
+    found = timing.measure(family, p, 0.05)
+    assert found["step"] > 0 and found["batch"] == timing.section(family, p).batch_size
+    assert found["flops"] > 1e7 and found["bytes"] > 1e8
+    assert found["denoise" if family == "unet" else "image"] > 0
+
+
+def test_a_family_is_timed_in_a_process_of_its_own():
+    assert estimate.time_family("metrics", "smoke", 0.01)["rows"] == 64
+    with pytest.raises(StudyError, match="timing nonsense of profile smoke failed"):
+        estimate.time_family("nonsense", "smoke", 0.01)
+
+
+def test_generators_and_families_are_those_of_the_study():
+    assert set(GENERATORS) <= set(timing.FAMILIES)
+
+
+def test_classifier_seeds_are_counted():
+    p = load_profile("smoke")
+    several = p.model_copy(update={"classifier": p.classifier.model_copy(update={"seeds": 3, "seeded": ["baseline"]})})
+    one, three = (
+        estimate.stages(q, SIZES, COST, acceptance=0.8)["classification 0 real"].seconds for q in (p, several)
+    )
+    assert three - one == pytest.approx(2 * (4 * 2.0 + 50 * 0.5)), "two more baselines"

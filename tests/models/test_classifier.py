@@ -1,0 +1,141 @@
+"""The classifier: augmentation against torchvision, weights that are never silent, model choice, transfer."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision.transforms.v2.functional as tv
+from safetensors.torch import save_file
+
+from pcamlib.core.errors import StudyError
+from pcamlib.core.settings import AugmentationSettings
+from pcamlib.data import Arrays
+from pcamlib.models import classifier
+
+NONE = {"rotation": "none", "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
+
+
+def test_prepare_averages_areas():
+    images = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
+    half = classifier.prepare(images, 48)
+    assert half.shape == (3, 3, 48, 48) and half.dtype == torch.uint8
+    block = images[1, 10:12, 20:22, 2].astype(float).mean()
+    assert abs(float(half[1, 2, 5, 10]) - block) <= 0.5
+    assert classifier.prepare(half, 48) is half
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_jitter_is_torchvisions(name):
+    torch.manual_seed(0)
+    x = 0.3 + 0.4 * torch.rand(5, 3, 12, 12)
+    matrix, offset = classifier.jitter(5, AugmentationSettings(**NONE | {name: 0.2}), x.mean((2, 3)))
+    ours = torch.einsum("nij,njhw->nihw", matrix, x) + offset.view(5, 3, 1, 1)
+    torch.manual_seed(0)
+    torch.rand(5, 3, 12, 12)
+    draws = [torch.rand(5) for _ in range(3)]
+    factors = 1 + 0.2 * (2 * draws[["brightness", "contrast", "saturation"].index(name)] - 1)
+    theirs = torch.stack([getattr(tv, f"adjust_{name}")(image, float(f)) for image, f in zip(x, factors)])
+    # torchvision rounds its luma weights to four digits
+    assert (ours - theirs).abs().max() < 2e-3 and (ours - x).abs().max() > 0.01
+
+
+def test_hue_turns_colour_and_keeps_grey_and_luma():
+    torch.manual_seed(0)
+    x = torch.rand(4, 3, 8, 8)
+    x[0] = x[0, :1]
+    matrix, offset = classifier.jitter(4, AugmentationSettings(**NONE | {"hue": 0.1}), x.mean((2, 3)))
+    out = torch.einsum("nij,njhw->nihw", matrix, x) + offset.view(4, 3, 1, 1)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    assert (out[0] - x[0]).abs().max() < 1e-3
+    assert ((out - x) * luma).sum(1).abs().max() < 1e-3 and (out[1] - x[1]).abs().max() > 0.02
+
+
+def test_augmentation_is_per_image_in_range_and_off_when_off():
+    x = torch.rand(64, 3, 16, 16)
+    full = AugmentationSettings(rotation="right-angles", brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05)
+    torch.manual_seed(0)
+    out = classifier.augment(x[:1].repeat(64, 1, 1, 1), full)
+    assert out.min() >= 0 and out.max() <= 1 and len({o.numpy().tobytes() for o in out}) > 40
+    torch.manual_seed(0)
+    turned = classifier.augment(x[:1].repeat(64, 1, 1, 1), AugmentationSettings(**NONE | {"rotation": "right-angles"}))
+    assert len({o.mul(1000).round().numpy().tobytes() for o in turned}) == 8, "flips and quarter turns: eight pictures"
+    anyhow = classifier.augment(x, AugmentationSettings(**NONE | {"rotation": "any"}))
+    assert anyhow.shape == x.shape and anyhow.min() >= 0
+
+
+@pytest.fixture
+def weights():
+    torch.manual_seed(5)
+    return timm.create_model("resnet18", num_classes=1000).state_dict()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_weights_by_path_are_loaded_but_for_the_head(tmp_path, weights, suffix):
+    path = tmp_path / f"resnet18.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(weights, path)
+    model = classifier.build(str(path))
+    assert torch.equal(model.conv1.weight, weights["conv1.weight"]) and model.fc.weight.shape == (1, 512)
+
+
+def test_weights_that_are_not_there_are_never_replaced(tmp_path, weights):
+    with pytest.raises(StudyError, match="none.safetensors does not exist"):
+        classifier.build(str(tmp_path / "none.safetensors"))
+    wrong = tmp_path / "wrong.safetensors"
+    save_file({"a": torch.zeros(1)}, wrong)
+    with pytest.raises(StudyError, match="does not hold resnet18"):
+        classifier.build(str(wrong))
+    wrong.write_bytes(b"nonsense")
+    with pytest.raises(StudyError, match="does not hold resnet18"):
+        classifier.build(str(wrong))
+
+
+def test_imagenet_without_network_or_cache_is_an_error(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(StudyError, match="ImageNet weights resnet18.tv_in1k could not be loaded.*'none'"):
+        classifier.build("imagenet")
+
+
+def train(open_tiny, patches, folder, **options):
+    changes = {"classifier.epochs": 4, "classifier.learning_rate": 0.02, "classifier.precision": "fp32"} | options.pop(
+        "changes", {}
+    )
+    settings = open_tiny(**changes).profile.classifier
+    train, valid = Arrays(*(a[:128] for a in patches)), Arrays(*(a[128:] for a in patches))
+    return settings, valid, classifier.train(settings, train, valid, folder=folder, seed=0, **options)
+
+
+def test_it_learns_resumes_its_choice_and_transfers(open_tiny, patches, tmp_path):
+    settings, valid, (model, chosen, log) = train(
+        open_tiny, patches, tmp_path / "a", changes={"classifier.model_choice": "best-valid-auc"}
+    )
+    aucs = [row["valid_auc"] for row in log]
+    assert max(aucs) > 0.9 and aucs[chosen - 1] == max(aucs)
+    scores = classifier.probabilities(model, valid.images, settings)
+    from pcamlib import metrics
+
+    assert metrics.classification_metrics(valid.labels, scores)["auc"] == pytest.approx(max(aucs), abs=1e-6)
+    loaded = classifier.load(tmp_path / "a" / "weights.safetensors")
+    np.testing.assert_array_equal(scores, classifier.probabilities(loaded, valid.images, settings))
+    assert classifier.penultimate(loaded, valid.images, settings).shape == (64, 512)
+    start = tmp_path / "a" / "weights.safetensors"
+    train_set = Arrays(*(a[:128] for a in patches))
+    _, last, tuned = classifier.train(settings, train_set, valid, folder=tmp_path / "b", seed=0, start=start, epochs=1)
+    assert last == 1 and tuned[0]["loss"] < log[0]["loss"]
+
+
+def test_every_arm_starts_from_the_same_weights(open_tiny, patches, tmp_path, monkeypatch):
+    starts = []
+
+    def fit(task, **_):
+        task.accelerator = classifier.training.accelerator("fp32")
+        starts.append(task.modules["classifier"].conv1.weight.clone())
+        return [{}]
+
+    monkeypatch.setattr(classifier.training, "fit", fit)
+    for name in "ab":
+        train(open_tiny, patches, tmp_path / name)
+    assert torch.equal(*starts)

@@ -1,0 +1,150 @@
+"""Out of a run again: files that torchvision, Pillow and diffusers open, with the same content."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from diffusers import DiTTransformer2DModel, UNet2DModel
+from PIL import Image
+from small_selection import GATE, Sampler
+from torchvision.datasets import PCAM
+
+from pcamlib import cli, data
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import project_root, read_json, write_json
+from pcamlib.data import convert
+from pcamlib.experiments import selection
+from pcamlib.models import autoencoder, diffusion, histogan, pipeline
+from pcamlib.workflow import export
+
+
+@pytest.fixture
+def run(open_tiny):
+    """A run folder with a synthetic set for each selection, and its study."""
+    s = open_tiny()
+    selection.select(s, "unet", Sampler(s), GATE)
+    return s
+
+
+def test_synthetic_sets_leave_as_files_that_torchvision_opens(run, tmp_path, capsys):
+    assert cli.main(["export", str(run.root), str(tmp_path / "out"), "--as", "pcam"]) == 0
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / "out/subset-0" / f"unet-{s}") for s in ("class", "none", "realism")
+    ]
+    out = tmp_path / "out" / "subset-0" / "unet-none"
+    images, labels = data.load(run.synthetic("unet", "none"), "train")
+    theirs = PCAM(out, split="train")
+    assert len(theirs) == len(labels) == 32
+    for i in (0, 7, 31):
+        image, label = theirs[i]
+        assert label == labels[i]
+        np.testing.assert_array_equal(np.asarray(image), images[i])
+    card = read_json(out / "card.json")
+    assert card["provenance"]["data"] == "tiny" and card["classes"] == ["no tumour", "tumour"] and "scores" in card
+    assert card["report"]["train"]["patches"] == 32 and "| train | 32 |" in (out / "card.md").read_text()
+    note = (out / "LICENCE.md").read_text()
+    assert "Learned from real patches: tiny" in note and card["provenance"]["data_sha"] in note
+
+
+def test_pngs_come_back_as_they_left(run, pcam, tmp_path):
+    export.export(run.synthetic("unet", "none"), tmp_path / "set", "png")
+    images, labels = data.load(run.synthetic("unet", "none"), "train")
+    lines = (tmp_path / "set" / "labels.csv").read_text().split()
+    assert lines[0] == "file,label" and len(lines) == 33
+    for i, line in enumerate(lines[1:]):
+        name, label = line.split(",")
+        assert int(label) == labels[i] and name.startswith(("0-no-tumour/", "1-tumour/")[labels[i]])
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "set" / name)), images[i])
+    export.export(pcam, tmp_path / "all", "png")
+    convert.convert(tmp_path / "all", tmp_path / "back")
+    for split in data.SPLITS:
+        for kind in "xy":
+            assert data.file(tmp_path / "back", split, kind).read_bytes() == data.file(pcam, split, kind).read_bytes()
+    assert "not stated" in (tmp_path / "all" / "LICENCE.md").read_text()
+
+
+def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, tmp_path, monkeypatch):
+    s = open_tiny()
+    model, log = autoencoder.train(s)
+    autoencoder.encode_subset(s, model)
+    labels = np.array([0, 1, 1])
+    expected = {}
+    for backbone in ("unet", "dit"):
+        generator, log = diffusion.train(s, backbone)
+        s.write_result(backbone, {"log": log})
+        expected[backbone] = generator.sample(labels, seed=5)
+    gan, log = histogan.train(s, folder=s.folder / "histogan")
+    s.write_result("histogan", {"log": log})
+    written = export.export(s.root, tmp_path / "generators", "generator")
+    assert [p.relative_to(tmp_path / "generators").as_posix() for p in written] == [
+        "subset-0/dit", "subset-0/unet", "subset-0/histogan"
+    ]  # fmt: skip
+    for backbone, kind in {"unet": UNet2DModel, "dit": DiTTransformer2DModel}.items():
+        folder = tmp_path / "generators" / "subset-0" / backbone
+        pipe = pipeline.PatchPipeline.from_pretrained(folder)
+        np.testing.assert_array_equal(pipe(labels, seed=5), expected[backbone])
+        assert isinstance(pipe.denoiser, kind) and isinstance(kind.from_pretrained(folder / "denoiser"), kind)
+        kind.from_pretrained(s.folder / backbone / "model")  # and straight from the run folder
+        assert read_json(folder / "card.json")["provenance"]["data"] == "tiny" and (folder / "LICENCE.md").exists()
+    gan_folder = tmp_path / "generators" / "subset-0" / "histogan"
+    np.testing.assert_array_equal(
+        histogan.sample(histogan.load(gan_folder), labels, 5), histogan.sample(gan, labels, 5)
+    )
+    with pytest.raises(StudyError, match="labels must be a list of 0 and 1"):
+        pipe([0, 2])
+
+    # the README's own lines
+    readme = (project_root() / "README.md").read_text()
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "PatchPipeline" in block]
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(lines, scope)
+    assert scope["images"].shape == (2, 96, 96, 3) and scope["images"].dtype == np.uint8
+
+    weights = s.folder / "unet" / "model" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(StudyError, match="unet/model is damaged.*run notebooks/03_diffusion.md again"):
+        export.export(s.root, tmp_path / "broken", "generator")
+    assert not list(tmp_path.glob("*broken*"))
+
+
+def test_names_of_classes_and_what_the_phantom_is_go_along(pcam, tmp_path):
+    named = tmp_path / "named"
+    shutil.copytree(pcam, named)
+    write_json(named / "card.json", {"classes": ["normal", "adenoma"]})
+    (named / "phantom.json").write_text("{}")
+    export.export(named, tmp_path / "out", "pcam")
+    assert data.classes(tmp_path / "out" / "pcam") == ("normal", "adenoma")
+    assert (tmp_path / "out" / "pcam" / "phantom.json").exists()
+    assert "phantom" in (tmp_path / "out" / "LICENCE.md").read_text()
+    export.export(named, tmp_path / "pngs", "png")
+    convert.convert(tmp_path / "pngs", tmp_path / "back")
+    assert data.classes(tmp_path / "back") == ("normal", "adenoma")
+    (named / "phantom.json").unlink()
+    for card in ({"classes": ["a", "b"], "provenance": "x"}, {"provenance": {}}, {"classes": ["a", "b"], "notes": 5}):
+        write_json(named / "card.json", card)
+        with pytest.raises(StudyError, match="is no card of a data set"):
+            export.export(named, tmp_path / "bad", "pcam")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_folder_of_runs_is_refused_before_one_overwrites_another(run, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(run.root, tmp_path / "runs" / name)
+    with pytest.raises(StudyError, match="holds several runs"):
+        export.export(tmp_path / "runs", tmp_path / "out", "pcam")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_leave_says_why(open_tiny, pcam, tmp_path):
+    s = open_tiny()
+    with pytest.raises(StudyError, match="holds no PCam files and no synthetic sets: run notebook 05"):
+        export.export(s.root, tmp_path / "out", "png")
+    with pytest.raises(StudyError, match="holds no trained generator"):
+        export.export(s.root, tmp_path / "out", "generator")
+    with pytest.raises(StudyError, match="is not a folder"):
+        export.export(tmp_path / "none", tmp_path / "out", "png")
+    with pytest.raises(StudyError, match="exists: choose another folder"):
+        export.export(pcam, pcam, "pcam")
+    assert not (tmp_path / "out").exists()
