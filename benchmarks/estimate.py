@@ -1,16 +1,15 @@
 """How long the whole study takes on this device, and in how much memory, from a few timed steps of every stage.
 
-    python -m estimate [--profile paper] [--data DIR] [--acceptance 0.5] [--price-per-hour P] [--sweep] [--publish]
+    pcamlib estimate [--profile paper] [--data DIR] [--acceptance 0.5] [--price-per-hour P] [--publish]
 
-Prints hours and memory per stage of the Snakefile and for 1, 4 and 16 workers (a worker runs one notebook at a time, on
-a device like this one), and writes all of it as JSON to runs/estimate-<profile>-<device>.json. `--publish` keeps it in
-book/reference/estimates/ instead and puts the table into book/running.md.
+Prints hours and memory per stage of the Snakefile, and the least hours that 1, 4 and 16 workers need (a worker runs one
+notebook at a time, on a device like this one). Writes all of it as JSON to runs/estimate-<profile>-<device>.json.
+`--publish` keeps it in book/reference/estimates/ instead and puts the table into book/running.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import math
 import os
@@ -37,12 +36,11 @@ START, END = "<!-- estimates: written by pcamlib estimate --publish -->", "<!-- 
 
 
 class Stage(NamedTuple):
-    """One node of the Snakefile: its rule, seconds on one worker, bytes, and the names of the nodes it waits for."""
+    """One notebook run: its rule in the Snakefile, seconds on one worker, and peak memory in bytes."""
 
     rule: str
     seconds: float
     bytes: float
-    needs: list[str]
 
 
 class Sizes(NamedTuple):
@@ -114,63 +112,56 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
 
     found = {}
     for k in range(p.subsets.count):
-        vae, real = f"autoencoder {k}", f"classification {k} real"
-        found[f"dataset {k}"] = Stage("dataset", n * load, memory("data", n), [])
+        found[f"dataset {k}"] = Stage("dataset", n * load, memory("data", n))
         encode = n * p.orientations * cost["autoencoder"]["encode"]
         a, g, d = p.autoencoder, p.histogan, p.diffusion
-        found[vae] = Stage(
-            "autoencoder", training_of("autoencoder", n, a.epochs, a.batch_size) + encode, memory("autoencoder", n), []
+        found[f"autoencoder {k}"] = Stage(
+            "autoencoder", training_of("autoencoder", n, a.epochs, a.batch_size) + encode, memory("autoencoder", n)
         )
         for b in timing.BACKBONES:
             seconds = training_of(b, n, d.epochs, d.batch_size)
-            found[f"diffusion {k} {b}"] = Stage("diffusion", seconds, memory(b, n), [vae])
+            found[f"diffusion {k} {b}"] = Stage("diffusion", seconds, memory(b, n))
         seconds = training_of("histogan", n, g.epochs, g.batch_size)
-        found[f"histogan {k}"] = Stage("histogan", seconds, memory("histogan", n), [])
-        found[real] = Stage("classification_real", classifiers(REAL, k) + (3 * n + s.valid + s.test) * load, held, [])
+        found[f"histogan {k}"] = Stage("histogan", seconds, memory("histogan", n))
+        found[f"classification {k} real"] = Stage(
+            "classification_real", classifiers(REAL, k) + (3 * n + s.valid + s.test) * load, held
+        )
         for name in GENERATORS:
-            trained = f"histogan {k}" if name == "histogan" else f"diffusion {k} {name}"
             seconds = candidates * (sampling(name) + cost["classifier"]["image"])
             seconds += neighbours(n) * candidates / n + n * load
-            found[f"selection {k} {name}"] = Stage("selection", seconds, memory(name, 2 * n), [trained, real])
+            found[f"selection {k} {name}"] = Stage("selection", seconds, memory(name, 2 * n))
             seconds = classifiers(name, k) + (9 * n + s.valid + s.test) * load
-            found[f"classification {k} {name}"] = Stage("classification", seconds, held, [f"selection {k} {name}"])
+            found[f"classification {k} {name}"] = Stage("classification", seconds, held)
         found[f"quality {k}"] = Stage(
             "quality",
             quality + (sets + 1) * n * load + judge * (k == 0),  # one judge for all subsets
             memory("features" if judged == "inception" else "judge", 2 * n),
-            [f"selection {k} {name}" for name in GENERATORS],
         )
     return found
 
 
-def schedule(stages: dict[str, Stage], workers: int) -> float:
-    """Seconds until all stages are done: a free worker takes the ready stage with the longest way to the end."""
-    after: dict[str, list[str]] = {name: [] for name in stages}
-    for name, stage in stages.items():
-        for other in stage.needs:
-            after[other].append(name)
-    ways: dict[str, float] = {}
+def chain_seconds(stages: dict[str, Stage], subsets: int) -> float:
+    """Seconds of the longest chain of notebooks that wait for one another: no number of workers is faster.
 
-    def way(name: str) -> float:
-        if name not in ways:
-            ways[name] = stages[name].seconds + max(map(way, after[name]), default=0.0)
-        return ways[name]
+    A selection waits for its generator and for the real-only classifiers; quality waits for every selection.
+    """
 
-    waiting = {name: len(stage.needs) for name, stage in stages.items()}
-    ready = [(-way(name), name) for name, count in waiting.items() if not count]
-    heapq.heapify(ready)
-    running: list[tuple[float, str]] = []
-    clock = 0.0
-    while ready or running:
-        while ready and len(running) < workers:
-            name = heapq.heappop(ready)[1]
-            heapq.heappush(running, (clock + stages[name].seconds, name))
-        clock, name = heapq.heappop(running)
-        for other in after[name]:
-            waiting[other] -= 1
-            if not waiting[other]:
-                heapq.heappush(ready, (-way(other), other))
-    return clock
+    def seconds(name: str) -> float:
+        return stages[name].seconds
+
+    chains = []
+    for k in range(subsets):
+        selected = {}
+        for name in GENERATORS:
+            diffusion = f"diffusion {k} {name}"
+            trained = (
+                seconds(f"autoencoder {k}") + seconds(diffusion) if diffusion in stages else seconds(f"{name} {k}")
+            )
+            ready = max(trained, seconds(f"classification {k} real"))
+            selected[name] = ready + seconds(f"selection {k} {name}")
+        chains += [selected[name] + seconds(f"classification {k} {name}") for name in GENERATORS]
+        chains.append(max(selected.values()) + seconds(f"quality {k}"))
+    return max(chains)
 
 
 def time_family(family: str, profile: str, seconds: float, *options: str) -> dict[str, Any]:
@@ -195,34 +186,6 @@ def _package() -> Path:
     return Path(__file__).resolve().parents[1]
 
 
-def sweep(p: Profile, profile: str, seconds: float) -> list[dict[str, Any]]:
-    """Images/s, memory and share of the matrix rate of every trained family: precision, compilation, and larger batches.
-
-    The batch doubles as long as it brings 5 % more images per second and fits; a setting that fails is a row with
-    its reason.
-    """
-    rows = []
-    for family in timing.TRAINED:
-        batch = timing.section(family, p).batch_size
-        for precision in dict.fromkeys(("fp32", number_format("auto"))):
-            for compiled in ((), ("--compile",)):
-                size, best = batch, 0.0
-                while True:
-                    row = {"family": family, "batch": size, "precision": precision, "compiled": bool(compiled)}
-                    try:
-                        options = ("--batch", str(size), "--precision", precision, *compiled)
-                        found = time_family(family, profile, seconds, *options)
-                    except StudyError as error:
-                        rows.append(row | {"status": "not run", "reason": str(error)[-160:]})
-                        break
-                    rate = size / found["step"]
-                    rows.append(row | {"images_per_s": rate, "bytes": found["bytes"], "flops": found["flops"]})
-                    if rate < 1.05 * best or not torch.cuda.is_available():
-                        break
-                    best, size = rate, 2 * size
-    return rows
-
-
 def estimate(profile: str, root: str | None, acceptance: float, price: float | None, seconds: float) -> dict[str, Any]:
     """Time every family and add up; the result is what is written as JSON (seconds, bytes)."""
     p = load_profile(profile)
@@ -239,7 +202,7 @@ def estimate(profile: str, root: str | None, acceptance: float, price: float | N
     nodes = stages(p, s, cost, acceptance)
     rules = dict.fromkeys(stage.rule for stage in nodes.values())
     of = {rule: [stage for stage in nodes.values() if stage.rule == rule] for rule in rules}
-    walls = {str(w): schedule(nodes, w) for w in WORKERS}
+    total, chain = sum(stage.seconds for stage in nodes.values()), chain_seconds(nodes, p.subsets.count)
     return {
         "provenance": {
             "profile": p.name,
@@ -261,9 +224,9 @@ def estimate(profile: str, root: str | None, acceptance: float, price: float | N
             rule: {"runs": len(x), "seconds": sum(y.seconds for y in x), "bytes": max(y.bytes for y in x)}
             for rule, x in of.items()
         },
-        "total_seconds": sum(stage.seconds for stage in nodes.values()),
-        "chain_seconds": schedule(nodes, len(nodes)),
-        "wall_seconds": walls,
+        "total_seconds": total,
+        "chain_seconds": chain,
+        "least_wall_seconds": {str(w): max(total / w, chain) for w in WORKERS},
         "total_seconds_by_acceptance": {
             "1": sum(x.seconds for x in stages(p, s, cost, 1).values()),
             "cap": sum(x.seconds for x in stages(p, s, cost, 1 / p.selection.candidates).values()),
@@ -286,12 +249,11 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| `{rule}` | {row['runs']} | {each} | {hours(row['seconds'])} | {row['bytes'] / 1e9:.1f} |")
     most = max(row["bytes"] for row in found["stages"].values())
     lines += [f"| all | {sum(r['runs'] for r in found['stages'].values())} | | {hours(total)} | {most / 1e9:.1f} |", ""]
-    lines += ["| workers | hours | days | workers busy |" + " cost |" * bool(price)]
-    lines += ["| ---: | ---: | ---: | ---: |" + " ---: |" * bool(price)]
-    for workers, wall in found["wall_seconds"].items():
+    lines += ["| workers | hours, at least | days, at least |" + " cost, at least |" * bool(price)]
+    lines += ["| ---: | ---: | ---: |" + " ---: |" * bool(price)]
+    for workers, wall in found["least_wall_seconds"].items():
         paid = f" {price * wall / 3600 * int(workers):,.0f} |" if price else ""
-        busy = f"{total / wall / int(workers):.0%}"
-        lines.append(f"| {workers} | {hours(wall)} | {wall / 86400:,.1f} | {busy} |{paid}")
+        lines.append(f"| {workers} | {hours(wall)} | {wall / 86400:,.1f} |{paid}")
     ends = found["total_seconds_by_acceptance"]
     lines += [
         "",
@@ -346,7 +308,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--acceptance", type=float, default=0.5, help="share of candidates that pass selection")
     parser.add_argument("--price-per-hour", type=float, help="of one worker, in any currency")
     parser.add_argument("--seconds", type=float, default=10, help="to time each part, after its first step")
-    parser.add_argument("--sweep", action="store_true", help="precision, torch.compile and batch sizes too (long)")
     parser.add_argument("--publish", action="store_true", help="keep it in the book")
     args = parser.parse_args(argv)
     try:
@@ -354,8 +315,6 @@ def main(argv: list[str] | None = None) -> int:
             raise StudyError(f"--acceptance is {args.acceptance}: give a share above 0 and up to 1.")
         root = None if args.data in (None, "", "phantom") else args.data
         found = estimate(args.profile, root, args.acceptance, args.price_per_hour, args.seconds)
-        if args.sweep:
-            found["sweep"] = sweep(load_profile(args.profile), args.profile, args.seconds)
         if args.publish:
             path = publish(found, project_root())
         else:

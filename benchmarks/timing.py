@@ -1,6 +1,6 @@
 """What one step of every stage costs on this device: the study's own tasks at a profile's sizes, on synthetic inputs.
 
-    python -m timing FAMILY PROFILE [--seconds S] [--batch N] [--precision P] [--compile]
+    python benchmarks/timing.py FAMILY PROFILE [--seconds S]
 
 prints one JSON line. A family is timed in a process of its own, because the peak of memory is a process's.
 """
@@ -134,15 +134,7 @@ def section(family: str, p: Profile) -> Any:
     return {"autoencoder": p.autoencoder, "histogan": p.histogan}.get(family, p.classifier)
 
 
-def measure(
-    family: str,
-    p: Profile,
-    budget: float,
-    *,
-    batch: int | None = None,
-    precision: str | None = None,
-    compiled: bool = False,
-) -> dict[str, Any]:
+def measure(family: str, p: Profile, budget: float) -> dict[str, Any]:
     """Seconds per unit of work, FLOP per step and peak bytes of one family (see FAMILIES) on this device.
 
     Units: "step" (one optimisation step), "image" (one image through the trained network in evaluation), "denoise" (one
@@ -153,12 +145,10 @@ def measure(
     units: dict[str, Any] = {}
     if family in TRAINED:
         settings = section(family, p)
-        batch, precision = batch or settings.batch_size, precision or settings.precision
+        batch, precision = settings.batch_size, settings.precision
         task = task_of(family, p, batch)
-        for module in task.modules.values() if compiled else ():
-            module.compile()
         units["step"], units["flops"] = step_seconds(task, batch, precision, budget)
-        units |= {"batch": batch, "precision": number_format(precision), "compiled": compiled}
+        units |= {"batch": batch, "precision": number_format(precision)}
         units |= _evaluated(family, p, task, budget / 2)
     elif family == "features":
         images = patches(64).images
@@ -239,22 +229,12 @@ def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """Time one family and print a JSON line."""
-    parser = argparse.ArgumentParser(prog="python -m timing", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="timing.py", description=main.__doc__)
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("profile")
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--precision", choices=["fp32", "bf16"])
-    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args(argv)
-    found = measure(
-        args.family,
-        load_profile(args.profile),
-        args.seconds,
-        batch=args.batch,
-        precision=args.precision,
-        compiled=args.compile,
-    )
+    found = measure(args.family, load_profile(args.profile), args.seconds)
     print(json.dumps(found))
     return 0
 
