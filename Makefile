@@ -1,4 +1,4 @@
-# Two commands: `make book` runs the study and renders the book, `make test` runs the tests. Each sets up what it needs.
+# Two commands: `make book` runs the study and renders the book, `make test` runs the tests. Each installs what it needs.
 PROFILE ?= demo
 DATA ?= phantom
 SUBSETS ?=
@@ -6,6 +6,7 @@ CORES ?= $(shell nproc 2>/dev/null || echo 2)
 EXECUTOR ?= local
 PYTHON ?= python3
 KILLS ?= 100
+FAST = tests/test_package.py tests/test_architecture.py tests/core tests/data tests/metrics tests/results tests/report
 SEED ?= 0
 PY := .venv/bin/python
 # the owner is make itself: killed, it takes the study along
@@ -13,7 +14,7 @@ STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib.workflow.study $(1) --profile
 # the shell takes values from the environment, quoted: a name with a quote or a semicolon stays a name
 export PROFILE DATA SUBSETS CORES EXECUTOR KILLS SEED
 
-.PHONY: book study test torture bench estimate lab clean
+.PHONY: book study test check format torture bench estimate lab clean
 
 book: .venv/ready
 	@$(call STUDY,book)
@@ -23,6 +24,17 @@ study: .venv/ready
 
 test: .venv/ready
 	@$(PY) -m pytest
+
+# formatting, lint, the floors between packages and the fast tests: a minute
+check: .venv/ready
+	@.venv/bin/ruff format --check --quiet . || { echo "error: some files are not formatted: run make format" >&2; exit 1; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/lint-imports --no-cache > /dev/null || { .venv/bin/lint-imports --no-cache >&2; exit 1; }
+	@$(PY) -m pytest -m "not torture and not slow" $(FAST)
+
+format: .venv/ready
+	@.venv/bin/ruff check --quiet --fix .
+	@.venv/bin/ruff format --quiet .
 
 # a hundred kills -9 at random moments and five of the whole study, some 2,800 damaged inputs, SLURM if it is installed
 torture: .venv/ready
@@ -41,12 +53,12 @@ lab: .venv/ready
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/lab$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" $(PY) -m jupyterlab notebooks
 
 .venv/ready: pyproject.toml requirements.lock
-	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON); install Python 3.11 or 3.12, or set PYTHON=" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { echo "missing: Python 3.11 or 3.12 ($(PYTHON) is another); set PYTHON=" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON); install Python 3.11, 3.12 or 3.13, or set PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "missing: Python 3.11, 3.12 or 3.13 ($(PYTHON) is another); set PYTHON=" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
 	@echo "setting up .venv (a minute or two, about 6 GB with PyTorch)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[book,test,bench,cluster]' || { echo "missing: packages could not be installed, see pip's message above" >&2; exit 1; }
+	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[book,test,bench,check,cluster]' || { echo "missing: packages could not be installed, see pip's message above" >&2; exit 1; }
 	@touch $@
 
 clean:

@@ -13,20 +13,25 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network must fail, not wait
 
 import fuzzing
-import kill
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from pcamlib import data, study
+from pcamlib import data
 from pcamlib.core import settings as profile_settings
 from pcamlib.core.files import project_root
-from pcamlib.training import loop
-from pcamlib.workflow import study as workflow
 
+# models and the workflow take seconds to import: fixtures that need them import them
 torch.set_num_threads(1)
 outcome = fuzzing.outcome
+SLOW = {"smoke", "smoke_book", "kills"}  # fixtures that take minutes
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +68,7 @@ def settings(**changes):
 @pytest.fixture
 def open_tiny(tmp_path, pcam):
     """open_tiny(**dotted changes) -> Study on the tiny files with a changed smoke profile, in a folder of its own."""
+    from pcamlib import study
 
     def open_it(subset=0, runs="runs", **changes):
         changes = {"subsets.size": 32, "quality.judge.size": 32} | changes
@@ -76,6 +82,8 @@ def open_tiny(tmp_path, pcam):
 @pytest.fixture
 def checkpoint_always(monkeypatch):
     """A checkpoint after every step."""
+    from pcamlib.training import loop
+
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
 
 
@@ -92,6 +100,8 @@ def kills(tmp_path_factory):
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """The smoke study on the phantom through the command line, killed once on its way."""
+    import kill
+
     folder = tmp_path_factory.mktemp("smoke")
     command = [sys.executable, "-m", "pcamlib.workflow.study", "study", "--profile", "smoke", "--subsets", "1"]
     command += ["--runs-dir", str(folder / "runs"), "--cores", "2"]
@@ -119,6 +129,8 @@ def smoke(tmp_path_factory):
 def smoke_book(smoke):
     """The smoke study's book, rendered strictly from a copy of its sources: the path of its index page."""
     pytest.importorskip("jupyter_book")
+    from pcamlib.workflow.book import build_book
+
     folder, run, _ = smoke
     root = folder / "book"
     root.mkdir()
@@ -127,4 +139,4 @@ def smoke_book(smoke):
     shutil.copytree(project_root() / "book", root / "book", ignore=shutil.ignore_patterns("executed"))
     shutil.copytree(project_root() / "pcamlib" / "profiles", root / "pcamlib" / "profiles")  # a page prints them
     shutil.copytree(project_root() / "cluster", root / "cluster")
-    return workflow.book(run, 1, root)
+    return build_book(run, 1, root)

@@ -102,7 +102,7 @@ def test_solutions_are_right(copy, monkeypatch, stem, given):
 def test_quoted_messages_are_said():
     """Troubleshooting quotes messages with … for what differs; every piece of one must stand in the source."""
     said = [(project_root() / "Makefile").read_text()]
-    for path in (project_root() / "pcamlib").glob("*.py"):
+    for path in (project_root() / "pcamlib").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 said.append("".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values))

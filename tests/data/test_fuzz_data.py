@@ -226,7 +226,9 @@ def test_folders_of_all_kinds(cases, tmp_path, outcome):
     known = st.sampled_from(["0", "1", "normal", "train", "val", "test", ".hidden", "a b", "é", "card.json", "x" * 250])
     text = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=6)
     part = st.one_of(known, text).filter(lambda name: name not in (".", ".."))
-    stray = st.tuples(st.lists(part, min_size=1, max_size=4), st.sampled_from([".png", ".PNG", ".txt", ".csv", ""]), st.booleans())
+    stray = st.tuples(
+        st.lists(part, min_size=1, max_size=4), st.sampled_from([".png", ".PNG", ".txt", ".csv", ""]), st.booleans()
+    )
     dests = st.sampled_from(["out", "new/..", ".", "in", "in/out", "in/0", "a/b/c", "in/0/0.png", "x" * 300, "a\0b"])
     work = tmp_path / "case"
 

@@ -98,7 +98,9 @@ def test_what_pillow_would_pass_over_in_silence(tmp_path):
     )
     with pytest.raises(StudyError, match="--convert 16bit"):
         image_files.inspect_image(path, None, ())
-    np.testing.assert_array_equal(image_files.patches(path, image_files.inspect_image(path, None, ["16bit"]), None)[0], rgb())
+    np.testing.assert_array_equal(
+        image_files.patches(path, image_files.inspect_image(path, None, ["16bit"]), None)[0], rgb()
+    )
     Image.fromarray(rgb()).save(tmp_path / "key.png", transparency=(0, 0, 0))
     with pytest.raises(StudyError, match="--convert alpha"):
         image_files.inspect_image(tmp_path / "key.png", None, ())
@@ -113,7 +115,10 @@ def test_what_pillow_would_pass_over_in_silence(tmp_path):
         with pytest.raises(StudyError, match="no plain way to RGB as it is stored"):
             image_files.inspect_image(tmp_path / name, None, list(image_files.CONVERSIONS))
     tiff(tmp_path / "grey16.tif", 1, {})
-    assert image_files.inspect_image(tmp_path / "grey16.tif", None, list(image_files.CONVERSIONS)).needs == ("grey", "16bit")
+    assert image_files.inspect_image(tmp_path / "grey16.tif", None, list(image_files.CONVERSIONS)).needs == (
+        "grey",
+        "16bit",
+    )
     deep = Image.fromarray((rgb()[..., 0].astype(np.uint16) * 257))
     deep.save(tmp_path / "key16.png", transparency=0)
     with pytest.raises(StudyError, match="no plain way to RGB as it is stored"):
@@ -129,13 +134,19 @@ def test_sizes_by_name(tmp_path):
     for size, message in {None: "choose --size resize, crop, tile", "resize": "distort"}.items():
         with pytest.raises(StudyError, match=f"is 300x200.*{message}"):
             image_files.inspect_image(tmp_path / "wide.png", size, ())
-    tiles = image_files.patches(tmp_path / "wide.png", image_files.inspect_image(tmp_path / "wide.png", "tile", ()), "tile")
+    tiles = image_files.patches(
+        tmp_path / "wide.png", image_files.inspect_image(tmp_path / "wide.png", "tile", ()), "tile"
+    )
     assert len(tiles) == 6
     np.testing.assert_array_equal(tiles[4], pixels[96:192, 96:192])
-    crop = image_files.patches(tmp_path / "wide.png", image_files.inspect_image(tmp_path / "wide.png", "crop", ()), "crop")
+    crop = image_files.patches(
+        tmp_path / "wide.png", image_files.inspect_image(tmp_path / "wide.png", "crop", ()), "crop"
+    )
     np.testing.assert_array_equal(crop[0], pixels[52:148, 102:198])
     Image.fromarray(np.full((256, 256, 3), 77, np.uint8)).save(tmp_path / "square.png")
-    small = image_files.patches(tmp_path / "square.png", image_files.inspect_image(tmp_path / "square.png", "resize", ()), "resize")
+    small = image_files.patches(
+        tmp_path / "square.png", image_files.inspect_image(tmp_path / "square.png", "resize", ()), "resize"
+    )
     assert small.shape == (1, 96, 96, 3) and (small == 77).all()
     Image.fromarray(rgb((60, 96))).save(tmp_path / "small.png")
     with pytest.raises(StudyError, match="too small for --size tile"):
