@@ -269,7 +269,9 @@ def add_command(commands: Any) -> None:
         "source", type=Path, help="folder with a sub-folder per class, or CSV with file,label[,split][,group]"
     )
     p.add_argument("dest", type=Path, help="new folder; its name is the data set's name")
-    p.add_argument("--size", choices=image_files.SIZES, help="; ".join(f"{k}: {v}" for k, v in image_files.SIZES.items()))
+    p.add_argument(
+        "--size", choices=image_files.SIZES, help="; ".join(f"{k}: {v}" for k, v in image_files.SIZES.items())
+    )
     p.add_argument("--convert", type=lambda text: text.split(","), default=[], metavar="NAME[,NAME]", help="; ".join(f"{k}: {v}" for k, v in image_files.CONVERSIONS.items()))  # fmt: skip
     p.add_argument("--positive", metavar="NAME", help="the label that becomes class 1; all others are class 0")
     p.add_argument("--fractions", nargs=3, type=float, default=FRACTIONS, metavar=("TRAIN", "VALID", "TEST"))

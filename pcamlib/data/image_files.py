@@ -37,8 +37,14 @@ NEEDS = {
     "PA": ("palette", "alpha"),
 }
 NEEDS |= {"RGBA": ("alpha",), "CMYK": ("cmyk",)} | {f"I;16{end}": ("grey", "16bit") for end in ("", "B", "L", "N")}
-LIMIT = 1 << 24  # pixels of one image, 4096 x 4096 (about 300 MB while it is read); beyond, it is a slide and not a patch
-BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # TIFF's tags: bits per sample; 0 where white is zero; 2 for a plane per colour
+LIMIT = (
+    1 << 24
+)  # pixels of one image, 4096 x 4096 (about 300 MB while it is read); beyond, it is a slide and not a patch
+BITS, PHOTOMETRIC, PLANES = (
+    258,
+    262,
+    284,
+)  # TIFF's tags: bits per sample; 0 where white is zero; 2 for a plane per colour
 
 
 class ImageInfo(NamedTuple):

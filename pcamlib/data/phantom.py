@@ -20,7 +20,26 @@ from scipy.spatial.distance import cdist
 
 from pcamlib.data import pcam
 from pcamlib.core.errors import StudyError
-from pcamlib.data.phantom_render import EOSIN, FULL, HAEMATOXYLIN, LYMPHOCYTE, PAD, PALE, SIZE, SPINDLE, TUMOUR, Banks, at, crop, draw_nuclei, expose, fat_cells, ground, make_banks, scatter
+from pcamlib.data.phantom_render import (
+    EOSIN,
+    FULL,
+    HAEMATOXYLIN,
+    LYMPHOCYTE,
+    PAD,
+    PALE,
+    SIZE,
+    SPINDLE,
+    TUMOUR,
+    Banks,
+    at,
+    crop,
+    draw_nuclei,
+    expose,
+    fat_cells,
+    ground,
+    make_banks,
+    scatter,
+)
 from pcamlib.core.files import atomic, read_json, write_json
 
 VERSION = 1  # of the images: changes when the same seed gives other bytes

@@ -80,7 +80,12 @@ def from_folders(root: Path, notes: list[str]) -> list[Row]:
         folders = [(split[p], c) for p in folders for c in sorted(p.iterdir()) if c.is_dir() and c.name[0] != "."]
     else:
         folders = [(None, p) for p in folders]
-    stray = [p for home in outside for p in sorted(home.iterdir()) if p.suffix.lower() in image_files.SUFFIXES and p.is_file()]
+    stray = [
+        p
+        for home in outside
+        for p in sorted(home.iterdir())
+        if p.suffix.lower() in image_files.SUFFIXES and p.is_file()
+    ]
     if stray:
         first = stray[0].relative_to(root).as_posix()
         notes.append(f"images outside a folder of a class, left out: {len(stray)} (the first: {first})")
