@@ -34,14 +34,16 @@ def prose(notebook):
 def test_a_chapter_keeps_its_contract(path):
     notebook = jupytext.read(path)
     first = notebook.cells[0].source
+    assert first.startswith(f"# Notebook {path.stem[:2]}: ")
     assert re.findall(r"^\| \*\*(.+?)\*\* \| .+ \|$", first, re.M) == CONTRACT
     assert "§" in first.split("**In the paper**")[1] and "minutes to read" in first
     text = prose(notebook)
     order = [text.index(f"\n## {title}\n") for title in ("Change this and run again", "Summary", "Exercises")]
     assert order == sorted(order) and text.rindex("**What comes next.**") > order[-1]
-    exercises = re.split(r"^\*\*\d\. [\w ,]+\.\*\*", text[order[-1] :], flags=re.M)[1:]
+    exercises = re.split(r"^### Exercise ", text[order[-1] :], flags=re.M)[1:]
     assert len(exercises) >= 3
-    for exercise in exercises:
+    for number, exercise in enumerate(exercises, 1):
+        assert exercise.startswith(f"{int(path.stem[:2])}.{number}: ")
         question, answer = exercise.split(":::{dropdown} Solution", 1)
         assert question.strip() and answer.strip() and len(SOLUTION.findall(exercise)) == 1
     tagged = [cell for cell in notebook.cells if "change-this" in cell.metadata.get("tags", [])]
