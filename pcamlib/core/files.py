@@ -1,18 +1,19 @@
-"""The run folder: atomic writes, locks, hashes and the provenance every number carries."""
+"""Files of a run: atomic writes, locks, hashes, and which code on which machine made them."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import errno
-import fcntl
 import functools
 import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -20,8 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pcamlib import __version__
-from pcamlib.core.errors import StudyError
+from pcamlib.core.errors import StudyError, system_advice
 
 
 @functools.cache
@@ -45,28 +48,43 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path near `path`; rename it into place if the block succeeds, else remove it.
 
     A reader therefore sees the old file, the whole new file, or none. Works for files only. The data reach the
-    disk before the rename, so a crash of the machine cannot leave an empty file under the final name. What a killed
-    process of this machine left aside is removed. Raises StudyError if the disk is full.
-
-    The path lies in a folder of its own beside `path`, because safetensors writes to a temporary file of its own next
-    to it, under a name that nobody else would know to remove.
+    disk before the rename, so a crash of the machine cannot leave an empty file under the final name. The file gets
+    the permissions that the umask gives a new file. Raises StudyError if the disk is full.
     """
     path = Path(path)
+    # a folder of its own: safetensors writes beside the path it is given, to a name that nobody else would remove
+    with disk_full_as_error(path), _private_folder(path) as folder:
+        tmp_path = folder / path.name
+        yield tmp_path
+        _apply_umask(folder)
+        with open(tmp_path, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(tmp_path, path)
+
+
+@contextlib.contextmanager
+def _private_folder(path: Path) -> Iterator[Path]:
+    """An empty folder of this process beside `path`, removed at the end, as are those that killed processes left."""
     host = socket.gethostname()
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
+        owner = int(stale.name.split(".")[-2])
+        if owner == os.getpid() or not alive(owner):
+            shutil.rmtree(stale, ignore_errors=True)
     folder = path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
-    tmp_path = folder / path.name
-    with disk_full_as_error(path):
-        for stale in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
-            if not alive(int(stale.name.split(".")[-2])):
-                shutil.rmtree(stale, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            yield tmp_path
-            with open(tmp_path, "rb") as f:
-                os.fsync(f.fileno())
-            os.replace(tmp_path, path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _apply_umask(folder: Path) -> None:
+    """Give all that lies in `folder` the permissions that the umask gave `folder`; safetensors writes 0600 by itself."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            with contextlib.suppress(PermissionError):  # file systems without permissions
+                path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 @contextlib.contextmanager
@@ -111,37 +129,45 @@ def read_json(path: str | Path) -> Any:
         raise StudyError(f"{path} does not exist: run the notebook that makes it first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{path} is not valid JSON ({error}): remove it and run its notebook again.") from None
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({system_advice(error) or error.strerror}).") from None
 
 
 @contextlib.contextmanager
 def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
-    """Hold `folder` for this process (flock, so the system releases it however the process ends).
+    """Hold `folder`/.lock for this process (flock, so the system releases it however the process ends).
 
-    With `wait` block until it is free; otherwise raise StudyError at once if another process holds it.
+    With `wait` block until it is free; otherwise raise StudyError at once if another process holds it. Raises
+    StudyError on a file system without locks.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            f.seek(0)
-            raise StudyError(
-                f"{folder} is in use by another run ({f.read().strip() or 'unknown process'}): "
-                "wait until it ends, stop it, or choose another runs_dir."
-            ) from None
-        except OSError as error:  # Lustre mounted without the option flock, some parallel and FUSE file systems
-            raise StudyError(
-                f"{folder} is on a file system without locks ({error.strerror}): put runs_dir on one that has them, "
-                "or ask for the mount option 'flock'."
-            ) from None
+
+    def sign(descriptor: int) -> None:
         with contextlib.suppress(OSError):  # on a full disk the lock holds without its note
-            os.ftruncate(f.fileno(), 0)
-            os.write(f.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
-        try:
-            yield
-        finally:
-            os.ftruncate(f.fileno(), 0)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+    held = FileLock(folder / ".lock", blocking=wait, fallback_to_soft=False, on_acquired=sign)
+    try:
+        held.acquire()
+    except Timeout:
+        holder = (folder / ".lock").read_text(errors="replace").strip() or "unknown process"
+        raise StudyError(
+            f"{folder} is in use by another run ({holder}): wait until it ends, stop it, or choose another runs_dir."
+        ) from None
+    except OSError as error:
+        if error.filename is not None:  # the file could not be opened
+            raise
+        # Lustre mounted without the option flock, some parallel and FUSE file systems
+        raise StudyError(
+            f"{folder} is on a file system without locks ({error.strerror}): put runs_dir on one that has them, "
+            "or ask for the mount option 'flock'."
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def digest(value: Any) -> str:
@@ -170,13 +196,24 @@ def code_version() -> str:
         return __version__
 
 
+@functools.cache
+def processor() -> str:
+    """Name of this machine's processor, such as "AMD EPYC 7B13"; its architecture where the system does not tell more."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
 def now() -> str:
     """Current time, UTC, ISO 8601, whole seconds."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def plain_path(path: Path) -> Path:
-    """`path` of somebody's files, absolute and without "..", as text that can be written down; StudyError if it is none."""
+    """`path` made absolute and free of ".."; StudyError if it is not UTF-8 or not a name the file system accepts."""
     try:
         path = Path(os.path.abspath(path))
         str(path).encode()
@@ -200,25 +237,23 @@ def vacant(path: Path) -> Path:
 def atomic_folder(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """Yield an empty folder beside `path`; rename it into place if the block succeeds, else leave nothing behind.
 
-    With `replace` an old folder gives way, else only an empty one does, and OSError is raised for any other.
+    With `replace` an old folder gives way, else only an empty one does, and OSError is raised for any other. Each
+    process writes to a folder of its own. Permissions are those that the umask gives new files and folders.
     """
     path = Path(path)
-    tmp_path = path.with_name(f".{path.name}.part")
-    shutil.rmtree(tmp_path, ignore_errors=True)
     above = [folder for folder in path.parents if not folder.exists()]
-    with disk_full_as_error(path):
-        try:
-            tmp_path.mkdir(parents=True)
+    try:
+        with disk_full_as_error(path), _private_folder(path) as tmp_path:
             yield tmp_path
+            _apply_umask(tmp_path)
             if replace:
                 shutil.rmtree(path, ignore_errors=True)
             os.replace(tmp_path, path)
-        except BaseException:
-            shutil.rmtree(tmp_path, ignore_errors=True)
-            for folder in above:
-                with contextlib.suppress(OSError):  # not made after all, or no longer empty
-                    folder.rmdir()
-            raise
+    except BaseException:
+        for folder in above:
+            with contextlib.suppress(OSError):  # not made after all, or no longer empty
+                folder.rmdir()
+        raise
 
 
 OWNER = "PCAMLIB_OWNER"  # environment variable: the process whose death must end this one
