@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import functools
+import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from pcamlib.core import paper
+from pcamlib.core import paper, strict_yaml
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import digest, resolve
 
@@ -42,9 +42,18 @@ def number_format(precision: str) -> str:
 
 
 class Section(BaseModel):
-    """A part of a profile: unknown keys are errors, values do not change after loading."""
+    """A part of a profile: unknown keys are errors, numbers are finite, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_values_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML 1.1 reads yes, no, on and off as truth values, and Python takes those for 1 and 0."""
+        values = value if isinstance(value, list) else [value]
+        if cls.model_fields[str(info.field_name)].annotation is not bool and any(isinstance(v, bool) for v in values):
+            raise ValueError("yes, no, on, off, true and false are truth values; a number or text is due here")
+        return value
 
 
 class PhantomSettings(Section):
@@ -217,8 +226,12 @@ class QualitySettings(Section):
 
 
 class Profile(Section):
-    """One scale of the study. `budget` says for whom and how long; `threads` is per notebook run;
-    with `orientations` 8 the generators also see each patch turned and mirrored."""
+    """Every setting of a study at one scale: the data, the subsets, each model, how images are selected and judged.
+
+    `budget` tells a reader who needs this profile and how long it runs; it changes nothing. `threads` is the number of
+    processor threads of one notebook run. With `orientations` 8 the generators see every patch in its eight rotations
+    and reflections, with 1 as it is.
+    """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # becomes part of the run folder's name
     budget: str
@@ -247,7 +260,12 @@ def profile_names() -> list[str]:
 
 
 def resolve_parameter(name: str, path: str) -> Path:
-    """`path` from the project's root, links followed; StudyError if the parameter `name` can be no path."""
+    """Absolute path for the parameter `name`: relative to the project's root, symbolic links resolved.
+
+    Raises StudyError if `path` is not text, or not a name that the file system accepts.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(path := os.fspath(path), str):
+        raise StudyError(f"{name} must be text, got {path!r}: put it in quotes (papermill: -r {name} {path}).")
     try:
         found = resolve(path).resolve()
         found.exists()  # raises for a name that no file system takes
@@ -262,6 +280,8 @@ def load_profile(profile: str) -> Profile:
 
     Raises StudyError naming the file, the key and, for an unknown key, the nearest known one.
     """
+    if not isinstance(profile, str):
+        raise StudyError(f"profile must be text, a name or the path of a YAML file, got {profile!r}: put it in quotes.")
     if profile.endswith((".yml", ".yaml")):
         path = resolve_parameter("profile", profile)
         if not path.is_file():
@@ -276,13 +296,7 @@ def load_profile(profile: str) -> Profile:
             raise StudyError(
                 f"profile {profile[:60]!r} is unknown: {hint}known are {', '.join(profile_names())}, or a .yml file."
             )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # beside YAML's own: what its constructors pass on (dates, numbers, keys) and what deep nesting ends in
-    except (yaml.YAMLError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise StudyError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}.") from None
-    if not isinstance(content, dict):
-        raise StudyError(f"{path} must be a mapping of settings; it holds {type(content).__name__}.")
+    content = strict_yaml.load(path)
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
@@ -295,9 +309,10 @@ def _explain(error: dict) -> str:
     if error["type"] == "missing":
         return f"the key '{where}' is missing: add it (the other profiles show it)."
     if error["type"] == "extra_forbidden":
-        section: type[BaseModel] = Profile
+        section: Any = Profile
         for part in error["loc"][:-1]:
-            section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+            # the item of a list is known by its number
+            section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
         near = difflib.get_close_matches(str(error["loc"][-1]), list(section.model_fields), n=1, cutoff=0)
         return f"the key '{where}' is unknown: did you mean '{near[0]}'?"
     message = error["msg"].removeprefix("Value error, ")
