@@ -15,6 +15,7 @@ import contextlib
 import datetime
 import hashlib
 import math
+import operator
 import os
 import time
 from collections.abc import Iterator
@@ -34,12 +35,31 @@ from pcamlib.training.task import Task
 
 # between checkpoints; a checkpoint that takes n seconds, n > 1, is made n times more rarely
 CHECKPOINT_SECONDS = float(os.environ.get("PCAMLIB_CHECKPOINT_SECONDS", 60))
+LOSS_STEPS = 10  # between transfers of losses to the CPU: each one waits until the device has done its work
 PATIENCE = datetime.timedelta(hours=2)  # of processes that wait for what the main one does alone
 
 
 def derive(*parts: Any) -> int:
-    """A 63-bit seed from any values, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+    """A 63-bit seed from whole numbers, text and tuples of them, the same on every machine.
+
+    Equal values give equal seeds whatever their type: 1, True, numpy.int64(1) and a tensor that holds 1 are one value.
+    Anything else (None, 1.0, an object) raises StudyError: its text differs between types and library versions.
+    """
+    return int.from_bytes(hashlib.sha256(repr(_plain(parts)).encode()).digest()[:8], "big") >> 1
+
+
+def _plain(part: Any) -> int | str | tuple:
+    """`part` in Python's own types, whose repr never changes."""
+    if isinstance(part, str):
+        return "".join(part)  # of a subclass, such as numpy.str_, the text alone
+    if isinstance(part, tuple | list):
+        return tuple(map(_plain, part))
+    try:
+        return operator.index(part)
+    except TypeError:
+        raise StudyError(
+            f"a seed is made of whole numbers and text, got {part!r:.60} ({type(part).__name__}): give a whole number."
+        ) from None
 
 
 def generator(*parts: Any) -> torch.Generator:
@@ -126,6 +146,8 @@ def _fit(task: Task, folder: Path, n: int, epochs: int, batch_size: int, seed: A
     if path.exists():
         state = checkpoint.load(path, task, tag)
     first, saved, pause = state["step"], time.monotonic(), CHECKPOINT_SECONDS
+    pending: list[tuple[int, dict[str, torch.Tensor]]] = []
+    losses: dict[str, float] = {}
     with Watch(folder, total, first, state["seconds"], active=main) as watch:
         for step in range(first, total):
             epoch, position = divmod(step, steps_per_epoch)
@@ -138,16 +160,13 @@ def _fit(task: Task, folder: Path, n: int, epochs: int, batch_size: int, seed: A
             for module in task.modules.values():
                 module.train()
             task.progress = step / total
-            losses = _mean(task, task.step(order[position]))
-            for key, value in losses.items():
-                if not math.isfinite(value):
-                    raise StudyError(
-                        f"{stage}: '{key}' became {value} at step {step}: lower the learning rate in the profile."
-                    )
-                state["sums"][key] = state["sums"].get(key, 0.0) + value
+            pending.append((step, _mean(task, task.step(order[position]))))
             for name, ema in task.ema.items():
                 ema.step(task.modules[name].parameters())
             state["step"] = step + 1
+            save = main and (step + 1 == total or time.monotonic() - saved > pause)
+            if save or position == steps_per_epoch - 1 or len(pending) == LOSS_STEPS:
+                losses = _transfer(pending, state["sums"], stage)
             if position == steps_per_epoch - 1:
                 torch.manual_seed(derive(seed, stage, "end of epoch", epoch))
                 extra = task.end_of_epoch(epoch + 1) if main else {}
@@ -159,7 +178,7 @@ def _fit(task: Task, folder: Path, n: int, epochs: int, batch_size: int, seed: A
                 )
                 watch.epoch(state["log"])
             watch.step(step + 1, losses, task.sheet)
-            if main and (step + 1 == total or time.monotonic() - saved > pause):
+            if save:
                 state["seconds"], saved = watch.seconds, time.monotonic()
                 checkpoint.save(path, task, tag, state)
                 pause = CHECKPOINT_SECONDS * max(1.0, time.monotonic() - saved)
@@ -171,8 +190,32 @@ def _fit(task: Task, folder: Path, n: int, epochs: int, batch_size: int, seed: A
     return state["log"]
 
 
-def _mean(task: Task, losses: dict[str, torch.Tensor | float]) -> dict[str, float]:
-    """Losses of the whole batch: the mean over the processes' equal shares, the same in all of them."""
+def _mean(task: Task, losses: dict[str, torch.Tensor | float]) -> dict[str, torch.Tensor]:
+    """Losses of the whole batch, float32 scalars on the device: the mean over the processes' equal shares."""
     device = task.accelerator.device
-    values = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in losses.values()])
-    return dict(zip(losses, task.accelerator.reduce(values, "mean").tolist()))
+    scalars = [
+        # filled on the device: a copy to it would wait
+        v.detach().to(device, torch.float32)
+        if isinstance(v, torch.Tensor)
+        else torch.full((), v, dtype=torch.float32, device=device)
+        for v in losses.values()
+    ]
+    return dict(zip(losses, task.accelerator.reduce(torch.stack(scalars), "mean").unbind()))
+
+
+def _transfer(
+    pending: list[tuple[int, dict[str, torch.Tensor]]], sums: dict[str, float], stage: str
+) -> dict[str, float]:
+    """Add the losses of the `pending` steps to the epoch's `sums`, step by step, and empty it; returns the last step's.
+
+    Raises StudyError for the first loss that is not finite, with its step.
+    """
+    values = torch.stack([value for _, losses in pending for value in losses.values()]).tolist()
+    names = [(step, key) for step, losses in pending for key in losses]
+    for (step, key), value in zip(names, values, strict=True):
+        if not math.isfinite(value):
+            raise StudyError(f"{stage}: '{key}' became {value} at step {step}: lower the learning rate in the profile.")
+        sums[key] = sums.get(key, 0.0) + value
+    last = dict(zip(pending[-1][1], values[-len(pending[-1][1]) :]))
+    pending.clear()
+    return last

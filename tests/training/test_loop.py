@@ -2,10 +2,13 @@
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
 import resource
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -223,6 +226,52 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
 
     with pytest.raises(StudyError, match="'loss' became nan at step 0: lower the learning rate"):
         fit(Diverging(), tmp_path)
+
+
+def test_a_loss_is_reported_with_its_step_and_never_saved(tmp_path, checkpoint_always):
+    class Diverging(Line):
+        def step(self, rows):
+            done = len(self.seen)
+            return super().step(rows) | {"other": float("inf") if done >= 4 else 1.0}
+
+    with pytest.raises(StudyError, match="'other' became inf at step 4: lower"):
+        fit(Diverging(), tmp_path)
+    with safe_open(tmp_path / "checkpoint.safetensors", "pt") as f:
+        assert json.loads(f.metadata()["state"])["step"] == 4
+
+
+def test_losses_leave_the_device_now_and_then_and_add_up_as_one_by_one(tmp_path, monkeypatch):
+    class Recorded(Line):
+        def step(self, rows):
+            found = super().step(rows)
+            self.losses = [*getattr(self, "losses", []), found["loss"].clone()]
+            return found | {"constant": 0.1}
+
+    asked, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: asked.append(len(self)) or tolist(self))
+    task = Recorded()
+    monkeypatch.setattr(loop, "LOSS_STEPS", 4)
+    log, _ = fit(task, tmp_path, epochs=2, batch_size=2)
+    assert asked == [8, 8, 4] * 2, "two losses of four steps at a time, and what is left of the epoch's ten"
+    for epoch, row in enumerate(log):
+        assert row["loss"] == sum(float(loss) for loss in task.losses[10 * epoch :][:10]) / 10
+        assert row["constant"] == sum([float(torch.tensor(0.1))] * 10) / 10
+
+
+def test_a_seed_depends_on_values_not_on_types():
+    # the values of version 0.1.0, so that its runs can be made again
+    assert training.derive(0) == int.from_bytes(hashlib.sha256(b"(0,)").digest()[:8], "big") >> 1
+    assert (
+        training.derive(3, "unet", ("a", 1))
+        == int.from_bytes(hashlib.sha256(b"(3, 'unet', ('a', 1))").digest()[:8], "big") >> 1
+    )
+    for one in (np.int64(1), np.uint8(1), True, torch.tensor(1)):
+        assert training.derive(one, "x") == training.derive(1, "x")
+    assert training.derive(1, np.str_("x")) == training.derive(1, "x") != training.derive("1", "x")
+    assert training.derive([1, 2]) == training.derive((np.int64(1), 2)) != training.derive(1, 2)
+    for wrong in (None, 0.0, np.float32(1), b"x", {1}, torch.tensor(0.5)):
+        with pytest.raises(StudyError, match="a seed is made of whole numbers and text, got"):
+            training.derive(wrong)
 
 
 def test_bf16_and_fp32_may_follow_each_other_in_one_process(tmp_path):
