@@ -287,13 +287,19 @@ def _mmd(x: Tensor, y: Tensor) -> float:
 
 
 def classification_metrics(
-    labels: np.ndarray | Tensor, probabilities: np.ndarray | Tensor, threshold: float = 0.5
+    labels: np.ndarray | Tensor,
+    probabilities: np.ndarray | Tensor,
+    threshold: float = 0.5,
+    *,
+    logits: np.ndarray | Tensor | None = None,
 ) -> dict[str, float]:
     """Accuracy, AUC, sensitivity and specificity, each 0 to 1, of a binary classifier; label 1 = tumour.
 
     labels: (N,) of 0 and 1; probabilities: (N,) of class 1, 0 to 1. A patch is called tumour if and only if
     its probability is at least the threshold (torchmetrics' own thresholding would ask for more than it); the
-    AUC has no threshold. ValueError if a class is absent, for then the AUC is not defined.
+    AUC has no threshold. logits: (N,) finite, what the probabilities are the sigmoid of, if at hand: the AUC then
+    ranks by them. Probabilities tie at 1 from logits of 17 on in float32, of 37 on in float64, and logits do not.
+    ValueError if a class is absent, for then the AUC is not defined.
     """
     y, p = (torch.as_tensor(v).detach().cpu() for v in (labels, probabilities))
     if y.ndim != 1 or y.shape != p.shape or not len(y):
@@ -305,12 +311,17 @@ def classification_metrics(
     y, p = y.long(), p.double()
     if not bool(((p >= 0) & (p <= 1)).all()):
         raise ValueError("probabilities: must lie between 0 and 1, without NaN.")
+    score = p if logits is None else torch.as_tensor(logits).detach().cpu().double()
+    if score.shape != y.shape or not bool(score.isfinite().all()):
+        raise ValueError(f"logits: must be finite and have the shape (N,) of labels, got {tuple(score.shape)}.")
     if int(y.sum()) in (0, len(y)):
         raise ValueError(f"labels: class {1 - int(y[0])} is absent, so the AUC is not defined.")
     called = (p >= threshold).long()
+    # torchmetrics puts whatever lies outside 0 to 1 through a sigmoid: ranks order and tie as the scores do
+    rank = score.unique(return_inverse=True)[1].double()
     return {
         "accuracy": float(binary_accuracy(called, y)),
-        "auc": float(binary_auroc(p, y)),
+        "auc": float(binary_auroc(rank / rank.max().clamp(min=1), y)),
         "sensitivity": float(binary_recall(called, y)),
         "specificity": float(binary_specificity(called, y)),
     }
