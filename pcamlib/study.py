@@ -13,7 +13,7 @@ import torch
 
 from pcamlib import data
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import code_version, digest, lock, now, read_json, resolve, write_json
+from pcamlib.core.files import code_version, digest, lock, now, processor, read_json, resolve, write_json
 from pcamlib.core.settings import Profile, load_profile, number_format, resolve_parameter
 from pcamlib.data import phantom
 
@@ -79,7 +79,7 @@ class Study:
         return self.folder / "synthetic" / f"{generator}-{selection}"
 
     def provenance(self, precision: str = "fp32", **extra: Any) -> dict[str, Any]:
-        """What every number must carry: data, profile, subset, seed, counts, device, threads, seconds, versions."""
+        """What every number must carry: data, profile, subset, seed, counts, machine, threads, seconds, versions."""
         return {
             "data": self.data,
             "data_sha": self.data_sha,
@@ -91,6 +91,7 @@ class Study:
             "seed": self.seed,
             "n_real": len(self.rows),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "processor": processor(),
             "threads": torch.get_num_threads(),
             "precision": number_format(precision),
             "seconds": round(time.monotonic() - self.opened, 1),
@@ -122,13 +123,15 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
     subset
         0 .. profile.subsets.count - 1.
 
-    Pins torch to the profile's thread count: results differ between counts. Raises StudyError for bad data, an
-    unknown profile, a subset out of range, or a run folder made from other data or another profile.
+    Pins torch to the profile's thread count: results differ between counts. The first opening reads every patch, later
+    ones only if the files changed. Raises StudyError for a parameter of the wrong type, bad data, an unknown profile, a
+    subset out of range, a subset or split with too few (different) patches of a class, or a run folder made from other
+    data or another profile.
     """
     opened = time.monotonic()
     settings = load_profile(profile)
     torch.set_num_threads(settings.threads)
-    if not isinstance(subset, int) or not 0 <= subset < settings.subsets.count:
+    if not isinstance(subset, int) or isinstance(subset, bool) or not 0 <= subset < settings.subsets.count:
         raise StudyError(
             f"subset {subset!r} is out of range: profile {settings.name!r} has subsets 0 to {settings.subsets.count - 1}."
         )
@@ -143,24 +146,26 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
         name = root.name
         if not root.is_dir() or not name:
             raise StudyError(f'data_root {root} is not a folder: give a folder of PCam files, or "phantom".')
-    labels = data.labels(root, "train")
+    labels = {split: data.labels(root, split) for split in data.SPLITS}
     parts = data.subsets(
-        labels,
+        labels["train"],
         n=settings.subsets.count,
         fraction=settings.subsets.fraction,
         size=settings.subsets.size,
         seed=settings.subsets.seed,
     )
-    judge_rows, others = _outside(labels, parts, subset, settings)
+    _require(labels, parts, settings, root)
+    judge_rows, others = _outside(labels["train"], parts, subset, settings)
     run = resolve_parameter("runs_dir", runs_dir) / f"{name}-{settings.name}"
     if any(sign in str(run) for sign in "{}\n"):
         raise StudyError(
             f"{str(run)!r} has a brace or a line break, which Snakemake would read as a pattern: rename the folder."
         )
-    sha = data.fingerprint(root)
-    identity = {"data": name, "data_sha": sha, "profile": settings.name, "profile_sha": settings.sha}
+    identity = {"data": name, "data_sha": "", "profile": settings.name, "profile_sha": settings.sha}
     try:
-        _claim(run, identity, settings, parts, labels)
+        with lock(run / ".claim", wait=True):
+            identity["data_sha"] = sha = _fingerprint(run, root, labels, parts, settings)
+            _claim(run, identity, settings, parts, labels["train"])
     except OSError as error:
         raise StudyError(f"{run} cannot be written ({error.strerror or error}): choose another runs_dir.") from None
     return Study(root, name, sha, settings, subset, run, parts[subset], others, judge_rows, opened)
@@ -186,32 +191,79 @@ def _outside(
     return judge, draw(free, len(parts[subset]), settings.subsets.seed + 2 + subset)
 
 
+def _require(
+    labels: dict[str, np.ndarray],
+    parts: list[np.ndarray],
+    settings: Profile,
+    root: Path,
+    keys: dict[str, list[bytes | None]] | None = None,
+) -> None:
+    """Raise StudyError unless every subset and split has k + 1 patches of each class, which k nearest neighbours need.
+
+    With the `keys` of `data.scan` only different patches count that are not of one colour.
+    """
+    least = max(settings.selection.k, settings.quality.k) + 1
+    what = "patches" if keys is None else "different patches of more than one colour"
+    named = [(f"subset {k} of the train split", "train", rows) for k, rows in enumerate(parts)]
+    named += [(f"the {split} split", split, np.arange(len(labels[split]))) for split in ("valid", "test")]
+    for name, split, rows in named:
+        for c, of_class in enumerate(data.classes(root)):
+            found = rows[labels[split][rows] == c]
+            count = len(found) if keys is None else len({keys[split][row] for row in found} - {None})
+            if count < least:
+                raise StudyError(
+                    f"{root}: {name} has {count} {what} of class {c} ({of_class}); the study needs at least {least} of "
+                    f"each class (k = {least - 1} neighbours and the patch itself): add patches or choose larger subsets."
+                )
+
+
+def _fingerprint(
+    run: Path, root: Path, labels: dict[str, np.ndarray], parts: list[np.ndarray], settings: Profile
+) -> str:
+    """The data's fingerprint, kept in the run folder until one of the files changes: reading PCam takes minutes.
+
+    Raises StudyError if subsets or splits have too few different patches, or if the files change while they are read.
+    """
+    path = run / "data.json"
+    now_there = {"root": digest(str(root)), "files": data.stamps(root)}
+    held = read_json(path) if path.exists() else None
+    if isinstance(held, dict) and held == now_there | {"fingerprint": held.get("fingerprint")}:
+        return held["fingerprint"]
+    sha, keys = data.scan(root)
+    _require(labels, parts, settings, root, keys)
+    if data.stamps(root) != now_there["files"]:
+        raise StudyError(f"{root} was changed while it was read: wait until the files are complete, and run again.")
+    write_json(path, now_there | {"fingerprint": sha})
+    return sha
+
+
 def _claim(run: Path, identity: dict, settings: Profile, parts: list[np.ndarray], labels: np.ndarray) -> None:
     """Write study.json and subsets.json once; refuse a folder that another study made."""
-    with lock(run / ".claim", wait=True):
-        path = run / "study.json"
-        if path.exists():
-            held = read_json(path)
-            for key, value in identity.items():
-                if held.get(key) != value:
-                    raise StudyError(
-                        f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}: choose another runs_dir, remove it, or give a changed profile another name."
-                    )
-            return
-        write_json(
-            run / "subsets.json",
-            {
-                "seed": settings.subsets.seed,
-                "train_rows": len(labels),
-                "subsets": [
-                    {
-                        "sha": digest(rows.astype("<i8").tobytes()),
-                        "patches": len(rows),
-                        "tumour": int(labels[rows].sum()),
-                        "rows": rows.tolist(),
-                    }
-                    for rows in parts
-                ],
-            },
-        )
-        write_json(path, identity | {"settings": settings.model_dump(), "version": code_version(), "created": now()})
+    path = run / "study.json"
+    if path.exists():
+        held = read_json(path)
+        for key, value in identity.items():
+            if held.get(key) != value:
+                reason = " (the patches or labels are others)" if key == "data_sha" else ""
+                raise StudyError(
+                    f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}{reason}: choose another runs_dir, "
+                    "remove it, or give a changed profile another name."
+                )
+        return
+    write_json(
+        run / "subsets.json",
+        {
+            "seed": settings.subsets.seed,
+            "train_rows": len(labels),
+            "subsets": [
+                {
+                    "sha": digest(rows.astype("<i8").tobytes()),
+                    "patches": len(rows),
+                    "tumour": int(labels[rows].sum()),
+                    "rows": rows.tolist(),
+                }
+                for rows in parts
+            ],
+        },
+    )
+    write_json(path, identity | {"settings": settings.model_dump(), "version": code_version(), "created": now()})

@@ -70,11 +70,11 @@ def open_tiny(tmp_path, pcam):
     """open_tiny(**dotted changes) -> Study on the tiny files with a changed smoke profile, in a folder of its own."""
     from pcamlib import study
 
-    def open_it(subset=0, runs="runs", **changes):
+    def open_it(subset=0, runs="runs", root=pcam, **changes):
         changes = {"subsets.size": 32, "quality.judge.size": 32} | changes
         path = tmp_path / "tiny.yml"
         path.write_text(yaml.safe_dump(settings(**changes)))
-        return study.open_study(data_root=str(pcam), runs_dir=str(tmp_path / runs), profile=str(path), subset=subset)
+        return study.open_study(data_root=str(root), runs_dir=str(tmp_path / runs), profile=str(path), subset=subset)
 
     return open_it
 

@@ -142,7 +142,7 @@ def progress(paths: list[Path]) -> str:
 
 
 def torn(path: Path) -> bool:
-    """Whether a file lies in a folder that `pcamlib.store.atomic` writes in."""
+    """Whether a file lies in a folder that `pcamlib.core.files.atomic` writes in."""
     return path.parent.name.endswith(".part")
 
 
@@ -172,7 +172,7 @@ def differences(straight: Path, killed: Path, only_straight: bool = False) -> li
 
     def names(root: Path) -> set[Path]:
         found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-        return {path for path in found if path.name not in (".lock", "study.json") and not SKIPPED & {*path.parts}
+        return {path for path in found if path.name not in (".lock", "study.json", "data.json") and not SKIPPED & {*path.parts}
                 and ".snakemake" not in path.parts}  # fmt: skip
 
     ours, theirs = names(straight), names(killed)

@@ -1,10 +1,12 @@
 """Opening a study, and the smoke study whole: every notebook, the graph, the tables and the rendered book."""
 
+import os
 import shutil
 import subprocess
 import sys
 import time
 
+import h5py
 import kill
 import nbformat
 import numpy as np
@@ -38,6 +40,7 @@ def test_subsets_and_provenance_are_written_down(open_tiny):
         "seed",
         "n_real",
         "device",
+        "processor",
         "threads",
         "seconds",
         "version",
@@ -47,7 +50,7 @@ def test_subsets_and_provenance_are_written_down(open_tiny):
     np.testing.assert_array_equal(s.real.labels, data.labels(s.data_root, "train")[s.rows])
 
 
-@pytest.mark.parametrize("subset", [2, -1, "0", 0.0])
+@pytest.mark.parametrize("subset", [2, -1, "0", 0.0, True, False, None])
 def test_a_subset_out_of_range(open_tiny, subset):
     with pytest.raises(StudyError, match="is out of range: profile 'smoke' has subsets 0 to 1"):
         open_tiny(subset=subset)
@@ -65,6 +68,91 @@ def test_other_data_or_settings_may_not_share_a_run_folder(open_tiny, pcam, tmp_
         study.open_study(
             data_root=str(other), runs_dir=str(tmp_path / "runs"), profile=str(tmp_path / "tiny.yml"), subset=0
         )
+
+
+@pytest.mark.parametrize("value", [2024, None, True])
+@pytest.mark.parametrize("name", ["data_root", "runs_dir", "profile"])
+def test_a_number_for_a_path_is_one_sentence(open_tiny, pcam, tmp_path, name, value):
+    open_tiny()
+    options = {"data_root": str(pcam), "runs_dir": str(tmp_path / "runs"), "profile": str(tmp_path / "tiny.yml")}
+    with pytest.raises(StudyError, match=f"^{name} must be text, .*got {value}: put it in quotes"):
+        study.open_study(**options | {name: value}, subset=0)
+
+
+def test_pixels_changed_under_the_same_labels_are_other_data(open_tiny, pcam, tmp_path, monkeypatch):
+    root = tmp_path / "data" / "tiny"
+    shutil.copytree(pcam, root)
+    scans, scan = [], data.scan
+    monkeypatch.setattr(data, "scan", lambda *a: scans.append(a) or scan(*a))
+    first = open_tiny(root=root)
+    assert open_tiny(root=root, subset=1).data_sha == first.data_sha and len(scans) == 1, "read once"
+    images, labels = data.load(root, "train")
+    seen = np.linspace(0, len(images) - 1, 64).astype(int)
+    images[np.setdiff1d(np.arange(len(images)), seen)] ^= 255
+    path = data.file(root, "train", "x")
+    before = path.stat()
+    with h5py.File(path, "r+") as f:
+        f["x"][...] = images
+    assert path.stat().st_size == before.st_size
+    with pytest.raises(StudyError, match="was made with data_sha .* .the patches or labels are others"):
+        open_tiny(root=root)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a tool would that keeps times
+    with pytest.raises(StudyError, match="was made with data_sha"):
+        open_tiny(root=root)
+    with h5py.File(path, "r+") as f:
+        f["x"][...] = data.load(pcam, "train").images
+    assert open_tiny(root=root).data_sha == first.data_sha
+
+
+def few(split, n, of_class=1):
+    """Fewer patches of a class in a split: the others get the other label."""
+
+    def change(images, labels):
+        rows = np.flatnonzero(labels == of_class)[n:]
+        labels[rows] = 1 - of_class
+
+    return split, change
+
+
+def black(split):
+    def change(images, labels):
+        images[:] = 0
+
+    return split, change
+
+
+def copies(split):
+    def change(images, labels):
+        images[labels == 1] = images[1]
+
+    return split, change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            few("train", 6),
+            "subset 0 of the train split has [12] patches of class 1 .tumour.; the study needs at least 4",
+        ),
+        (few("train", 6, 0), "subset 0 of the train split has [12] patches of class 0 .no tumour."),
+        (few("valid", 2), "the valid split has 2 patches of class 1"),
+        (few("test", 3, 0), "the test split has 3 patches of class 0 .*at least 4 of each class .k = 3 neighbours"),
+        (black("train"), "subset 0 of the train split has 0 different patches of more than one colour of class 0"),
+        (black("valid"), "the valid split has 0 different patches of more than one colour of class 0"),
+        (copies("test"), "the test split has 1 different patches of more than one colour of class 1"),
+    ],
+)
+def test_too_few_patches_are_told_at_opening(open_tiny, pcam, tmp_path, change, message):
+    root = tmp_path / "data" / "tiny"
+    shutil.copytree(pcam, root)
+    split, alter = change
+    images, labels = data.load(root, split)
+    alter(images, labels)
+    data.write(root, split, images, labels)
+    with pytest.raises(StudyError, match=message):
+        open_tiny(root=root)
+    assert not (tmp_path / "runs" / "tiny-smoke" / "study.json").exists()
 
 
 def test_data_that_is_not_there_or_too_small(pcam, tmp_path, open_tiny):

@@ -26,6 +26,7 @@ import requests
 from tqdm.auto import tqdm
 
 from pcamlib.data import pcam
+from pcamlib.data.checks import sniff_format
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, lock, disk_full_as_error
 
@@ -130,7 +131,7 @@ class Resume:
             # before what is there is touched: an answer of another kind must not cost what has come already
             if not first:
                 return
-            if done == 0 and (found := pcam.sniff_format(first[:4096])) and not found.startswith("it is still"):
+            if done == 0 and (found := sniff_format(first[:4096])) and not found.startswith("it is still"):
                 raise StudyError(f"what came is no archive: {found}")
             if claimed != self.size:
                 raise StudyError(f"the server announces {claimed:,} bytes, the archive has {self.size:,}")
@@ -179,7 +180,7 @@ def _is_verified(target: Path, archive: Archive) -> bool:
         print(f"{target} is there")
         return True
     with open(target, "rb") as f:
-        found = pcam.sniff_format(f.read(4096))
+        found = sniff_format(f.read(4096))
     raise StudyError(
         f"{target} is not PCam's file ({found or 'its MD5 differs'}): remove it and run the command again, or choose another folder."
     )
@@ -218,7 +219,7 @@ def _archive(root: Path, key: str, archive: Archive, base: str) -> Path:
         if md5(ours) == archive.md5:
             return ours
         with open(ours, "rb") as f:
-            found = pcam.sniff_format(f.read(4096))
+            found = sniff_format(f.read(4096))
         found = found if found and not found.startswith("it is still") else "its MD5 is not the published one"
         raise StudyError(f"{ours} is not PCam's archive ({found}): remove it and run the command again.")
     try:

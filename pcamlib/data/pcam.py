@@ -3,16 +3,13 @@
 A data root is a folder with the six official files
 ``camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5``: dataset "x" uint8 (N, 96, 96, 3) RGB and dataset
 "y" uint8 (N, 1, 1, 1), 1 = tumour in the centre 32x32 (Veeling et al. 2018). Any length is accepted, so short
-excerpts, phantoms and synthetic sets are PCam too. `python -m pcamlib.cli` is the one command for data: verify,
-download, convert, export.
+excerpts, phantoms and synthetic sets are PCam too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,14 +21,14 @@ import torch
 
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, read_json
-from pcamlib.data.checks import sniff_format
+from pcamlib.data import hdf5
 
 SPLITS = ("train", "valid", "test")
 SIDE = 96
 CLASSES = ("no tumour", "tumour")
 CARD = "card.json"  # beside the files of a converted or synthetic set: what it is
 PHANTOM = "phantom.json"  # marks a data root as procedural
-CHUNK = 1 << 28  # bytes; HDF5 unpacks whole chunks, so a larger one is refused rather than allocated
+BLOCK = 512  # rows of images read at a time, 14 MB
 
 
 class Arrays(NamedTuple):
@@ -46,72 +43,13 @@ def file(root: str | Path, split: str, kind: str) -> Path:
     return Path(root) / f"camelyonpatch_level_2_split_{split}_{kind}.h5"
 
 
-@contextlib.contextmanager
-def _damage(path: str | Path) -> Iterator[None]:
-    """Say in one sentence what h5py raises on a file that is not whole."""
-    try:
-        yield
-    except StudyError:
-        raise
-    # the kinds of error h5py passes on from a damaged file: see the tests that cut and flip bytes
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, UnicodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StudyError(
-            f"{path} cannot be read as HDF5 ({reason}): it is truncated, damaged or not an HDF5 file; get it again."
-        ) from None
-
-
 def _open(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise StudyError(
-            f"{path} is missing: point data_root at a folder of PCam files, make a phantom with "
-            "`python -m pcamlib.cli.phantom DIR`, convert your own patches with `python -m pcamlib.cli convert SOURCE DIR`, "
-            "or get PCam with `python -m pcamlib.cli download DIR`."
-        )
-    with _damage(path):
-        with open(path, "rb") as f:
-            found = sniff_format(f.read(4096))
-        if found:
-            todo = "gunzip it" if "packed" in found else "remove it and get the file again"
-            raise StudyError(f"{path} is not an HDF5 file: {found}; {todo}.")
-        return h5py.File(path, "r")
-
-
-def _dataset(f: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
-    path = f.filename
-    with _damage(path):
-        if (
-            name not in f
-            or not isinstance(f.get(name, getlink=True), h5py.HardLink)
-            or not isinstance(f[name], h5py.Dataset)
-        ):
-            raise StudyError(
-                f"{path} has no dataset '{name}' (it has: {', '.join(f)[:200] or 'nothing'}): it is not a PCam file."
-            )
-        d = f[name]
-        if d.dtype != np.uint8:
-            raise StudyError(f"{path}: dataset '{name}' is {d.dtype}, PCam has uint8: convert it.")
-        if not d.shape or d.shape[1:] != shape or not d.shape[0]:
-            wanted = ", ".join(("N", *map(str, shape)))
-            raise StudyError(f"{path}: dataset '{name}' has shape {d.shape}, PCam has ({wanted}) with N at least 1.")
-        _validate_storage(d)
-        return d
-
-
-def _validate_storage(d: h5py.Dataset) -> None:
-    """Refuse what would read another file, or take memory for rows that the file does not hold."""
-    if d.is_virtual or d.external:
-        raise StudyError(
-            f"{d.file.filename}: dataset '{d.name}' keeps its rows in other files: write them into one file."
-        )
-    if d.chunks and math.prod(d.chunks) > CHUNK:
-        raise StudyError(f"{d.file.filename}: dataset '{d.name}' has chunks of {d.chunks}: write it with smaller ones.")
-    packed = 1032 if d.id.get_create_plist().get_nfilters() else 1  # deflate's limit
-    if math.prod(d.shape) > packed * os.path.getsize(d.file.filename):
-        raise StudyError(
-            f"{d.file.filename}: dataset '{d.name}' claims {d.shape[0]:,} rows, more than a file of this size can hold: it is "
-            "truncated or damaged; get it again."
-        )
+    return hdf5.open_file(
+        path,
+        "point data_root at a folder of PCam files, make a phantom with "
+        "`pcamlib phantom DIR`, convert your own patches with `pcamlib data convert SOURCE DIR`, "
+        "or get PCam with `pcamlib data download DIR`",
+    )
 
 
 def labels(root: str | Path, split: str) -> np.ndarray:
@@ -122,22 +60,18 @@ def labels(root: str | Path, split: str) -> np.ndarray:
     """
     x_path, y_path = file(root, split, "x"), file(root, split, "y")
     with _open(x_path) as fx, _open(y_path) as fy:
-        n_x = len(_dataset(fx, "x", (SIDE, SIDE, 3)))
-        y = _read(_dataset(fy, "y", (1, 1, 1)), slice(None)).reshape(-1)
-    if n_x != len(y):
-        raise StudyError(
-            f"{x_path} has {n_x} patches but {y_path.name} has {len(y)} labels: they belong together, get both again."
-        )
+        x, y = hdf5.dataset(fx, "x", (SIDE, SIDE, 3)), hdf5.dataset(fy, "y", (1, 1, 1))
+        if len(x) != len(y):  # before labels are read: a packed file may claim thousands of millions
+            raise StudyError(
+                f"{x_path} has {len(x):,} patches but {y_path.name} has {len(y):,} labels: they belong together, get both "
+                "again."
+            )
+        y = hdf5.read(y, slice(None)).reshape(-1)
     if y.max() > 1:
         raise StudyError(f"{y_path}: labels must be 0 or 1, found {int(y.max())} in row {int(y.argmax())}.")
     if len(np.unique(y)) < 2:
         raise StudyError(f"{y_path}: every label is {y[0]}; both classes (0 and 1) are needed.")
     return y
-
-
-def _read(d: h5py.Dataset, rows: Any) -> np.ndarray:
-    with _damage(d.file.filename):
-        return d[rows]
 
 
 def load(root: str | Path, split: str, index: np.ndarray | None = None) -> Arrays:
@@ -182,12 +116,17 @@ class Patches(torch.utils.data.Dataset):
         return self._file["x"]
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
-        return _read(self._x(), int(i)), int(self.labels[i])
+        return hdf5.read(self._x(), int(i)), int(self.labels[i])
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All images in order, uint8 (M, 96, 96, 3), some hundred at a time."""
+        for start in range(0, len(self), BLOCK):
+            yield hdf5.read(self._x(), slice(start, start + BLOCK))
 
     def images(self, index: np.ndarray | None = None) -> np.ndarray:
         """Rows `index` (all if None) as uint8 (M, 96, 96, 3)."""
         if index is None:
-            return _read(self._x(), slice(None))
+            return hdf5.read(self._x(), slice(None))
         index = np.asarray(index, dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= len(self)):
             raise StudyError(f"{file(self.root, self.split, 'x')}: row numbers must lie in 0..{len(self) - 1}.")
@@ -198,10 +137,10 @@ class Patches(torch.utils.data.Dataset):
             rows = unique[start : start + 256]
             low, high = rows[0], rows[-1] + 1
             if high - low <= 4 * len(rows):
-                out[start : start + len(rows)] = _read(self._x(), slice(low, high))[rows - low]
+                out[start : start + len(rows)] = hdf5.read(self._x(), slice(low, high))[rows - low]
             else:
                 for j, row in enumerate(rows):
-                    out[start + j] = _read(self._x(), int(row))
+                    out[start + j] = hdf5.read(self._x(), int(row))
         return out[inverse]
 
 
@@ -249,60 +188,121 @@ def subsets(
     ]
 
 
-def fingerprint(root: str | Path, splits: Sequence[str] = SPLITS) -> str:
-    """Identity of a data root: SHA-256 (16 hex digits) of every label and of 64 spread rows of images per split.
+def scan(root: str | Path, splits: Sequence[str] = SPLITS) -> tuple[str, dict[str, list[bytes | None]]]:
+    """Read every patch: (fingerprint, {split: one hash per patch, None for a patch of one colour}).
 
-    Reading all of PCam would take minutes at each start; `verify` does that.
+    The fingerprint, 16 hex digits of a SHA-256, identifies all labels and all pixels in their order, however the files
+    store them. Two patches with the same hash (BLAKE2b, 16 bytes) are equal.
     """
-    h = hashlib.sha256()
+    h, keys = hashlib.sha256(), {}
     for split in splits:
         patches = Patches(root, split)
         h.update(patches.labels.tobytes())
-        for i in np.linspace(0, len(patches) - 1, 64).astype(int):
-            h.update(patches[i][0].tobytes())
-    return h.hexdigest()[:16]
+        keys[split] = []
+        for block in patches.blocks():
+            found = _keys(block)
+            h.update(b"".join(found))
+            even = (block == block[:, :1, :1]).all((1, 2, 3))
+            keys[split] += [None if blank else key for key, blank in zip(found, even)]
+    return h.hexdigest()[:16], keys
+
+
+def fingerprint(root: str | Path, splits: Sequence[str] = SPLITS) -> str:
+    """Identity of a data root, 16 hex digits of a hash of every label and every pixel (see `scan`).
+
+    It reads all of the files: a minute or two for the whole of PCam. `study.open_study` does so once per run folder.
+    """
+    return scan(root, splits)[0]
+
+
+def stamps(root: str | Path, splits: Sequence[str] = SPLITS) -> dict[str, list[int]]:
+    """Size in bytes and times of the last change (content, then content or attributes; ns) of each file of a data root.
+
+    While these are the same, so is the fingerprint.
+    """
+    found = {}
+    for path in (file(root, split, kind) for split in splits for kind in "xy"):
+        with hdf5.explain(path):
+            status = path.stat()
+        found[path.name] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return found
+
+
+def _keys(block: np.ndarray) -> list[bytes]:
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in block]
+
+
+def _channel_sums(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and sums of squares of each image's channels, int64 (M, 3), exact."""
+    rows = block.reshape(len(block), SIDE, SIDE * 3)  # summed along whole rows first, which is much faster
+
+    def by_channel(values: np.ndarray) -> np.ndarray:
+        return values.sum(1, dtype=np.uint32).reshape(-1, SIDE, 3).sum(1, dtype=np.int64)
+
+    return by_channel(rows), by_channel(np.square(rows, dtype=np.uint16))
 
 
 def verify(root: str | Path, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
     """Read every patch and report per split: patches, tumour, duplicates, blanks; and duplicates across splits.
 
     Returns {split: {"patches", "tumour", "distinct", "duplicate_rows", "conflicting", "blank", "mean_rgb"},
-    "across": {"train-valid": distinct images in both, ...}}. "conflicting" counts distinct images that carry both
-    labels. Raises StudyError on the first file that is not PCam.
+    "across": {"train-valid": distinct images in both, ...}}. "conflicting" counts distinct images of the split that
+    have the other label too, in any split. "blank" counts patches in which no channel's standard deviation reaches 2
+    grey levels. Raises StudyError on the first file that is not PCam, or not the one that the set's card describes.
     """
     report: dict[str, Any] = {}
-    seen: dict[str, dict[bytes, int]] = {}
+    labelled: dict[bytes, set[int]] = {}  # every label an image has anywhere
+    seen: dict[str, set[bytes]] = {}
     for split in splits:
         patches = Patches(root, split)
-        found: dict[bytes, int] = {}
-        blank, total, conflicting = 0, np.zeros(3), set()
-        for start in range(0, len(patches), 1024):
-            rows = np.arange(start, min(start + 1024, len(patches)))
-            block = patches.images(rows)
-            total += block.reshape(-1, 3).sum(0, dtype=np.float64)
-            blank += int((block.reshape(len(block), -1).std(1) < 2).sum())
-            for image, label in zip(block, patches.labels[rows]):
-                key = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-                if found.setdefault(key, int(label)) != label:
-                    conflicting.add(key)
-        seen[split] = found
+        _check_card(root, split)
+        blank, total, keys = 0, np.zeros(3), []
+        for block in patches.blocks():
+            sums, squares = _channel_sums(block)
+            total += sums.sum(0)
+            pixels = SIDE * SIDE
+            blank += int((pixels * squares - sums**2 < 2**2 * pixels**2).all(1).sum())
+            keys += _keys(block)
+        for key, label in zip(keys, patches.labels.tolist()):
+            labelled.setdefault(key, set()).add(label)
+        seen[split] = set(keys)
         report[split] = {
             "patches": len(patches),
             "tumour": int(patches.labels.sum()),
-            "distinct": len(found),
-            "duplicate_rows": len(patches) - len(found),
-            "conflicting": len(conflicting),
+            "distinct": len(seen[split]),
+            "duplicate_rows": len(patches) - len(seen[split]),
+            "conflicting": 0,  # known when every split is read
             "blank": blank,
             "mean_rgb": [round(float(v), 1) for v in total / (len(patches) * SIDE * SIDE)],
         }
-    report["across"] = {f"{a}-{b}": len(seen[a].keys() & seen[b].keys()) for a, b in itertools.combinations(splits, 2)}
+    for split in splits:
+        report[split]["conflicting"] = sum(len(labelled[key]) > 1 for key in seen[split])
+    report["across"] = {f"{a}-{b}": len(seen[a] & seen[b]) for a, b in itertools.combinations(splits, 2)}
     return report
+
+
+def _card(root: str | Path) -> Any:
+    path = Path(root) / CARD
+    return read_json(path) if path.is_file() else {}
+
+
+def _check_card(root: str | Path, split: str) -> None:
+    """Refuse a file of a split whose SHA-256 is not the one in the set's card, if that names one."""
+    card = _card(root)
+    known = card.get("sha256") if isinstance(card, dict) else None
+    for path in (file(root, split, kind) for kind in "xy"):
+        if isinstance(known, dict) and path.name in known:
+            with hdf5.explain(path), open(path, "rb") as f:
+                found = hashlib.file_digest(f, "sha256").hexdigest()
+            if found != known[path.name]:
+                raise StudyError(
+                    f"{path} was changed after {CARD} was written (its SHA-256 differs): convert the patches again, or remove {CARD}."
+                )
 
 
 def classes(root: str | Path) -> tuple[str, str]:
     """What the labels 0 and 1 stand for: the names in the set's card, else PCam's. StudyError for a damaged card."""
-    path = Path(root) / CARD
-    card = read_json(path) if path.is_file() else {}
+    path, card = Path(root) / CARD, _card(root)
     try:
         zero, one = card.get("classes") or card.get("provenance", {}).get("classes") or CLASSES
     except (AttributeError, TypeError, ValueError):

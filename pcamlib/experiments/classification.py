@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import save_file
 from torchmetrics.functional.classification import binary_calibration_error
 
-from pcamlib import metrics, training
+from pcamlib import data, metrics, training
 from pcamlib.core.files import atomic, now, read_json, write_json
 from pcamlib.core.settings import ClassifierSettings
 from pcamlib.data import Arrays
@@ -87,7 +87,7 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
         f"classification-{generator}",
         {
             "pretrained": settings.pretrained,
-            "test_n": len(study.split("test").labels),
+            "test_n": len(data.labels(study.data_root, "test")),
             "image_size": settings.image_size,
             "rows": rows,
         },
