@@ -14,13 +14,16 @@ from pcamlib.metrics.distances import (
     radii,
     realism,
 )
+from pcamlib.metrics.extrapolate import Extrapolated, frechet_infinity, two_sample_auc, vendi_score
 
 __all__ = [
+    "Extrapolated",
     "Manifold",
     "NeighbourMetrics",
     "classification_metrics",
     "density_coverage",
     "frechet_distance",
+    "frechet_infinity",
     "improved_f1",
     "kernel_distance",
     "nearest",
@@ -28,4 +31,6 @@ __all__ = [
     "precision_recall",
     "radii",
     "realism",
+    "two_sample_auc",
+    "vendi_score",
 ]
