@@ -1,4 +1,4 @@
-# The study as a graph; a node is one notebook run. Started by `python -m pcamlib.workflow.study`, which holds the run folder's
+# The study as a graph; a node is one notebook run. Started by `pcamlib study`, which holds the run folder's
 # lock (so --nolock here) and passes the configuration.
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def source(name):
 
 # exec: the run replaces the shell, so that it is this process's own child
 COMMAND = (
-    f"exec {{config[python]:q}} -m pcamlib.workflow.notebook {{input.source:q}} {{output:q}} -p data_root {{config[data]:q}} "
+    f"exec {{config[python]:q}} -m pcamlib run {{input.source:q}} {{output:q}} -p data_root {{config[data]:q}} "
     f"-p runs_dir {{config[runs_dir]:q}} -p profile {{config[profile]:q}} "
 )
 ONE = COMMAND + "-p subset {wildcards.k}"

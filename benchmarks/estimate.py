@@ -9,7 +9,6 @@ notebook at a time, on a device like this one). Writes all of it as JSON to runs
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -300,33 +299,23 @@ def name(found: dict[str, Any]) -> str:
     return re.sub(r"[^\w.-]+", "-", f"{found['provenance']['profile']}-{found['provenance']['device']}".lower())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Estimate hours and memory of a study on this device."""
-    parser = argparse.ArgumentParser(prog="python -m estimate", description=main.__doc__)
-    parser.add_argument("--profile", default="paper")
-    parser.add_argument("--data", help="folder of PCam files, for their sizes; default: the profile's phantom")
-    parser.add_argument("--acceptance", type=float, default=0.5, help="share of candidates that pass selection")
-    parser.add_argument("--price-per-hour", type=float, help="of one worker, in any currency")
-    parser.add_argument("--seconds", type=float, default=10, help="to time each part, after its first step")
-    parser.add_argument("--publish", action="store_true", help="keep it in the book")
-    args = parser.parse_args(argv)
-    try:
-        if not 0 < args.acceptance <= 1:
-            raise StudyError(f"--acceptance is {args.acceptance}: give a share above 0 and up to 1.")
-        root = None if args.data in (None, "", "phantom") else args.data
-        found = estimate(args.profile, root, args.acceptance, args.price_per_hour, args.seconds)
-        if args.publish:
-            path = publish(found, project_root())
-        else:
-            path = resolve("runs") / f"estimate-{name(found)}.json"
-            write_json(path, found)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def main(
+    profile: str = "paper",
+    data: str | None = None,
+    acceptance: float = 0.5,
+    price_per_hour: float | None = None,
+    seconds: float = 10,
+    keep: bool = False,
+) -> None:
+    """Estimate hours and memory of a study on this device and print them; `keep` puts them into the book."""
+    if not 0 < acceptance <= 1:
+        raise StudyError(f"--acceptance is {acceptance}: give a share above 0 and up to 1.")
+    root = None if data in (None, "", "phantom") else data
+    found = estimate(profile, root, acceptance, price_per_hour, seconds)
+    if keep:
+        path = publish(found, project_root())
+    else:
+        path = resolve("runs") / f"estimate-{name(found)}.json"
+        write_json(path, found)
     print(table(found))
     print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -26,6 +26,7 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from pcamlib import data, metrics, training
+from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import Profile, load_profile, number_format
 from pcamlib.data import phantom
 from pcamlib.experiments import features
@@ -234,7 +235,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("profile")
     parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args(argv)
-    found = measure(args.family, load_profile(args.profile), args.seconds)
+    try:
+        found = measure(args.family, load_profile(args.profile), args.seconds)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(json.dumps(found))
     return 0
 

@@ -1,38 +1,418 @@
-"""The command line."""
+"""The command line: `pcamlib COMMAND`, or `python -m pcamlib COMMAND`.
+
+Every failure is one line, `error: ...`, on standard error, and exit status 2; Ctrl-C is exit status 130. Modules that
+take seconds to import, because they need torch, are imported inside the commands, so that help and usage errors come
+at once.
+"""
 
 from __future__ import annotations
 
-import argparse
+import difflib
+import functools
+import importlib
+import logging
+import os
 import sys
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
+import click
+
+from pcamlib import __version__
 from pcamlib.core.errors import StudyError
-from pcamlib.data import convert, download
-from pcamlib.data.pcam import summary, verify
-from pcamlib.workflow import export
+from pcamlib.core.files import die_with_owner, project_root
+
+PATH = click.Path(path_type=Path)
+
+
+class Name(click.ParamType):
+    """A name out of a table or list of the library, whose module is imported when it is needed.
+
+    With `several`, names separated by commas; the value is then a list.
+    """
+
+    name = "name"
+
+    def __init__(self, module: str, attribute: str, several: bool = False):
+        self.module, self.attribute, self.several = module, attribute, several
+
+    @functools.cached_property
+    def known(self) -> Collection[str]:
+        return getattr(importlib.import_module(self.module), self.attribute)
+
+    @property
+    def meanings(self) -> str:
+        """The names for a help text, with what they mean where the table says it."""
+        if isinstance(self.known, dict):
+            return "; ".join(f"{name}: {meaning}" for name, meaning in self.known.items())
+        return ", ".join(self.known)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        for name in value.split(",") if self.several else [value]:
+            if name not in self.known:
+                near = difflib.get_close_matches(name, self.known, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                self.fail(f"{name[:60]!r} is unknown: {hint}It is one of {', '.join(self.known)}.", param, ctx)
+        return value.split(",") if self.several else value
+
+
+class Option(click.Option):
+    """An option that shows its default, and after its help the names that it takes."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, show_default=True, **kwargs)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        if record and isinstance(self.type, Name):
+            return record[0], f"{record[1]} {self.type.meanings}."
+        return record
+
+
+class Group(click.Group):
+    """Commands in the order in which they are defined."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click's own handling would print an empty line first
+            return _stopped()
+
+
+option = functools.partial(click.option, cls=Option)
+profile_option = functools.partial(
+    option, "--profile", metavar="NAME|FILE", help="Scale of the study: a profile's name, or a YAML file."
+)
+data_option = functools.partial(option, "--data", metavar="phantom|DIR", help="Folder of PCam files, or phantom.")
+runs_option = option("--runs-dir", default="runs", metavar="DIR", help="Folder that holds the run folders.")
+
+
+def study_options(command: Callable) -> Callable:
+    """The options that `study` and `book` share."""
+    cores = os.cpu_count() or 1
+    for add in (
+        option("--executor", default="local", metavar="local|slurm|DIR", help="Where the notebooks run; DIR is a copy of cluster/slurm with your changes."),
+        runs_option,
+        option("--cores", type=int, default=cores, metavar="N", help="Processor cores for notebooks that run at once."),
+        option("--subsets", type=int, metavar="N", help="Number of subsets; all of the profile's if not given."),
+        data_option(default="phantom"),
+        profile_option(default="demo"),
+    ):  # fmt: skip
+        command = add(command)
+    return command
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def cli() -> None:
+    """Does training on synthetic histopathology patches improve a classifier?
+
+    An executable study. Start with `pcamlib book`: it runs the demo study on made-up patches and renders the results as
+    a Jupyter Book. Use `pcamlib COMMAND --help` for a command's options and an example.
+    """
+
+
+@cli.group(cls=Group)
+def data() -> None:
+    """Download, check, convert and export patches.
+
+    \b
+    Example:
+      pcamlib data download pcam
+      pcamlib data verify pcam
+    """
+
+
+@data.command()
+@click.argument("dir", type=PATH)
+def download(dir: Path) -> None:
+    """Download PatchCamelyon (8 GB) and verify it.
+
+    The files come from Zenodo and go into the folder DIR. An interrupted download continues when the same command runs again.
+
+    \b
+    Example:
+      pcamlib data download pcam
+    """
+    from pcamlib.data import pcam
+    from pcamlib.data.download import download
+
+    download(dir)
+    click.echo(pcam.summary(pcam.verify(dir)))
+
+
+@data.command()
+@click.argument("dir", type=PATH)
+def verify(dir: Path) -> None:
+    """Read every patch in a folder and report on them.
+
+    DIR has the six PCam files. The report counts patches, classes, blank patches and duplicates, also across splits.
+
+    \b
+    Example:
+      pcamlib data verify pcam
+    """
+    from pcamlib.data import pcam
+
+    click.echo(pcam.summary(pcam.verify(dir)))
+
+
+@data.command()
+@click.argument("source", type=PATH)
+@click.argument("dest", type=PATH)
+@option("--size", type=Name("pcamlib.data.image_files", "SIZES"), metavar="NAME", help="For images that are not 96x96.")
+@option("--convert", "colours", type=Name("pcamlib.data.image_files", "CONVERSIONS", several=True), default=(), metavar="NAME[,NAME]", help="For images that are not 8-bit RGB.")  # fmt: skip
+@option("--positive", metavar="NAME", help="The label that becomes class 1; all others become class 0.")
+@option("--fractions", type=(float, float, float), default=(0.8, 0.1, 0.1), metavar="TRAIN VALID TEST", help="Shares of the splits, if SOURCE has none.")  # fmt: skip
+@option("--seed", type=int, default=0, metavar="N", help="Seed of the random split, if SOURCE has none.")
+@option("--licence", metavar="TEXT", help="Terms of use of your patches, kept in the card.")
+def convert(source: Path, dest: Path, **options: Any) -> None:
+    """Convert your own images to PCam files.
+
+    The files are written to the new folder DEST, whose name becomes the name of the data set. SOURCE is a folder with one sub-folder per class, or a CSV file with the columns file,label[,split][,group].
+
+    \b
+    Example:
+      pcamlib data convert slides/patches.csv my-patches --positive tumour --size resize
+    """
+    from pcamlib.data import pcam
+    from pcamlib.data.convert import convert
+
+    options["colours"] = list(options["colours"])
+    made = convert(source, dest, warn=lambda note: click.echo(f"note: {note}", err=True), **options)
+    click.echo(pcam.summary(made["report"]))
+    click.echo(f"{dest}: {made['images']:,} images, fingerprint {made['fingerprint']}; see {dest / 'card.md'}")
+
+
+@data.command()
+@click.argument("source", type=PATH)
+@click.argument("dest", type=PATH)
+@option("--as", "form", required=True, type=Name("pcamlib.workflow.export", "FORMS"), metavar="FORM", help="What to write.")  # fmt: skip
+def export(source: Path, dest: Path, form: str) -> None:
+    """Export patches or trained generators.
+
+    The result is the new folder DEST. SOURCE is a data folder, a synthetic set, or a run folder (every set or generator in it).
+
+    \b
+    Example:
+      pcamlib data export runs/phantom-demo sets --as png
+    """
+    from pcamlib.workflow.export import export
+
+    for folder in export(source, dest, form):
+        click.echo(folder)
+
+
+@cli.command()
+@click.argument("dir", type=PATH)
+@option("--train", type=int, default=2048, metavar="N", help="Patches in the train split.")
+@option("--valid", type=int, default=512, metavar="N", help="Patches in the valid split.")
+@option("--test", type=int, default=1024, metavar="N", help="Patches in the test split.")
+@option("--seed", type=int, default=0, metavar="N", help="Seed of the patches.")
+def phantom(dir: Path, train: int, valid: int, test: int, seed: int) -> None:
+    """Write made-up patches (a phantom) as PCam files.
+
+    The files go into the folder DIR. The patches look like stained lymph-node tissue and need no download. The same seed gives the same patches.
+
+    \b
+    Example:
+      pcamlib phantom my-phantom --train 512 --valid 128 --test 128
+    """
+    from pcamlib.data import phantom
+
+    phantom.write(dir, train, valid, test, seed)
+
+
+def _study(options: dict[str, Any]) -> tuple[Path, int]:
+    die_with_owner()
+    from pcamlib.workflow.study import run_study
+
+    started = time.monotonic()
+    run, subsets = run_study(data_root=options.pop("data"), **options)
+    click.echo(f"study: {run} ({time.monotonic() - started:.0f} s)")
+    return run, subsets
+
+
+@cli.command()
+@study_options
+def study(**options: Any) -> None:
+    """Run all notebooks of the study.
+
+    The notebooks run for all subsets and generators, several at once. If the command was interrupted, the same command continues.
+
+    \b
+    Example:
+      pcamlib study --profile slice --data pcam --cores 2
+    """
+    _study(options)
+
+
+@cli.command()
+@study_options
+def book(**options: Any) -> None:
+    """Run the study, then render the book.
+
+    The book shows the executed notebooks of subset 0 and the results over all subsets. If the command was interrupted, the same command continues.
+
+    \b
+    Example:
+      pcamlib book --profile demo
+    """
+    started = time.monotonic()
+    run, subsets = _study(options)
+    from pcamlib.workflow.book import build_book
+
+    click.echo(f"book: {build_book(run, subsets, project_root())} ({time.monotonic() - started:.0f} s in all)")
+
+
+@cli.command()
+@click.argument("notebook")
+@click.argument("out")
+@option("-p", "--parameter", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the notebook; may be repeated.")  # fmt: skip
+def run(notebook: str, out: str, given: tuple[tuple[str, str], ...]) -> None:
+    """Run one text notebook with parameters.
+
+    The text notebook NOTEBOOK is executed, and the executed notebook is written to OUT (.ipynb). Unknown parameters and values of the wrong type are errors. If a cell fails, the partial notebook is kept beside OUT.
+
+    \b
+    Example:
+      pcamlib run notebooks/03_diffusion.md out.ipynb -p subset 1 -p backbone dit
+    """
+    die_with_owner()
+    from pcamlib.workflow.notebook import one_gpu, run
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    started = time.monotonic()
+    with one_gpu():
+        path = run(notebook, out, dict(given))
+    click.echo(f"{path} ({time.monotonic() - started:.0f} s)")
+
+
+@cli.command()
+@click.argument("stages", nargs=-1, required=True, metavar="STAGE...", type=Name("pcamlib.workflow.study", "STAGES"))
+@profile_option(default="demo")
+@data_option(default="phantom")
+@option("--subset", type=int, default=0, metavar="N", help="Number of the subset, from 0.")
+@runs_option
+def train(stages: tuple[str, ...], profile: str, data: str, subset: int, runs_dir: str) -> None:
+    """Train stages of one subset, also on several GPUs.
+
+    A STAGE is autoencoder, the name of a generator, or classifiers:NAME with the name of a generator or real. No
+    notebook is run; the notebook of that stage, run afterwards, finds the training finished. With torchrun, training uses every GPU;
+    ACCELERATE_USE_CPU=true uses processor cores.
+
+    \b
+    Example:
+      torchrun --nproc_per_node 4 -m pcamlib train autoencoder unet --profile paper --data pcam
+    """
+    die_with_owner()
+    from accelerate import PartialState
+
+    from pcamlib.study import open_study
+    from pcamlib.workflow.study import train_stage
+
+    opened = open_study(data_root=data, runs_dir=runs_dir, profile=profile, subset=subset)
+    for stage in stages:
+        train_stage(opened, stage)
+        if PartialState().is_main_process:
+            click.echo(f"{stage}: {opened.folder}")
+
+
+@cli.command()
+@profile_option(default="paper")
+@option("--data", metavar="DIR", help="Folder of PCam files, for their sizes; the profile's phantom if not given.")
+@option("--acceptance", type=float, default=0.5, metavar="SHARE", help="Share of candidates that pass the selection.")
+@option("--price-per-hour", type=float, metavar="PRICE", help="Price of one worker, in any currency.")
+@option("--seconds", type=float, default=10, metavar="S", help="Time for each part, after its first step.")
+@option("--publish", is_flag=True, help="Keep the estimate in the book.")
+def estimate(**options: Any) -> None:
+    """Estimate hours and memory of a study on this machine.
+
+    A few steps of every stage are timed. This needs a checkout of the repository.
+
+    \b
+    Example:
+      pcamlib estimate --profile paper --price-per-hour 2.5
+    """
+    folder = project_root() / "benchmarks"
+    if not (folder / "estimate.py").is_file():
+        raise StudyError(f"{folder / 'estimate.py'} does not exist: run this in a checkout of the repository.")
+    sys.path.insert(0, str(folder))
+    importlib.import_module("estimate").main(keep=options.pop("publish"), **options)
+
+
+@cli.command()
+@click.argument("plan", type=PATH)
+@option("--data", required=True, metavar="DIR", help="Folder of PCam files.")
+@runs_option
+@option("--only", type=Name("pcamlib.study", "GENERATORS"), metavar="NAME", help="Run the trials of one generator.")
+@option("--out", type=PATH, metavar="FILE", help="Write all rows and their provenance to this JSON file.")
+def tune(plan: Path, data: str, runs_dir: str, only: str | None, out: Path | None) -> None:
+    """Try settings of the generators on validation data.
+
+    PLAN is a YAML file like book/reference/tuning/plan.yml.
+
+    \b
+    Example:
+      pcamlib tune book/reference/tuning/plan.yml --data pcam --only unet
+    """
+    from pcamlib.experiments.tuning import tune
+
+    tune(plan, data, runs_dir, only=only, out=out, say=click.echo)
+
+
+@cli.command()
+@click.argument("run", type=PATH)
+@click.argument("subsets", type=int)
+def publish(run: Path, subsets: int) -> None:
+    """Keep the numbers of a run in the book (for maintainers).
+
+    The numbers of the run folder RUN go to book/reference/, their summary to README.md. SUBSETS is the number of
+    subsets to publish. This needs a checkout of the repository.
+
+    \b
+    Example:
+      pcamlib publish runs/pcam-reference 3
+    """
+    from pcamlib.report.publish import publish_run
+
+    click.echo(publish_run(run.resolve(), subsets, project_root()))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Bring data in, look at them, take them out."""
-
-    parser = argparse.ArgumentParser(prog="python -m pcamlib.cli", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    look = commands.add_parser("verify", help="read every patch of a data root and say what it holds")
-    look.add_argument("dir", type=Path)
-    look.set_defaults(run=lambda args: print(summary(verify(args.dir))))
-    for room in (download, convert, export):
-        room.add_command(commands)
-    args = parser.parse_args(argv)
+    """Run the command line `argv` (default: the process's own); returns the exit status."""
     try:
-        args.run(args)
+        return cli.main(argv, prog_name="pcamlib", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:  # `pcamlib` or `pcamlib data` alone
+        click.echo(error.format_message(), err=True)
+        return _fail("give a command.")
+    except click.UsageError as error:
+        asked = error.ctx.command_path if error.ctx else "pcamlib"
+        return _fail(f"{error.format_message()} See `{asked} --help`.")
+    except click.ClickException as error:
+        return _fail(error.format_message())
     except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+        return _fail(str(error))
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise  # not about a file: a fault of this program
+        return _fail(f"{error.filename}: {error.strerror}.")
+    except (KeyboardInterrupt, click.Abort):
+        return _stopped()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _stopped() -> int:
+    click.echo("stopped: the same command goes on from here", err=True)
+    return 130
+
+
+def _fail(sentence: str) -> int:
+    click.echo(f"error: {' '.join(sentence.split())}", err=True)
+    return 2

@@ -103,7 +103,7 @@ def smoke(tmp_path_factory):
     import kill
 
     folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "pcamlib.workflow.study", "study", "--profile", "smoke", "--subsets", "1"]
+    command = [sys.executable, "-m", "pcamlib", "study", "--profile", "smoke", "--subsets", "1"]
     command += ["--runs-dir", str(folder / "runs"), "--cores", "2"]
     run = folder / "runs" / "phantom-smoke"
     killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

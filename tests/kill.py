@@ -243,7 +243,7 @@ def kill_study(folder: Path, kills: int, draw: random.Random) -> int:
     command = [
         sys.executable,
         "-m",
-        "pcamlib.workflow.study",
+        "pcamlib",
         "study",
         "--profile",
         "smoke",

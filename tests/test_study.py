@@ -17,7 +17,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import lock, read_json
 from pcamlib.experiments import classification
 from pcamlib.results import frame
-from pcamlib.workflow import study as workflow
+from pcamlib.workflow import book
 
 
 def open_smoke(root, tmp_path, **changes):
@@ -243,7 +243,7 @@ def test_a_run_folder_in_use_is_refused(smoke):
     ],
 )
 def test_bad_input_to_the_study_is_one_sentence(tmp_path, options, message):
-    command = [sys.executable, "-m", "pcamlib.workflow.study", "study", "--runs-dir", str(tmp_path), *options]
+    command = [sys.executable, "-m", "pcamlib", "study", "--runs-dir", str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
@@ -265,4 +265,4 @@ def test_a_warning_fails_the_book(smoke, tmp_path):
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
     (tmp_path / "book" / "index.md").write_text("# T\n\n{doc}`/nowhere`\n")
     with pytest.raises(StudyError, match="the book was not built.*nowhere"):
-        workflow.book(run, 1, tmp_path)
+        book.build_book(run, 1, tmp_path)

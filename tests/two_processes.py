@@ -1,4 +1,4 @@
-"""What tests/test_processes.py starts with torchrun: pcamlib.workflow.train, and what each process holds at the end of a stage.
+"""What tests/test_processes.py starts with torchrun: `pcamlib train`, and what each process holds at the end of a stage.
 
     torchrun --nproc_per_node 2 tests/two_processes.py RUNS OTHER_RUNS ARGUMENTS…
 
@@ -12,11 +12,10 @@ import sys
 
 from accelerate import PartialState
 
-from pcamlib import training
+from pcamlib import cli, training
 from pcamlib.experiments import classification
 from pcamlib.models import diffusion
 from pcamlib.training import checkpoint, loop
-from pcamlib.workflow import train
 
 fit, save, step, arms = training.fit, checkpoint.save, diffusion.DiffusionTask.step, classification.arms
 
@@ -49,11 +48,10 @@ def stop_late(self, rows):
 def main(runs, others, *arguments):
     training.fit, checkpoint.save, classification.arms = fit_and_say, save_and_say, lambda g: arms(g)[:1]
     stages = ["autoencoder", "unet", "dit", "histogan", "classifiers:real"]
-    code = train.main([*stages, "--runs-dir", runs, *arguments]) or train.main(
-        ["unet", "--runs-dir", others, *arguments]
-    )
+    code = cli.main(["train", *stages, "--runs-dir", runs, *arguments])
+    code = code or cli.main(["train", "unet", "--runs-dir", others, *arguments])
     loop.CHECKPOINT_SECONDS, diffusion.DiffusionTask.step = -1, stop_late
-    return code or train.main(["dit", "--runs-dir", others, *arguments]) != 130
+    return code or cli.main(["train", "dit", "--runs-dir", others, *arguments]) != 130
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Your own patches as PCam files: a folder per class, or images and a CSV, become a data root with a card.
 
-    python -m pcamlib.cli convert SOURCE DEST [--size …] [--convert …] [--positive NAME] [--fractions …] [--seed N]
+    pcamlib data convert SOURCE DEST [--size …] [--convert …] [--positive NAME] [--fractions …] [--seed N]
 
 The header of every image is read first, so what is wrong is said before anything is written. Rows keep the order of the
 CSV (or of the sorted paths) within each split: the order decides which rows a subset holds.
@@ -8,10 +8,8 @@ CSV (or of the sorted paths) within each split: the order decides which rows a s
 
 from __future__ import annotations
 
-import argparse
 import csv
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,10 +19,10 @@ import h5py
 import numpy as np
 from tqdm.auto import tqdm
 
-from pcamlib.data import card, image_files, pcam
 from pcamlib.core.errors import StudyError
-from pcamlib.data.sources import Row, find
 from pcamlib.core.files import atomic_folder, plain_path, vacant
+from pcamlib.data import card, image_files, pcam
+from pcamlib.data.sources import Row, find
 
 BLOCK = 256  # patches in memory while writing
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -249,32 +247,3 @@ def _write(
                         x[start:row] = np.concatenate(block)
                         block, start = [], row
                     bar.update()
-
-
-def add_command(commands: Any) -> None:
-    """`convert` for the command line of `pcamlib.data`."""
-
-    def run(args: argparse.Namespace) -> None:
-        made = convert(
-            args.source, args.dest, size=args.size, colours=args.convert, positive=args.positive, fractions=args.fractions,
-            seed=args.seed, licence=args.licence, warn=lambda note: print(f"note: {note}", file=sys.stderr),
-        )  # fmt: skip
-        print(pcam.summary(made["report"]))
-        print(f"{args.dest}: {made['images']:,} images, fingerprint {made['fingerprint']}; see {args.dest / 'card.md'}")
-
-    p = commands.add_parser(
-        "convert", help="your own patches (a folder per class, or images and a CSV) into PCam files"
-    )
-    p.add_argument(
-        "source", type=Path, help="folder with a sub-folder per class, or CSV with file,label[,split][,group]"
-    )
-    p.add_argument("dest", type=Path, help="new folder; its name is the data set's name")
-    p.add_argument(
-        "--size", choices=image_files.SIZES, help="; ".join(f"{k}: {v}" for k, v in image_files.SIZES.items())
-    )
-    p.add_argument("--convert", type=lambda text: text.split(","), default=[], metavar="NAME[,NAME]", help="; ".join(f"{k}: {v}" for k, v in image_files.CONVERSIONS.items()))  # fmt: skip
-    p.add_argument("--positive", metavar="NAME", help="the label that becomes class 1; all others are class 0")
-    p.add_argument("--fractions", nargs=3, type=float, default=FRACTIONS, metavar=("TRAIN", "VALID", "TEST"))
-    p.add_argument("--seed", type=int, default=0, help="of the split, where none is given")
-    p.add_argument("--licence", metavar="TEXT", help="terms of use of your patches, kept in the card")
-    p.set_defaults(run=run)

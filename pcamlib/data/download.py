@@ -1,13 +1,12 @@
 """PCam from Zenodo: resumed where it was cut, checked against published checksums, unpacked in bounded memory.
 
-    python -m pcamlib.cli download DIR
+    pcamlib data download DIR
 
 pooch checks and places the archives; its own downloader starts a cut file again from nothing, so ours replaces it.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gzip
 import hashlib
@@ -25,10 +24,10 @@ import pooch
 import requests
 from tqdm.auto import tqdm
 
+from pcamlib.core.errors import StudyError
+from pcamlib.core.files import atomic, disk_full_as_error, lock
 from pcamlib.data import pcam
 from pcamlib.data.checks import sniff_format
-from pcamlib.core.errors import StudyError
-from pcamlib.core.files import atomic, lock, disk_full_as_error
 
 ZENODO = "https://zenodo.org/records/2546921/files/"
 STORE = ".download"  # folder in the data root for what is not whole yet
@@ -259,15 +258,3 @@ def _unpack(packed: Path, target: Path, archive: Archive) -> None:
     if packed.parent.name == STORE:  # one put there by hand is its owner's
         packed.unlink()
     print(f"{target} fetched and checked")
-
-
-def add_command(commands: Any) -> None:
-    """`download` for the command line of `pcamlib.data`."""
-
-    def run(args: argparse.Namespace) -> None:
-        download(args.dir)
-        print(pcam.summary(pcam.verify(args.dir)))
-
-    p = commands.add_parser("download", help="PCam from Zenodo, 8 GB; goes on where it was cut")
-    p.add_argument("dir", type=Path)
-    p.set_defaults(run=run)

@@ -5,21 +5,20 @@ spindle nuclei of the stroma and tumour nuclei lie on tissue with fibres, fat, g
 is positive when at least one tumour nucleus has its centre inside the middle 32x32 pixels; tumour may lie
 around the middle of a negative patch, as in PCam. It is no substitute for tissue: it exists so that the study
 runs anywhere and so that a generator can be asked whether it drew the right nuclei.
-Command line: ``python -m pcamlib.cli.phantom DIR [--train N --valid N --test N --seed S]``.
+Command line: ``pcamlib phantom DIR [--train N --valid N --test N --seed S]``.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from pcamlib.data import pcam
 from pcamlib.core.errors import StudyError
+from pcamlib.core.files import atomic, read_json, write_json
+from pcamlib.data import pcam
 from pcamlib.data.phantom_render import (
     EOSIN,
     FULL,
@@ -40,7 +39,6 @@ from pcamlib.data.phantom_render import (
     make_banks,
     scatter,
 )
-from pcamlib.core.files import atomic, read_json, write_json
 
 VERSION = 1  # of the images: changes when the same seed gives other bytes
 SLIDES = {"train": range(0, 60), "valid": range(60, 80), "test": range(80, 100)}
@@ -332,29 +330,6 @@ def read_factors(root: str | Path, split: str) -> dict[str, np.ndarray]:
     """Known factors of a written phantom, arrays (N,) by name as in `generate`; StudyError if none."""
     path = Path(root) / f"phantom_factors_{split}.h5"
     if not path.is_file():
-        raise StudyError(
-            f"{path} is missing: only a phantom has known factors, make one with `python -m pcamlib.cli.phantom DIR`."
-        )
+        raise StudyError(f"{path} is missing: only a phantom has known factors, make one with `pcamlib phantom DIR`.")
     with h5py.File(path, "r") as f:
         return {name: f[name][:] for name in FACTORS.names}
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit status, 2 with one sentence on stderr for bad input."""
-    parser = argparse.ArgumentParser("pcamlib.data.phantom", description="Write a phantom as PCam files.")
-    parser.add_argument("root", metavar="DIR", type=Path)
-    parser.add_argument("--train", type=int, default=2048, metavar="N")
-    parser.add_argument("--valid", type=int, default=512, metavar="N")
-    parser.add_argument("--test", type=int, default=1024, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, metavar="S")
-    given = parser.parse_args(argv)
-    try:
-        write(given.root, given.train, given.valid, given.test, given.seed)
-    except (StudyError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Settings of the generators tried side by side, judged on the validation split: how a profile's values were chosen.
 
-    python -m pcamlib.experiments.tuning PLAN --data DIR --runs-dir DIR [--only unet|dit|histogan] [--out FILE]
+    pcamlib tune PLAN --data DIR [--runs-dir DIR] [--only unet|dit|histogan] [--out FILE]
 
 A plan (YAML) names a base profile, how many samples to judge, and trials: a generator, what to change in its section of
 the profile, and (for diffusion) ways to sample from it. Each trial trains on subset 0 in a run
@@ -10,9 +10,8 @@ samples to all validation patches in the space of the base's judge: the test spl
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -149,37 +148,34 @@ def changed(row: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in changes.items()).replace("_", " ") or "–"
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pcamlib.experiments.tuning", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("plan", type=Path, help="a YAML file like book/reference/tuning/plan.yml")
-    parser.add_argument("--data", required=True, help="folder of PCam files")
-    parser.add_argument("--runs-dir", default="runs")
-    parser.add_argument("--only", choices=["unet", "dit", "histogan"], help="the trials of one generator")
-    parser.add_argument("--out", type=Path, help="write all rows with their scale here")
-    options = parser.parse_args(argv)
-    try:
-        plan = read_plan(options.plan)
-        trials = Trials(plan, options.data, options.runs_dir)
-        rows = trials.limits()
-        for row in rows:
-            print(_line(row), flush=True)
-        for trial in plan.trials:
-            if options.only in (None, trial.family):
-                found = trials.run(trial)
-                rows += found
-                print("\n".join(map(_line, found)), flush=True)
-        if options.out:
-            judged = {"judge": trials.judge.extractor.about, "n_valid": len(trials.real), "rows": rows}
-            write_json(
-                resolve(options.out),
-                {"provenance": trials.base.provenance(extractor=trials.judge.extractor.name)} | judged,
-            )
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def tune(
+    path: Path, data: str, runs: str, *, only: str | None, out: Path | None, say: Callable[[str], object]
+) -> list[dict[str, Any]]:
+    """Run the trials of the plan file `path` (of the one generator `only`); returns their rows, each `say`'s line as well.
+
+    data, runs
+        As `data_root` and `runs_dir` of `open_study`.
+    out
+        JSON file for the rows with their provenance.
+
+    Raises StudyError for a bad plan, and for what `open_study` refuses.
+    """
+    plan = read_plan(path)
+    trials = Trials(plan, data, runs)
+    rows = trials.limits()
+    for row in rows:
+        say(_line(row))
+    for trial in plan.trials:
+        if only in (None, trial.family):
+            found = trials.run(trial)
+            rows += found
+            for row in found:
+                say(_line(row))
+    if out:
+        judge = trials.judge.extractor
+        about = {"judge": judge.about, "n_valid": len(trials.real), "rows": rows}
+        write_json(resolve(out), {"provenance": trials.base.provenance(extractor=judge.name)} | about)
+    return rows
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -188,7 +184,3 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['family']:12}{row['fid']:7.2f}  KID x 1000 {1000 * row['kid']:6.1f}  label AUC {row['label_auc']:.3f}  "
         f"{changed(row)}{took}"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Numbers of a run that are kept in git, and the README's summary of them.
 
-    python -m pcamlib.report.publish RUN SUBSETS
+    pcamlib publish RUN SUBSETS
 
 writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale), beside it in
 bootstrap/ what notebook 08 drew from the test scores, in scores/ these scores with the labels, so that whoever has no
@@ -11,9 +11,7 @@ No patch of the data set leaves the run folder.
 
 from __future__ import annotations
 
-import argparse
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from safetensors.numpy import load_file
 from pcamlib import data
 from pcamlib.core import paper
 from pcamlib.core.errors import StudyError, loading_weights
-from pcamlib.core.files import atomic, project_root, read_json, write_json
+from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.report import claim_table, findings, plots, result_plots
 from pcamlib.report.tables import cell
 from pcamlib.results import claims, frame
@@ -189,24 +187,16 @@ def into(readme: str, rows: list[Row], name: str) -> str:
     return f"{before}{START}\n\n{summary(rows, name)}\n\n{END}{rest.split(END)[1]}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Keep a run's numbers in book/reference/ and put their summary into README.md."""
-    parser = argparse.ArgumentParser(prog="python -m pcamlib.report.publish", description=main.__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("subsets", type=int)
-    args = parser.parse_args(argv)
-    readme = project_root() / "README.md"
-    try:
-        path = publish(args.run.resolve(), args.subsets, project_root() / "book" / "reference")
-        text = into(readme.read_text(encoding="utf-8"), read_json(path), path.stem)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def publish_run(run: Path, subsets: int, root: Path) -> Path:
+    """Keep a run's numbers in book/reference/ of the checkout `root`, their summary in its README.md; returns the JSON file.
+
+    Raises StudyError for an incomplete run, or where `root` is no checkout.
+    """
+    readme = root / "README.md"
+    if not readme.is_file():
+        raise StudyError(f"{readme} does not exist: run this in a checkout of the repository.")
+    path = publish(run, subsets, root / "book" / "reference")
+    text = into(readme.read_text(encoding="utf-8"), read_json(path), path.stem)
     with atomic(readme) as tmp_path:
         tmp_path.write_text(text, encoding="utf-8")
-    print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return path

@@ -178,7 +178,7 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         "",
         "```bash",
         f"make study PROFILE={run.provenance['profile']} DATA=/path/to/{run.provenance['data']} SUBSETS={len(run.provenance['subsets'])}",
-        f".venv/bin/python -m pcamlib.report.publish runs/{run.name} {len(run.provenance['subsets'])}",
+        f".venv/bin/pcamlib publish runs/{run.name} {len(run.provenance['subsets'])}",
         "```",
         "",
         *_scores(run.name, where),

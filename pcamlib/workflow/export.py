@@ -1,6 +1,6 @@
 """Out of the study again: data and synthetic sets as files others read, trained generators as diffusers pipelines.
 
-    python -m pcamlib.cli export SOURCE DEST --as pcam|png|generator
+    pcamlib data export SOURCE DEST --as pcam|png|generator
 
 SOURCE is a data root, a synthetic set, or a run folder (then every set or generator in it). Each result carries a card and
 a note on its licence.
@@ -8,7 +8,6 @@ a note on its licence.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import re
 import shutil
@@ -167,19 +166,3 @@ def _generator(folder: Path, target: Path, form: str) -> None:
     }
     write_json(target / data.CARD, about | {"settings": pipeline.profile_of(run).model_dump()})
     (target / NOTICE).write_text(licence(about), encoding="utf-8")
-
-
-def add_command(commands: Any) -> None:
-    """`export` for the command line of `pcamlib.data`."""
-
-    def run(args: argparse.Namespace) -> None:
-        for folder in export(args.source, args.dest, args.form):
-            print(folder)
-
-    p = commands.add_parser("export", help="sets and generators out of a run, as files that others read")
-    p.add_argument("source", type=Path, help="data root, synthetic set or run folder")
-    p.add_argument("dest", type=Path, help="new folder")
-    p.add_argument(
-        "--as", dest="form", choices=FORMS, required=True, help="; ".join(f"{k}: {v}" for k, v in FORMS.items())
-    )
-    p.set_defaults(run=run)

@@ -1,6 +1,6 @@
 """Strict papermill: a text notebook in, an executed notebook out.
 
-    python -m pcamlib.workflow.notebook notebooks/03_diffusion.md OUT.ipynb -p subset 2 -p backbone dit
+    pcamlib run notebooks/03_diffusion.md OUT.ipynb -p subset 2 -p backbone dit
 
 What plain papermill leaves to chance is settled here: an unknown parameter is an error, values must have the type of
 the notebook's own, the kernel is this interpreter, progress goes to the terminal and not into the file, a failing cell fails the
@@ -9,11 +9,9 @@ command and keeps the partial notebook aside as OUT.failed.ipynb.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import contextlib
 import difflib
-import logging
 import math
 import os
 import sys
@@ -30,7 +28,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import atomic, die_with_owner, lock, plain_path, project_root
+from pcamlib.core.files import atomic, lock, plain_path, project_root
 from pcamlib.training.progress import LINE
 
 Literal = int | float | str | bool | None
@@ -205,29 +203,3 @@ def tidy(source: Path, target: Path) -> None:
     notebook.cells = [c for c in cells if c not in injected]
     notebook.metadata.pop("papermill", None)
     nbformat.write(notebook, target)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Execute a text notebook; exit 0 if every cell succeeded, 2 with one sentence otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m pcamlib.workflow.notebook", description=main.__doc__)
-    parser.add_argument("notebook")
-    parser.add_argument("out")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    args = parser.parse_args(argv)
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    die_with_owner()
-    try:
-        started = time.monotonic()
-        with one_gpu():
-            out = run(args.notebook, args.out, dict(args.parameter))
-        print(f"{out} ({time.monotonic() - started:.0f} s)", flush=True)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,14 +1,13 @@
 """The whole study as one command: Snakemake over subsets and generators, then the rendered book.
 
-    python -m pcamlib.workflow.study study|book [--profile demo] [--data phantom|DIR] [--subsets N] [--cores N]
-                                          [--executor local|slurm|FOLDER]
+    pcamlib study [--profile demo] [--data phantom|DIR] [--subsets N] [--cores N] [--executor local|slurm|DIR]
 
-The same command again goes on where the last one stopped, however it stopped.
+The same command again goes on where the last one stopped, however it stopped. `train_stage` trains one stage of one
+subset without its notebook, in several processes if torchrun started them.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import json
@@ -25,12 +24,27 @@ import yaml
 
 from pcamlib import data
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import OWNER, atomic, die_with_owner, digest, lock, project_root, resolve
+from pcamlib.core.files import OWNER, atomic, digest, lock, project_root, resolve
 from pcamlib.core.settings import load_profile
-from pcamlib.experiments import features
-from pcamlib.models import classifier
-from pcamlib.study import open_study
+from pcamlib.experiments import classification, features
+from pcamlib.models import autoencoder, classifier, diffusion, histogan
+from pcamlib.study import GENERATORS, REAL, Study, open_study
 from pcamlib.workflow.notebook import GPUS
+
+STAGES = ("autoencoder", *GENERATORS, *(f"classifiers:{g}" for g in (REAL, *GENERATORS)))
+
+
+def train_stage(study: Study, stage: str) -> None:
+    """Train one of STAGES as its notebook would, into the same run folder; what is finished is left alone."""
+    if stage == "autoencoder":
+        model, _ = autoencoder.train(study)
+        autoencoder.encode_subset(study, model)
+    elif stage == "histogan":
+        histogan.train(study, folder=study.folder / "histogan")
+    elif stage in GENERATORS:
+        diffusion.train(study, stage)
+    else:
+        classification.run_arms(study, stage.removeprefix("classifiers:"))
 
 
 def executor_folder(executor: str) -> tuple[str, Path | None]:
@@ -180,44 +194,3 @@ def run_study(
                 "the same command goes on from here."
             )
     return s.root, subsets
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`study` runs the notebooks, `book` runs them and renders the book."""
-    parser = argparse.ArgumentParser(prog="python -m pcamlib.workflow.study", description=main.__doc__)
-    parser.add_argument("command", choices=["study", "book"])
-    parser.add_argument("--profile", default="demo")
-    parser.add_argument("--data", default="phantom")
-    parser.add_argument("--subsets", type=int)
-    parser.add_argument("--cores", type=int, default=os.cpu_count())
-    parser.add_argument("--runs-dir", default="runs")
-    parser.add_argument("--executor", default="local")
-    args = parser.parse_args(argv)
-    started = time.monotonic()
-    die_with_owner()
-    try:
-        run, subsets = run_study(
-            profile=args.profile,
-            data_root=args.data,
-            subsets=args.subsets,
-            cores=args.cores,
-            runs_dir=args.runs_dir,
-            executor=args.executor,
-        )
-        print(f"study: {run} ({time.monotonic() - started:.0f} s)", flush=True)
-        if args.command == "book":
-            from pcamlib.workflow.book import build_book
-
-            index = build_book(run, subsets, project_root())
-            print(f"book: {index} ({time.monotonic() - started:.0f} s in all)")
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ import pytest
 import timing
 from estimate import Sizes, Stage
 
+from pcamlib import cli
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json
 from pcamlib.core.settings import load_profile
@@ -102,7 +103,7 @@ def test_bad_input_is_one_sentence(made_up, capsys, tmp_path):
         (["--profile", "papr"], "did you mean 'paper'?"),
         (["--profile", "smoke", "--data", str(tmp_path)], "camelyonpatch"),
     ):
-        assert estimate.main(arguments) == 2
+        assert cli.main(["estimate", *arguments]) == 2
         assert said in capsys.readouterr().err
 
 

@@ -220,7 +220,7 @@ def test_a_list_that_is_wrong_gets_one_sentence_and_leaves_nothing(tmp_path, cap
     with pytest.raises(StudyError, match=message) as caught:
         convert.convert(tmp_path / "in", tmp_path / "out")
     assert "\n" not in str(caught.value)
-    assert cli.main(["convert", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
+    assert cli.main(["data", "convert", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 

@@ -196,7 +196,7 @@ def test_bad_files_get_one_sentence(tmp_path, patches, capsys, change, message):
     with pytest.raises(StudyError, match=message) as caught:
         data.load(tmp_path, "test")
     assert "\n" not in str(caught.value)
-    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert cli.main(["data", "verify", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pcamlib import data
-from pcamlib.data import phantom
+from pcamlib import cli, data
 from pcamlib.core.errors import StudyError
+from pcamlib.data import phantom
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ def sample():
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pcamlib.data.phantom", *map(str, arguments)]
+    command = [sys.executable, "-m", "pcamlib", "phantom", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
@@ -198,7 +198,7 @@ def test_command_writes_once_and_then_leaves_the_files_alone(tmp_path):
     assert first.returncode == 0, first.stderr
     before = state(tmp_path)
     assert sum(name.endswith("_x.h5") for name in before) == 3
-    assert phantom.main([str(argument) for argument in arguments]) == 0
+    assert cli.main(["phantom", *map(str, arguments)]) == 0
     assert state(tmp_path) == before
 
 
@@ -221,13 +221,14 @@ def test_files_that_are_no_phantom_are_never_overwritten(tmp_path):
 
 def test_a_file_in_place_of_the_folder(tmp_path, capsys):
     (tmp_path / "here").write_text("a file")
-    assert phantom.main([str(tmp_path / "here")]) == 2
+    assert cli.main(["phantom", str(tmp_path / "here")]) == 2
     message = capsys.readouterr().err.strip()
+    assert message.startswith("error: ")
     assert len(message.splitlines()) == 1 and "not a folder" in message
     assert (tmp_path / "here").read_text() == "a file"
 
 
 def test_a_bad_size_writes_nothing(tmp_path, capsys):
-    assert phantom.main([str(tmp_path / "new"), "--train", "0"]) == 2
+    assert cli.main(["phantom", str(tmp_path / "new"), "--train", "0"]) == 2
     assert "train" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

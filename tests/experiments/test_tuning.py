@@ -2,6 +2,7 @@
 
 import pytest
 
+from pcamlib import cli
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json
 from pcamlib.experiments import tuning
@@ -27,10 +28,10 @@ def plan(tmp_path):
 
 def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monkeypatch):
     out = plan.parent / "trials.json"
-    command = [str(plan), "--data", "phantom", "--runs-dir", str(tmp_path / "runs"), "--out", str(out)]
+    command = ["tune", str(plan), "--data", "phantom", "--runs-dir", str(tmp_path / "runs"), "--out", str(out)]
     opened, split = [], tuning.Study.split
     monkeypatch.setattr(tuning.Study, "split", lambda self, name: opened.append(name) or split(self, name))
-    assert tuning.main(command) == 0
+    assert cli.main(command) == 0
     found = read_json(out)
     assert set(opened) == {"valid"} and found["n_valid"] == 64
     assert [row["family"] for row in found["rows"]] == ["real", "autoencoder", "histogan", "unet", "unet"]
@@ -40,7 +41,7 @@ def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monke
     first = capsys.readouterr().out
     # once more: nothing is trained or drawn
     monkeypatch.setattr(tuning.diffusion.DiffusionSampler, "sample", None)
-    assert tuning.main(command) == 0
+    assert cli.main(command) == 0
     assert read_json(out)["rows"] == found["rows"] and capsys.readouterr().out == first
 
     text = "\n".join(published_page._tried(plan.parent))
@@ -65,14 +66,14 @@ def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monke
 )
 def test_a_wrong_plan_is_one_sentence(plan, capsys, text, why):
     plan.write_text(text)
-    assert tuning.main([str(plan), "--data", "phantom"]) == 1
+    assert cli.main(["tune", str(plan), "--data", "phantom"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: plan") and message.count("\n") == 1 and why in message
 
 
 def test_an_unknown_setting_names_the_nearest(plan, tmp_path, capsys):
     plan.write_text(PLAN.replace("{epochs: 1}", "{epoch: 1}"))
-    assert tuning.main([str(plan), "--data", "phantom", "--runs-dir", str(tmp_path / "runs")]) == 1
+    assert cli.main(["tune", str(plan), "--data", "phantom", "--runs-dir", str(tmp_path / "runs")]) == 2
     assert "did you mean" in capsys.readouterr().err
 
 

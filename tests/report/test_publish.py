@@ -94,9 +94,7 @@ def test_the_readme_shows_the_published_numbers():
     readme = (project_root() / "README.md").read_text()
     shown = [p for p in FILES if f"`book/reference/{p.name}`" in readme]
     assert len(shown) == 1, "the README shows one published run"
-    assert publish.into(readme, read_json(shown[0]), shown[0].stem) == readme, (
-        "run python -m pcamlib.report.publish again"
-    )
+    assert publish.into(readme, read_json(shown[0]), shown[0].stem) == readme, "run pcamlib publish again"
 
 
 def test_a_run_without_quality_is_refused_before_anything_is_written(tmp_path):

@@ -12,14 +12,13 @@ import pytest
 import yaml
 from conftest import settings
 
-from pcamlib import training
+from pcamlib import cli, training
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import read_json
 from pcamlib.experiments import classification
 from pcamlib.models import diffusion
 from pcamlib.training import loop
 from pcamlib.training.progress import read_log
-from pcamlib.workflow import train
 
 FAMILIES = ["autoencoder", "unet", "dit", "histogan"]
 
@@ -37,7 +36,7 @@ def runs(tmp_path_factory, pcam):
     inner = Path("tiny-smoke") / "subset-0"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classification, "arms", lambda g, arms=classification.arms: arms(g)[:1])
-        assert train.main([*FAMILIES, "classifiers:real", "--runs-dir", str(root / "one"), *arguments]) == 0
+        assert cli.main(["train", *FAMILIES, "classifiers:real", "--runs-dir", str(root / "one"), *arguments]) == 0
         shutil.copytree(
             root / "one" / "tiny-smoke" / "subset-0" / "autoencoder", root / "mixed" / inner / "autoencoder"
         )
@@ -50,13 +49,13 @@ def runs(tmp_path_factory, pcam):
             return step(self, rows)
 
         patch.setattr(diffusion.DiffusionTask, "step", stop_early)
-        assert train.main(["unet", "--runs-dir", str(root / "mixed"), *arguments]) == 130
+        assert cli.main(["train", "unet", "--runs-dir", str(root / "mixed"), *arguments]) == 130
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = [str(Path(__file__).parents[1] / "two_processes.py"), str(root / "two"), str(root / "mixed"), *arguments]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*torchrun, *script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    train.main(["dit", "--runs-dir", str(root / "mixed"), *arguments])
+    cli.main(["train", "dit", "--runs-dir", str(root / "mixed"), *arguments])
     return *(root / name / inner for name in ("one", "two", "mixed")), done.stdout.splitlines()
 
 

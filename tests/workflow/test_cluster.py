@@ -38,7 +38,7 @@ def executor(folder, **changes):
 
 def study(tmp_path, executor):
     runs = str(tmp_path / "runs")
-    workflow.study(profile="smoke", data_root="phantom", subsets=1, cores=2, runs_dir=runs, executor=str(executor))
+    workflow.run_study(profile="smoke", data_root="phantom", subsets=1, cores=2, runs_dir=runs, executor=str(executor))
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def start(environment, log, profile, *options):
     command = [
         sys.executable,
         "-m",
-        "pcamlib.workflow.study",
+        "pcamlib",
         "study",
         "--profile",
         profile,

@@ -28,7 +28,7 @@ def run(open_tiny):
 
 
 def test_synthetic_sets_leave_as_files_that_torchvision_opens(run, tmp_path, capsys):
-    assert cli.main(["export", str(run.root), str(tmp_path / "out"), "--as", "pcam"]) == 0
+    assert cli.main(["data", "export", str(run.root), str(tmp_path / "out"), "--as", "pcam"]) == 0
     assert capsys.readouterr().out.split() == [
         str(tmp_path / "out/subset-0" / f"unet-{s}") for s in ("class", "none", "realism")
     ]

@@ -37,7 +37,7 @@ print(name * count, rate, sys.executable)
 
 ```{code-cell} ipython3
 if count > 5:
-    from pcamlib.errors import StudyError
+    from pcamlib.core.errors import StudyError
     raise StudyError("count is too large: take less.")
 ```
 """
@@ -93,7 +93,8 @@ def test_a_failing_cell_fails_the_command_and_keeps_the_partial_notebook(page, t
     command = [
         sys.executable,
         "-m",
-        "pcamlib.workflow.notebook",
+        "pcamlib",
+        "run",
         str(page),
         str(tmp_path / "out.ipynb"),
         "-p",
@@ -121,13 +122,13 @@ def test_exactly_one_parameters_cell_of_literals(page, tmp_path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_the_studys_notebooks_declare_commented_parameters(path):
-    notebook = jupytext.read(path)
-    known = notebook.parameters(notebook, path.name)
+    page = jupytext.read(path)
+    known = notebook.parameters(page, path.name)
     assert list(known)[:3] == ["data_root", "runs_dir", "profile"] and "subset" in known
-    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    cell = next(c for c in page.cells if "parameters" in c.metadata.get("tags", []))
     assert all("  # " in line for line in cell.source.splitlines()), "each parameter has a trailing comment"
-    assert notebook.cells[0].source.startswith("# "), "a notebook begins with its title"
-    assert not any(c.get("outputs") for c in notebook.cells)
+    assert page.cells[0].source.startswith("# "), "a notebook begins with its title"
+    assert not any(c.get("outputs") for c in page.cells)
 
 
 def test_plain_papermill_runs_a_notebook_too(pcam, tmp_path):
