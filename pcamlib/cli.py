@@ -1,91 +1,29 @@
 """The command line: `pcamlib COMMAND`, or `python -m pcamlib COMMAND`.
 
-Every failure is one line, `error: ...`, on standard error, and exit status 2; Ctrl-C is exit status 130. Modules that
-take seconds to import, because they need torch, are imported inside the commands, so that help and usage errors come
-at once.
+Modules that take seconds to import, because they need torch, are imported inside the commands, so that help and usage
+errors come at once.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pcamlib import __version__
+from pcamlib.core.command import Group, Name, Option, run_command
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import die_with_owner, project_root
 
 PATH = click.Path(path_type=Path)
-
-
-class Name(click.ParamType):
-    """A name out of a table or list of the library, whose module is imported when it is needed.
-
-    With `several`, names separated by commas; the value is then a list.
-    """
-
-    name = "name"
-
-    def __init__(self, module: str, attribute: str, several: bool = False):
-        self.module, self.attribute, self.several = module, attribute, several
-
-    @functools.cached_property
-    def known(self) -> Collection[str]:
-        return getattr(importlib.import_module(self.module), self.attribute)
-
-    @property
-    def meanings(self) -> str:
-        """The names for a help text, with what they mean where the table says it."""
-        if isinstance(self.known, dict):
-            return "; ".join(f"{name}: {meaning}" for name, meaning in self.known.items())
-        return ", ".join(self.known)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        for name in value.split(",") if self.several else [value]:
-            if name not in self.known:
-                near = difflib.get_close_matches(name, self.known, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                self.fail(f"{name[:60]!r} is unknown: {hint}It is one of {', '.join(self.known)}.", param, ctx)
-        return value.split(",") if self.several else value
-
-
-class Option(click.Option):
-    """An option that shows its default, and after its help the names that it takes."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, show_default=True, **kwargs)
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        record = super().get_help_record(ctx)
-        if record and isinstance(self.type, Name):
-            return record[0], f"{record[1]} {self.type.meanings}."
-        return record
-
-
-class Group(click.Group):
-    """Commands in the order in which they are defined."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:  # click's own handling would print an empty line first
-            return _stopped()
-
-
 option = functools.partial(click.option, cls=Option)
 profile_option = functools.partial(
     option, "--profile", metavar="NAME|FILE", help="Scale of the study: a profile's name, or a YAML file."
@@ -387,32 +325,5 @@ def publish(run: Path, subsets: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line `argv` (default: the process's own); returns the exit status."""
-    try:
-        return cli.main(argv, prog_name="pcamlib", standalone_mode=False) or 0
-    except click.exceptions.NoArgsIsHelpError as error:  # `pcamlib` or `pcamlib data` alone
-        click.echo(error.format_message(), err=True)
-        return _fail("give a command.")
-    except click.UsageError as error:
-        asked = error.ctx.command_path if error.ctx else "pcamlib"
-        return _fail(f"{error.format_message()} See `{asked} --help`.")
-    except click.ClickException as error:
-        return _fail(error.format_message())
-    except StudyError as error:
-        return _fail(str(error))
-    except OSError as error:
-        if error.filename is None or error.strerror is None:
-            raise  # not about a file: a fault of this program
-        return _fail(f"{error.filename}: {error.strerror}.")
-    except (KeyboardInterrupt, click.Abort):
-        return _stopped()
-
-
-def _stopped() -> int:
-    click.echo("stopped: the same command goes on from here", err=True)
-    return 130
-
-
-def _fail(sentence: str) -> int:
-    click.echo(f"error: {' '.join(sentence.split())}", err=True)
-    return 2
+    """Run the command line `argv` (default: the process's own); returns the exit status of `run_command`."""
+    return run_command(cli, "pcamlib", argv)

@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pcamlib import cli
-from pcamlib import data
-from pcamlib.data import card, convert
+from pcamlib import cli, data
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json
+from pcamlib.data import card, convert
 
 NAMES = np.random.default_rng(1).permutation(192)
 
