@@ -9,8 +9,10 @@ KILLS ?= 100
 FAST = tests/test_package.py tests/test_architecture.py tests/core tests/data tests/metrics tests/results tests/report
 SEED ?= 0
 PY := .venv/bin/python
+# make would expand a $ in a value of its command line and read another folder
+$(foreach name,PROFILE DATA SUBSETS CORES EXECUTOR,$(if $(findstring command line,$(origin $(name))),$(if $(findstring $$,$(value $(name))),$(error error: $(name) has a dollar sign, which make would expand: give it in the environment, $(name)='...' make ...))))
 # the owner is make itself: killed, it takes the study along
-STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib $(1) --profile "$$PROFILE" --data "$$DATA" --cores "$$CORES" --executor "$$EXECUTOR" $(if $(SUBSETS),--subsets "$$SUBSETS")
+STUDY = PCAMLIB_OWNER=$$PPID exec $(PY) -m pcamlib $(1) --profile "$$PROFILE" --data "$$DATA" --cores "$$CORES" --executor "$$EXECUTOR" $(if $(value SUBSETS),--subsets "$$SUBSETS")
 # the shell takes values from the environment, quoted: a name with a quote or a semicolon stays a name
 export PROFILE DATA SUBSETS CORES EXECUTOR KILLS SEED
 
@@ -46,7 +48,7 @@ bench: .venv/ready
 
 # hours and memory of the whole study on this device, from a few timed steps of every stage
 estimate: .venv/ready
-	@$(PY) -m pcamlib estimate --profile "$$PROFILE" $(if $(filter-out phantom,$(DATA)),--data "$$DATA") $(OPTIONS)
+	@$(PY) -m pcamlib estimate --profile "$$PROFILE" $(if $(filter-out phantom,$(value DATA)),--data "$$DATA") $(OPTIONS)
 
 # lab/ makes a double click open a text notebook as a notebook
 lab: .venv/ready

@@ -20,9 +20,11 @@ def source(name):
     return str(NOTEBOOKS / f"{name}.md")
 
 
+# the notebook gets the user's own cache folder again, in place of the one that Snakemake was given
+CACHE = "XDG_CACHE_HOME={config[cache_home]:q}" if config["cache_home"] else "-u XDG_CACHE_HOME"
 # exec: the run replaces the shell, so that it is this process's own child
 COMMAND = (
-    f"exec {{config[python]:q}} -m pcamlib run {{input.source:q}} {{output:q}} -p data_root {{config[data]:q}} "
+    f"exec env {CACHE} {{config[python]:q}} -m pcamlib run {{input.source:q}} {{output:q}} -p data_root {{config[data]:q}} "
     f"-p runs_dir {{config[runs_dir]:q}} -p profile {{config[profile]:q}} "
 )
 ONE = COMMAND + "-p subset {wildcards.k}"
@@ -36,8 +38,7 @@ wildcard_constraints:
 
 rule all:
     input:
-        expand(EXECUTED + "/01_dataset.ipynb", k=range(SUBSETS)),
-        f"{RUN}/notebooks/08_results-{SUBSETS}.ipynb",
+        config["targets"],
 
 
 rule dataset:

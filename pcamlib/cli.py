@@ -203,10 +203,11 @@ def book(**options: Any) -> None:
     Example:
       pcamlib book --profile demo
     """
+    from pcamlib.workflow.book import build_book, need_jupyter_book
+
+    need_jupyter_book()
     started = time.monotonic()
     run, subsets = _study(options)
-    from pcamlib.workflow.book import build_book
-
     click.echo(f"book: {build_book(run, subsets, project_root())} ({time.monotonic() - started:.0f} s in all)")
 
 
@@ -226,6 +227,9 @@ def run(notebook: str, out: str, given: tuple[tuple[str, str], ...]) -> None:
     die_with_owner()
     from pcamlib.workflow.notebook import one_gpu, run
 
+    names = [name for name, _ in given]
+    if len(set(names)) < len(names):
+        raise StudyError(f"parameter {max(names, key=names.count)!r} is given twice: give it once.")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     started = time.monotonic()
     with one_gpu():

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import filecmp
+import ast
+import contextlib
+import errno
+import importlib.util
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import atomic, read_json
+from pcamlib.core.files import OWNER, atomic, disk_full_as_error, lock, project_root, read_json
 from pcamlib.metrics import agreement
 from pcamlib.report import published_page
 from pcamlib.results import frame
+
+UNFINISHED = "unfinished"  # file in _build/ while a build runs: found by the next, it means a full build
 
 
 def executed(run: Path, subsets: int) -> dict[str, Path]:
@@ -25,40 +34,127 @@ def executed(run: Path, subsets: int) -> dict[str, Path]:
     return found | {"08_results.ipynb": run / "notebooks" / f"08_results-{subsets}.ipynb"}
 
 
-def build_book(run: Path, subsets: int, root: Path) -> Path:
-    """Render the book that lies in `root` (_config.yml, _toc.yml, book/) with a run's notebooks; returns its index page.
+# jupyter-book, which ends with the process that started it
+JUPYTER_BOOK = "from pcamlib.core.files import die_with_owner as d; d(); from jupyter_book.cli.main import main; main()"
 
-    Strict: any warning of Sphinx is an error. Raises StudyError if the build fails.
-    """
-    target = root / "book" / "executed"
-    target.mkdir(parents=True, exist_ok=True)
-    wanted = executed(run, subsets)
-    for stale in {path.name for path in target.glob("*.ipynb")} - set(wanted):
-        (target / stale).unlink()
-    for name, source in wanted.items():
-        # untouched files keep their time, and Sphinx does not read them again
-        if not (target / name).exists() or not filecmp.cmp(source, target / name, shallow=False):
-            with atomic(target / name) as tmp_path:
-                shutil.copyfile(source, tmp_path)
-    rows, drawn = frame.collect(run, subsets), run / "results" / f"bootstrap-{subsets}.json"
-    beside = published_page.page(rows, read_json(drawn) if drawn.exists() else None, root / "book" / "reference")
-    for name, text in (("agreement", agreement.page()), ("reference", beside)):
-        page = target / f"{name}.md"
-        if not page.exists() or page.read_text(encoding="utf-8") != text:
-            with atomic(page) as tmp_path:
-                tmp_path.write_text(text, encoding="utf-8")
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    if not jupyter_book.exists():
+
+def need_jupyter_book() -> None:
+    """Raise StudyError if Jupyter Book is not installed."""
+    if not importlib.util.find_spec("jupyter_book"):
         raise StudyError(
             "jupyter-book is not installed: install the extra 'book' (pip install -c requirements.lock -e '.[book]')."
         )
-    log = root / "_build" / "build.log"
-    log.parent.mkdir(exist_ok=True)
-    with open(log, "w") as f:
-        command = [str(jupyter_book), "build", str(root), "-n", "-W", "--keep-going"]
-        code = subprocess.run(command, stdout=f, stderr=subprocess.STDOUT).returncode
-    index = root / "_build" / "html" / "index.html"
-    if code or not index.exists():
-        complaints = [line for line in log.read_text().splitlines() if "WARNING" in line or "ERROR" in line]
-        raise StudyError(f"the book was not built, see {log}: {(complaints or ['no warning was printed'])[0].strip()}")
+
+
+def build_book(run: Path, subsets: int, root: Path) -> Path:
+    """Render the book that lies in `root` (_config.yml, _toc.yml, book/) with a run's notebooks; returns its index page.
+
+    Strict: any warning of Sphinx is an error. Raises StudyError if the build fails, if the disk is full, or if another
+    process builds the same book. After a build that was killed or failed, the next one starts from nothing.
+    """
+    need_jupyter_book()
+    with _one_at_a_time(root):
+        collect_pages(run, subsets, root / "book" / "executed", root / "book" / "reference")
+        return render(root)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(root: Path) -> Any:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lock(root / "_build"))
+        except StudyError as error:
+            if "in use" not in str(error):
+                raise
+            raise StudyError(f"another process builds the book in {root}: wait until it ends.") from None
+        yield
+
+
+def collect_pages(run: Path, subsets: int, target: Path, published: Path) -> None:
+    """Put a run's executed notebooks, without absolute paths, and the generated pages into the folder `target`.
+
+    Files that are the same already keep their time, and Sphinx does not read them again.
+    """
+    rows, drawn = frame.collect(run, subsets), run / "results" / f"bootstrap-{subsets}.json"
+    beside = published_page.page(rows, read_json(drawn) if drawn.exists() else None, published)
+    pages = {"agreement.md": agreement.page(), "reference.md": beside}
+    for name, source in executed(run, subsets).items():
+        pages[name] = json.dumps(without_paths(read_json(source), run), indent=1, ensure_ascii=False) + "\n"
+    target.mkdir(parents=True, exist_ok=True)
+    for stale in {path.name for path in target.glob("*.ipynb")} - set(pages):
+        (target / stale).unlink()
+    for name, text in pages.items():
+        page = target / name
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            with atomic(page) as tmp_path:
+                tmp_path.write_text(text, encoding="utf-8")
+
+
+def without_paths(notebook: dict[str, Any], run: Path) -> dict[str, Any]:
+    """An executed notebook (JSON) whose texts name folders of this machine without what lies above them.
+
+    /home/me/runs/pcam-demo/subset-0 becomes runs/pcam-demo/subset-0, and the data folder /disk/pcam becomes pcam.
+    """
+    folders = {run.parent, project_root(), Path(sys.prefix), Path(os.path.expanduser("~"))}
+    for cell in notebook["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            values = (node.value for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign))
+            given = [ast.literal_eval(value) for value in values]
+            folders |= {Path(value) for value in given if isinstance(value, str) and os.path.isabs(value)}
+    # a link and what it points to
+    names = {str(path): path.name for folder in folders for path in (folder, folder.resolve()) if path.name}
+    # the longest first, so that a folder in another keeps its own name; whole paths only, and no HTML end tags
+    known = "|".join(re.escape(path) for path in sorted(names, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w.~<-])(?:{known})(?![\w.-])")
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return pattern.sub(lambda match: names[match[0]], value)
+        if isinstance(value, list):
+            return [clean(part) for part in value]
+        return {key: clean(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+    for cell in notebook["cells"]:
+        cell["source"] = clean(cell["source"])
+        for output in cell.get("outputs", []):
+            for kind, value in output.get("data", {}).items():
+                if not kind.startswith("image/"):
+                    output["data"][kind] = clean(value)
+            if "text" in output:
+                output["text"] = clean(output["text"])
+    return notebook
+
+
+def render(root: Path) -> Path:
+    """Build the Jupyter Book in `root` strictly and return its index page.
+
+    While it runs, a file marks the build as unfinished; it goes when the build has succeeded. A build that finds the mark
+    removes what is there and renders every page again. Raises StudyError, with the first complaint, if the build fails.
+    """
+    build = root / "_build"
+    index, mark, log = build / "html" / "index.html", build / UNFINISHED, build / "build.log"
+    with disk_full_as_error(build):
+        if mark.exists():
+            for name in ("html", ".doctrees"):
+                shutil.rmtree(build / name, ignore_errors=True)
+        build.mkdir(exist_ok=True)
+        mark.touch()
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "-n", "-W", "--keep-going"]
+    path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {OWNER: str(os.getpid()), "PYTHONPATH": path}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    done = subprocess.run(command, env=environment, **output)
+    with contextlib.suppress(OSError):
+        log.write_text(done.stdout, encoding="utf-8")
+    if done.returncode or not index.exists():
+        full = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)]
+        if reason := next((text for text in full if text in done.stdout), None):
+            raise StudyError(
+                f"no room to build the book in {build} ({reason}): free some space and run the same command again."
+            )
+        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        levels = ("CRITICAL", "ERROR", "WARNING")
+        complaints = [line for level in levels for line in lines if level in line] or lines[-1:]
+        raise StudyError(f"the book was not built, see {log}: {(complaints or ['nothing was printed'])[0]}")
+    mark.unlink()
     return index

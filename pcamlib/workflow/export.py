@@ -159,10 +159,23 @@ def _generator(folder: Path, target: Path, form: str) -> None:
             shutil.copyfile(folder / name, target / name)
     else:
         pipeline.of_run(run, subset, folder.name).save_pretrained(target)
+        for path in target.rglob("*.json"):
+            config = read_json(path)
+            if isinstance(config, dict) and config.pop("_name_or_path", None):  # the run's folder on this machine
+                write_json(path, config)
     about = {
         "name": folder.name,
         "about": "A generator of patches: label and seed in, image out.",
         "provenance": provenance,
     }
-    write_json(target / data.CARD, about | {"settings": pipeline.profile_of(run).model_dump()})
+    write_json(target / data.CARD, about | {"settings": _names_only(pipeline.profile_of(run).model_dump())})
     (target / NOTICE).write_text(licence(about), encoding="utf-8")
+
+
+def _names_only(value: Any) -> Any:
+    """`value` of JSON's kinds with the last part of each absolute path in it: folders of this machine stay here."""
+    if isinstance(value, str):
+        return Path(value).name if Path(value).is_absolute() else value
+    if isinstance(value, list | tuple):
+        return [_names_only(part) for part in value]
+    return {key: _names_only(part) for key, part in value.items()} if isinstance(value, dict) else value

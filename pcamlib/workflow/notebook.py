@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import fcntl
 import math
 import os
 import sys
@@ -95,19 +96,23 @@ def run(source: str | Path, target: str | Path, given: dict[str, str] | None = N
     values = check(given or {}, parameters(notebook, source.name), source.name)
     # the notebook must run where this command runs, whatever kernels the user has registered under "python3"
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    if target.suffix != ".ipynb" or target.is_dir():
+        raise StudyError(f"{target} cannot be the executed notebook: give a file name that ends in .ipynb.")
+    if target.exists() and target.samefile(source):
+        raise StudyError(f"{target} is the notebook itself: give another file for the executed notebook.")
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        failed.unlink(missing_ok=True)
     except OSError as error:
         raise StudyError(f"{target} cannot be written ({error.strerror}): choose another place.") from None
     root = str(project_root())
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     os.environ["TQDM_DISABLE"] = "1"
-    with atomic(target) as tmp_path:
-        # fixed names: what a killed run leaves behind, the next one overwrites and removes
-        draft, work = (target.with_name(f".{target.stem}.{end}.ipynb") for end in ("in", "out"))
+    # fixed names: what a killed run leaves behind, the next one overwrites and removes
+    draft, work = (target.with_name(f".{target.stem}.{end}.ipynb") for end in ("in", "out"))
+    with _only_writer(draft, target), atomic(target) as tmp_path:
+        failed.unlink(missing_ok=True)
         try:
             nbformat.write(notebook, draft)
             papermill.execute_notebook(
@@ -124,10 +129,40 @@ def run(source: str | Path, target: str | Path, given: dict[str, str] | None = N
         except PapermillExecutionError as error:
             tidy(work, failed)
             raise StudyError(f"{source.name} failed: {_last_line(error)} (partial notebook: {failed})") from None
+        except RuntimeError as error:  # of the kernel's client: it did not start, or died
+            raise StudyError(
+                f"{source.name} failed: {error} (out of memory, or no folder that it may write to)."
+            ) from None
         finally:
-            draft.unlink(missing_ok=True)
             work.unlink(missing_ok=True)
     return target
+
+
+@contextlib.contextmanager
+def _only_writer(draft: Path, target: Path) -> Iterator[None]:
+    """Hold the file `draft` as the only process that writes `target`, and remove it; StudyError if another holds it."""
+    with contextlib.ExitStack() as held:
+        while True:
+            file = held.enter_context(open(draft, "a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StudyError(
+                    f"another process is writing {target}: wait until it ends, or give another file."
+                ) from None
+            except OSError as error:  # a file system without locks
+                raise StudyError(
+                    f"{target} is on a file system without locks ({error.strerror}): give another."
+                ) from None
+            try:
+                if draft.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    break
+            except FileNotFoundError:
+                pass  # its last holder has just removed it
+        try:
+            yield
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 class ThisInterpreter(AsyncKernelManager):

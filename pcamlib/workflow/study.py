@@ -8,6 +8,7 @@ subset without its notebook, in several processes if torchrun started them.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.util
 import json
@@ -16,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from pcamlib.core.settings import load_profile
 from pcamlib.experiments import classification, features
 from pcamlib.models import autoencoder, classifier, diffusion, histogan
 from pcamlib.study import GENERATORS, REAL, Study, open_study
+from pcamlib.training.progress import LINE
 from pcamlib.workflow.notebook import GPUS
 
 STAGES = ("autoencoder", *GENERATORS, *(f"classifiers:{g}" for g in (REAL, *GENERATORS)))
@@ -90,16 +93,49 @@ def left_in_queue(prefix: str) -> list[str]:
     return [number for number, _, name in jobs if name.startswith(prefix)]
 
 
-def snakemake(command: list[str], environment: dict[str, str], patience: float) -> int:
-    """Run Snakemake; returns its exit status. After Ctrl-C, which reaches it too, it has `patience` seconds to end."""
-    process = subprocess.Popen(command, env=environment)
+def snakemake(
+    command: list[str], environment: dict[str, str], patience: float, everything: bool = False
+) -> tuple[int, list[str]]:
+    """Run Snakemake; returns its exit status and the last lines of its standard error.
+
+    Lines of notebooks (their progress and errors) are passed on as they come, Snakemake's own only with `everything`.
+    After Ctrl-C, which reaches Snakemake too, it has `patience` seconds to end.
+    """
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
+    last: collections.deque[str] = collections.deque(maxlen=20)
+
+    def pass_on() -> None:
+        for line in process.stderr:  # type: ignore[union-attr]
+            if everything or line.startswith("error:") or LINE.match(line):
+                sys.stderr.write(line)
+                sys.stderr.flush()
+            if not LINE.match(line):
+                last.append(line.rstrip())
+
+    reader = threading.Thread(target=pass_on, daemon=True)
+    reader.start()
     try:
-        return process.wait()
+        status = process.wait()
+        reader.join(10)
+        return status, list(last)
     except KeyboardInterrupt:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
         process.kill()
         raise
+
+
+def refuse_shell_characters(**paths: object) -> None:
+    """Refuse what a cluster's shells would expand: the SLURM plugin puts a job's command between double quotes.
+
+    Raises StudyError that names the path.
+    """
+    for name, path in paths.items():
+        if found := set("$`\\\"'\n\r") & set(str(path)):
+            raise StudyError(
+                f"{name} {str(path)!r} has {' and '.join(sorted(map(repr, found)))}, which shells on a cluster would "
+                "interpret: rename it, or run with executor local."
+            )
 
 
 def complaints(run: Path, since: float) -> list[str]:
@@ -124,6 +160,9 @@ def run_study(
     fails; what is finished stays.
     """
     executor, cluster = executor_folder(executor)
+    if cluster:
+        refuse_shell_characters(executor=cluster, python=sys.executable, checkout=project_root())
+        refuse_shell_characters(data_root=data_root, runs_dir=resolve(runs_dir), profile=profile)
     if cores < 1:
         raise StudyError(f"CORES is {cores}: give the number of notebooks that may run at once, 1 or more.")
     settings = load_profile(profile)
@@ -131,6 +170,8 @@ def run_study(
     if not 1 <= subsets <= settings.subsets.count:
         raise StudyError(f"SUBSETS is {subsets}: profile {settings.name!r} has 1 to {settings.subsets.count}.")
     s = open_study(data_root=data_root, runs_dir=runs_dir, profile=profile, subset=0)
+    if cluster:
+        refuse_shell_characters(data_root=s.data_root, runs_dir=s.root)  # links followed
     for split in ("valid", "test"):
         data.labels(s.data_root, split)
     # what a late notebook would miss is missed now
@@ -149,6 +190,8 @@ def run_study(
         "threads": settings.threads,
         "python": sys.executable,
         "executor": executor,
+        "cache_home": os.environ.get("XDG_CACHE_HOME", ""),
+        "targets": [str(path) for path in targets(s.root, subsets)],
     }
     # SLURM's jobs outlive a killed study: their names tell the next one whose they are
     prefix = f"pcamlib-{digest(str(s.root))}"
@@ -171,13 +214,18 @@ def run_study(
         ]
         command += ["--configfile", s.root / "snakemake.json", "--scheduler", "greedy"]
         command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going"]
+        command += ["--workflow-profile", "none"]
         if cluster:
             command += ["--profile", cluster, "--quiet", "reason", "host"]
             command += ["--slurm-jobname-prefix", prefix] if executor == "slurm" else []
         else:
-            command += ["--cores", str(cores), "--quiet", "all"]
+            command += ["--profile", "none", "--cores", str(cores), "--quiet", "progress", "rules", "reason", "host"]
+        # Snakemake settings of the user's shell are for other workflows
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE_")}
         # notebooks pin torch's threads themselves; this keeps every other library from taking the whole machine
-        environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads), OWNER: str(os.getpid())}
+        environment |= {"OMP_NUM_THREADS": str(settings.threads), OWNER: str(os.getpid())}
+        # Snakemake keeps a cache, and the home folder may be read-only; notebooks get the user's own again
+        environment["XDG_CACHE_HOME"] = str(s.root / ".snakemake" / "cache")
         if not cluster and (n := torch.cuda.device_count()):
             command += ["--resources", f"gpu={n}"]
             if n > 1:
@@ -185,12 +233,28 @@ def run_study(
                 environment[GPUS] = f"{s.root / '.gpus'}:{visible}"
         started = time.time()
         # patience: jobs in a queue must be cancelled, while local ones end with their owner
-        if snakemake([str(part) for part in command], environment, patience=120 if cluster else 0):
-            for line in complaints(s.root, started):
+        parts = [str(part) for part in command]
+        status, said = snakemake(parts, environment, patience=120 if cluster else 0, everything=bool(cluster))
+        if status:
+            of_jobs = complaints(s.root, started)
+            for line in of_jobs:
                 print(line, file=sys.stderr)
-            logs = f" (or a job's log in {s.root}/.snakemake/slurm_logs)" if executor == "slurm" else ""
+            if of_jobs or any(line.startswith("error:") for line in said):
+                why = "the first 'error:' line above says why"
+            else:
+                why = "Snakemake's last lines above say why"
+                print(*([] if cluster else said), sep="\n", file=sys.stderr)
+            logs = f" (see also the jobs' logs in {s.root}/.snakemake/slurm_logs)" if executor == "slurm" else ""
+            raise StudyError(f"the study in {s.root} stopped: {why}{logs}; the same command goes on from here.")
+        if missing := [path for path in targets(s.root, subsets) if not path.exists()]:
             raise StudyError(
-                f"the study in {s.root} stopped: the first 'error:' line above{logs} says why; "
-                "the same command goes on from here."
+                f"the study in {s.root} ended without an error, but {len(missing)} of its notebooks are missing "
+                f"({missing[0]} is the first): run the same command again."
             )
     return s.root, subsets
+
+
+def targets(run: Path, subsets: int) -> list[Path]:
+    """The executed notebooks on which no other depends: Snakemake makes them and all that they need."""
+    first = [run / f"subset-{k}" / "notebooks" / "01_dataset.ipynb" for k in range(subsets)]
+    return [*first, run / "notebooks" / f"08_results-{subsets}.ipynb"]
