@@ -170,6 +170,8 @@ def run_study(
     if not 1 <= subsets <= settings.subsets.count:
         raise StudyError(f"SUBSETS is {subsets}: profile {settings.name!r} has 1 to {settings.subsets.count}.")
     s = open_study(data_root=data_root, runs_dir=runs_dir, profile=profile, subset=0)
+    if set("<>") & set(str(s.root)):
+        raise StudyError(f"{s.root} has a < or >, between which Snakemake looks for a variable: rename the folder.")
     if cluster:
         refuse_shell_characters(data_root=s.data_root, runs_dir=s.root)  # links followed
     for split in ("valid", "test"):

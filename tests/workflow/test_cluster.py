@@ -5,6 +5,8 @@ import fcntl
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,9 +38,9 @@ def executor(folder, **changes):
     return folder
 
 
-def study(tmp_path, executor):
-    runs = str(tmp_path / "runs")
-    workflow.run_study(profile="smoke", data_root="phantom", subsets=1, cores=2, runs_dir=runs, executor=str(executor))
+def study(tmp_path, executor, **changes):
+    options = {"profile": "smoke", "data_root": "phantom", "subsets": 1, "cores": 2, "runs_dir": str(tmp_path / "runs")}
+    return workflow.run_study(**options | {"executor": str(executor)} | changes)
 
 
 @pytest.fixture
@@ -104,6 +106,51 @@ def test_what_sbatch_is_asked_for(tmp_path, fake_slurm):
         assert f"--mem {32000 if stage == 'quality' else 16000} " in arguments
         assert f"-t {60 if stage in ('dataset', 'results') else 1440} " in arguments
         assert re.search(r"--job-name pcamlib-[0-9a-f]{16}_", arguments)
+
+
+HOSTILE = ["x$(touch PWNED)y", "x`touch PWNED`y", 'x"; touch PWNED; "y', "x'y", "x\\y", "x\ny", "$HOME"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_that_a_shell_would_run_are_refused(tmp_path, pcam, fake_slurm, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pcam, tmp_path / name)
+    mine = executor(tmp_path / "mine")
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    for changes in ({"data_root": str(tmp_path / name)}, {"runs_dir": str(tmp_path / name)}, {"data_root": "link"}):
+        changes = {key: str(tmp_path / value) for key, value in changes.items()}
+        with pytest.raises(StudyError, match="which shells on a cluster would interpret|has a brace or a line break"):
+            study(tmp_path, mine, profile=str(tiny(tmp_path)), **changes)
+    with pytest.raises(StudyError, match="which shells on a cluster would interpret"):
+        study(tmp_path, mine, profile=str(tmp_path / name / "mine.yml"))
+    assert not fake_slurm.exists() and not list(tmp_path.rglob("PWNED"))
+
+
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yml"
+    path.write_text(yaml.safe_dump(settings(**{"subsets.size": 32, "quality.judge.size": 32})))
+    return path
+
+
+def test_other_odd_names_reach_the_job_as_they_are(tmp_path, pcam, fake_slurm, monkeypatch):
+    """sbatch is called through a shell, and its job script is read by another one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/proc/nohome")  # no cache can be made there
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", "nobodys")
+    place = tmp_path / "a b;touch PWNED &(c)#d*~|e[f]"
+    shutil.copytree(pcam, place / "data 100% ü,=")
+    mine, runs = executor(tmp_path / "mine"), place / "runs"
+    run, _ = study(
+        tmp_path, mine, profile=str(tiny(tmp_path)), data_root=str(place / "data 100% ü,="), runs_dir=str(runs)
+    )
+    assert run == runs / "data 100% ü,=-smoke"
+    for line in fake_slurm.read_text().splitlines():
+        arguments = json.loads(line)["args"]
+        (script,) = (text for text in arguments if text.startswith("--wrap="))
+        assert arguments[arguments.index("-D") + 1] == str(run)
+        assert str(run / "snakemake.json") in shlex.split(script.removeprefix("--wrap="))
+    assert read_json(run / "snakemake.json")["data"] == str(place / "data 100% ü,=")
+    assert not list(tmp_path.rglob("PWNED"))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +223,15 @@ def test_no_two_notebooks_on_one_gpu(tmp_path, monkeypatch):
 
 def test_several_gpus_are_shared_out(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(workflow, "snakemake", lambda *call, patience: calls.append(call) or 0)
+
+    def snakemake(command, environment, **options):
+        calls.append((command, environment))
+        for path in workflow.targets(tmp_path / "runs" / "phantom-smoke", 1):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return 0, []
+
+    monkeypatch.setattr(workflow, "snakemake", snakemake)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     for n in (0, 1, 2):
         monkeypatch.setattr(workflow.torch.cuda, "device_count", lambda n=n: n)

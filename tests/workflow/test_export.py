@@ -87,6 +87,8 @@ def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, t
         assert isinstance(pipe.denoiser, kind) and isinstance(kind.from_pretrained(folder / "denoiser"), kind)
         kind.from_pretrained(s.folder / backbone / "model")  # and straight from the run folder
         assert read_json(folder / "card.json")["provenance"]["data"] == "tiny" and (folder / "LICENCE.md").exists()
+    for path in (tmp_path / "generators").rglob("*"):  # weights too
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), f"{path} says where it was made"
     gan_folder = tmp_path / "generators" / "subset-0" / "histogan"
     np.testing.assert_array_equal(
         histogan.sample(histogan.load(gan_folder), labels, 5), histogan.sample(gan, labels, 5)

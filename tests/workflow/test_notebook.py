@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import time
 
 import jupytext
 import nbformat
 import papermill
 import pytest
 
+from pcamlib import cli
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root
 from pcamlib.workflow import notebook
@@ -87,6 +89,45 @@ def test_places_that_are_none_end_in_a_sentence(page, tmp_path):
     (tmp_path / "page.json").write_text("no notebook")
     with pytest.raises(StudyError, match="page.json cannot be read"):
         notebook.run(tmp_path / "page.json", tmp_path / "out.ipynb")
+
+
+def test_the_notebook_itself_and_other_files_are_never_overwritten(page, tmp_path, capsys):
+    (tmp_path / "notes.md").write_text("notes")
+    (tmp_path / "folder.ipynb").mkdir()
+    for out in ("page.md", "notes.md", "out", "folder.ipynb"):
+        with pytest.raises(StudyError, match="give a file name that ends in .ipynb"):
+            notebook.run(page, tmp_path / out)
+    source, link = tmp_path / "source.ipynb", tmp_path / "link.ipynb"
+    jupytext.write(jupytext.read(page), source)
+    link.symlink_to(source)
+    before = source.read_bytes()
+    for out in (source, link):
+        with pytest.raises(StudyError, match="is the notebook itself: give another file"):
+            notebook.run(source, out)
+    assert page.read_text() == TEXT and (tmp_path / "notes.md").read_text() == "notes" and source.read_bytes() == before
+    assert cli.main(["run", str(page), str(tmp_path / "out.ipynb"), "-p", "count", "1", "-p", "count", "2"]) == 2
+    assert capsys.readouterr().err == "error: parameter 'count' is given twice: give it once.\n"
+
+
+def test_of_two_runs_that_write_one_file_the_second_is_refused(page, tmp_path):
+    page.write_text(TEXT.replace("print(", "import time; time.sleep(count)\nprint("))
+    out = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "pcamlib", "run", str(page), str(out), "-p", "count", "4"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=project_root())
+    while not (tmp_path / ".out.out.ipynb").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(StudyError, match="another process is writing .*out.ipynb: wait until it ends"):
+        notebook.run(page, out)
+    assert first.wait() == 0 and "aaaa" in outputs(out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.ipynb", "page.md"]
+
+
+def test_a_kernel_that_dies_is_one_sentence(page, tmp_path):
+    page.write_text(TEXT.replace("print(name", "import os; os._exit(9)\nprint(name"))
+    with pytest.raises(StudyError, match="page.md failed: Kernel died"):
+        notebook.run(page, tmp_path / "out.ipynb")
+    assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
 
 
 def test_a_failing_cell_fails_the_command_and_keeps_the_partial_notebook(page, tmp_path):
