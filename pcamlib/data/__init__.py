@@ -1,5 +1,6 @@
 """PCam files: read, written, divided into subsets, checked, made, converted."""
 
+from pcamlib.data.groups import centres, groups, groups_file, write_groups
 from pcamlib.data.pcam import (
     CARD,
     CLASSES,
@@ -29,9 +30,12 @@ __all__ = [
     "SPLITS",
     "Arrays",
     "Patches",
+    "centres",
     "classes",
     "file",
     "fingerprint",
+    "groups",
+    "groups_file",
     "labels",
     "load",
     "scan",
@@ -40,4 +44,5 @@ __all__ = [
     "summary",
     "verify",
     "write",
+    "write_groups",
 ]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+import simplejpeg
+from PIL import ExifTags, Image, ImageOps
 
+from pcamlib.core.errors import StudyError, system_advice
 from pcamlib.data.pcam import SIDE
-from pcamlib.core.errors import StudyError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")  # nothing that starts another program, as Pillow's EPS does
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -48,12 +49,14 @@ BITS, PHOTOMETRIC, PLANES = (
 
 
 class ImageInfo(NamedTuple):
-    """What an image's header tells: width and height in pixels, the conversions it needs, the patches it gives."""
+    """What an image's header tells: width and height in pixels as viewers show it, the conversions it needs, the patches it
+    gives, and whether an orientation tag turns or mirrors it."""
 
     width: int
     height: int
     needs: tuple[str, ...]
     patches: int
+    turned: bool = False
 
 
 @contextlib.contextmanager
@@ -68,8 +71,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise StudyError(f"{path} is missing: correct the list, or put the image there.") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
+        if isinstance(error, OSError) and error.errno is not None:  # from the system; Pillow's own have no number
+            reason = system_advice(error) or error.strerror or str(error)
+            raise StudyError(f"{path} could not be opened ({reason}).") from None
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
-        raise StudyError(f"{path} cannot be read as PNG, JPEG, TIFF or WebP ({reason}): mend or remove it.") from None
+        raise StudyError(f"{path} cannot be read as PNG, JPEG, TIFF or WebP ({reason}): repair or remove it.") from None
 
 
 def _needs(image: Image.Image) -> tuple[str, ...] | None:
@@ -101,6 +107,9 @@ def inspect_image(path: Path, size: str | None, convert: Collection[str]) -> Ima
     """
     with _opened(path) as image:
         (width, height), pages, needs = image.size, getattr(image, "n_frames", 1), _needs(image)
+        orientation = _orientation(image) if width * height <= LIMIT else 1  # it may decode the pixels
+    if orientation > 4 and image.format != "TIFF":  # of a TIFF, Pillow tells the upright size
+        width, height = height, width
     if pages != 1:
         raise StudyError(f"{path} holds {pages} pages: save the one you mean as a file of its own.")
     if needs is None:
@@ -124,14 +133,45 @@ def inspect_image(path: Path, size: str | None, convert: Collection[str]) -> Ima
         if size != "resize" and min(width, height) < SIDE:
             raise StudyError(f"{path} is {width}x{height}, too small for --size {size}: leave it out, or resize.")
         patches = (width // SIDE) * (height // SIDE) if size == "tile" else 1
-    return ImageInfo(width, height, needs, patches)
+    return ImageInfo(width, height, needs, patches, orientation > 1)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The image's orientation tag, 1 (upright) to 8, from EXIF, TIFF tags or XMP; 1 without one or if it cannot be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata, which viewers pass over too; the pixels are checked on their own
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _check_jpeg(path: Path) -> None:
+    """StudyError where libjpeg warns of damaged data, which Pillow decodes to wrong pixels without a word.
+
+    A changed byte after which all codes are still valid gives no warning and cannot be told; nor can damage in JPEG data
+    inside a TIFF.
+    """
+    content = path.read_bytes()
+    try:
+        colours = simplejpeg.decode_jpeg_header(content)[2]
+        simplejpeg.decode_jpeg(content, "CMYK" if colours == "CMYK" else "GRAY", strict=True)
+    except ValueError as error:
+        raise StudyError(f"{path} has damaged JPEG data ({' '.join(str(error).split())[:160]}): get it again, or remove it.") from None
 
 
 def patches(path: Path, info: ImageInfo, size: str | None) -> np.ndarray:
-    """Decode an image that `look` accepted: uint8 (seen.patches, 96, 96, 3) RGB. StudyError if its pixels are damaged."""
+    """Decode an image that `inspect_image` accepted: uint8 (info.patches, 96, 96, 3) RGB, upright as its orientation tag says.
+
+    Raises StudyError if its pixels are damaged.
+    """
     with _opened(path) as image:
+        if image.format == "JPEG":
+            _check_jpeg(path)
         image.load()
-        if image.size != info[:2] or _needs(image) is None:
+        known = _needs(image) is not None
+        _orientation(image)  # so that damaged metadata do not stop the next line
+        image = ImageOps.exif_transpose(image)
+        if image.size != info[:2] or not known:
             raise StudyError(f"{path} changed while it was read: let nothing write there, and start again.")
         image = _rgb(image, info.needs)
         if size == "resize" and image.size != (SIDE, SIDE):

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pcamlib import cli, data
+from pcamlib import cli
+from pcamlib import data
+from pcamlib.data import assignment, card, convert
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json
 from pcamlib.data import card, convert
@@ -126,21 +128,21 @@ def test_folders_that_name_splits(tmp_path, patches):
 def test_no_group_is_ever_in_two_splits(images, shares, seed):
     groups, labels, weights = map(np.array, zip(*images))
     fractions = [s / sum(shares) for s in shares]
-    place = convert.deal(groups, labels, weights, fractions, seed)
+    place = assignment.assign_splits(groups, labels, weights, fractions, seed)
     assert all(len(set(place[groups == g])) == 1 for g in set(groups))
-    np.testing.assert_array_equal(place, convert.deal(groups, labels, weights, fractions, seed))
+    np.testing.assert_array_equal(place, assignment.assign_splits(groups, labels, weights, fractions, seed))
 
 
 def test_single_images_are_dealt_to_the_nearest_count():
     labels = np.tile([0, 0, 0, 1], 500)
-    place = convert.deal(np.arange(2000), labels, np.ones(2000), (0.7, 0.1, 0.2), 0)
+    place = assignment.assign_splits(np.arange(2000), labels, np.ones(2000), (0.7, 0.1, 0.2), 0)
     for s, n in enumerate((1400, 200, 400)):
         assert (place == s).sum() == n and labels[place == s].sum() == n // 4
     assert len(set(place[:40])) == 3  # shuffled, not cut
 
 
 def test_three_patients_go_one_to_each_split():
-    place = convert.deal(["a"] * 10 + ["b"] * 10 + ["c"] * 4, np.tile([0, 1], 12), np.ones(24), (0.8, 0.1, 0.1), 0)
+    place = assignment.assign_splits(["a"] * 10 + ["b"] * 10 + ["c"] * 4, np.tile([0, 1], 12), np.ones(24), (0.8, 0.1, 0.1), 0)
     assert sorted(set(place[:20])) == [0, 1] or sorted(set(place[:20])) == [0, 2]
     assert set(place) == {0, 1, 2}
 
@@ -155,7 +157,7 @@ def grouped(tmp_path, patches, header=("file", "label", "group"), group=lambda i
 
 def test_groups_stay_together_and_a_given_split_may_not_tear_them(tmp_path, patches):
     made = convert.convert(grouped(tmp_path, patches), tmp_path / "out", fractions=(0.5, 0.25, 0.25))
-    assert made["groups"] == 6 and made["split"].startswith("dealt out by group")
+    assert made["groups"] == 6 and made["split"].startswith("drawn by group")
     rows = list(csv.DictReader(open(tmp_path / "out" / "rows.csv")))
     assert all(len({r["split"] for r in rows if r["group"] == g}) == 1 for g in {r["group"] for r in rows})
     assert not any("no groups" in note for note in made["notes"])
@@ -203,7 +205,7 @@ CELLS = [["a.png", "0"], ["b.png", "1"]]
         (["file", "label", "label"], [["a", "0", "1"]], "names a column twice"),
         (["file", "label"], [["a.png"]], "line 2: it has another number of cells"),
         (["file", "label"], [["a.png", "0", "1"]], "line 2: it has another number of cells"),
-        (["file", "label", "split"], [["a.png", "0", "dev"]], "split is 'dev', it must be train"),
+        (["file", "label", "split"], [["a.png", "0", "fold 3"]], "split is 'fold 3', it must be train"),
         (["file", "label", "group"], [["a.png", "0", ""]], "'group' is empty"),
         (["file", "label"], [*CELLS, ["./a.png", "1"]], "line 4: file './a.png' is listed in line 2 too"),
         (["file", "label"], [["../a.png", "0"]], "must be a path inside"),
