@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcamlib.data import pcam
+import pooch
+
 from pcamlib.core.files import atomic, code_version, now, write_json
+from pcamlib.data import pcam
+from pcamlib.data.groups import groups_file
+from pcamlib.data.names import check_name
+
+MANY_BLANK = 0.05  # share of blank patches from which a user is told
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hex."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    return pooch.file_hash(str(path), alg="sha256")
 
 
 def describe(root: Path, splits: Sequence[str]) -> dict[str, Any]:
     """Read every patch of `splits`: `verify`'s report, SHA-256 of each file, fingerprint, version, time."""
     paths = [pcam.file(root, split, kind) for split in splits for kind in "xy"]
+    paths += [path for split in splits if (path := groups_file(root, split)).exists()]
     return {
         "report": pcam.verify(root, splits),
         "sha256": {path.name: sha256(path) for path in paths},
@@ -30,30 +36,58 @@ def describe(root: Path, splits: Sequence[str]) -> dict[str, Any]:
 
 
 def concerns(report: dict[str, Any]) -> list[str]:
-    """What in a report of `verify` a user should think about."""
+    """What in a report of `verify` a user should think about, a sentence each."""
     found = [
         f"{count:,} images are in both {pair.replace('-', ' and ')}: scores will be too good"
         for pair, count in report["across"].items()
         if count
     ]
     for split, r in report.items():
-        if split != "across" and r["conflicting"]:
+        if split == "across":
+            continue
+        if r["conflicting"]:
             found.append(f"{r['conflicting']:,} images of {split} carry both labels")
+        if r["blank"] > MANY_BLANK * r["patches"]:
+            share = r["blank"] / r["patches"]
+            found.append(
+                f"{r['blank']:,} patches of {split} ({share:.0%}) are blank, every channel nearly even: background, or images "
+                "that were read wrongly"
+            )
     return found
 
 
 def write(root: Path, made: dict[str, Any]) -> None:
-    """card.json and card.md."""
+    """Write card.json and card.md. StudyError for control characters in any text of the card."""
+    for text in _texts(made):
+        check_name(text, f"{root.name}/{pcam.CARD}: the text")
     write_json(root / pcam.CARD, made)
     with atomic(root / "card.md") as tmp_path:
         tmp_path.write_text(markdown(made), encoding="utf-8")
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a card, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, content in value.items():
+            yield str(key)
+            yield from _texts(content)
+    elif isinstance(value, list | tuple):
+        for content in value:
+            yield from _texts(content)
+
+
+def _plain(text: Any) -> str:
+    """A text for a Markdown page, where it must not act as markup, HTML, mathematics or a cell's border."""
+    return re.sub(r"([\\`*{}\[\]<>|$&])", r"\\\1", str(text))
+
+
 def markdown(made: dict[str, Any]) -> str:
     """The card as a short page: title, counts by split, then every other entry but long ones."""
-    zero, one = made["classes"]
+    zero, one = map(_plain, made["classes"])
     lines = [
-        f"# {made['name']}",
+        f"# {_plain(made['name'])}",
         "",
         f"| split | patches | 0: {zero} | 1: {one} | copies | both labels | blank | mean RGB |",
     ]
@@ -74,12 +108,15 @@ def markdown(made: dict[str, Any]) -> str:
     lines += ["", f"Images in two splits: {', '.join(across)}." if across else "One split only.", ""]
     for key, value in made.items():
         if isinstance(value, (str, int, float)) and key != "name":
-            lines.append(f"- {key.replace('_', ' ')}: {value}")
+            lines.append(f"- {key.replace('_', ' ')}: {_plain(value)}")
         elif key == "converted" and value:
             lines.append(
                 "- colours converted: " + ", ".join(f"{name} in {count:,} images" for name, count in value.items())
             )
-    lines += [f"- note: {note}" for note in made.get("notes", ())]
+    lines += [f"- note: {_plain(note)}" for note in made.get("notes", ())]
+    if used := made.get("labels"):
+        lines += ["", "| label as given | class | images |", "| --- | ---: | ---: |"]
+        lines += [f"| {_plain(name)} | {entry['class']} | {entry['images']:,} |" for name, entry in used.items()]
     lines += [
         "",
         "| file | SHA-256 |",

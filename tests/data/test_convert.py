@@ -3,6 +3,9 @@
 import csv
 import io
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -284,3 +287,104 @@ def test_damaged_images_and_full_folders(tmp_path, shuffled, patches, monkeypatc
     with pytest.raises(StudyError, match="needs 0.0 GB, 0.0 GB are free there: make room"):
         convert.convert(tmp_path / "in", tmp_path / "out", **options)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "in"]
+
+
+def test_camera_bits_that_would_come_out_dark_are_refused(tmp_path, patches):
+    """Cameras store 10, 12 or 14 bits in 16-bit files; the high byte of those is nearly black."""
+    for bits, taken in ((10, False), (12, False), (14, False), (16, True)):
+        for i in range(24):
+            grey = patches.images[i][..., 0].astype(np.uint16)  # 8 bits that reach 159 of 255
+            save(tmp_path / f"in{bits}" / str(i % 2) / f"{i}.tif", grey << bits - 8)
+        options = {"fractions": (0.5, 0.25, 0.25), "colours": ["grey", "16bit"]}
+        if taken:
+            assert convert.convert(tmp_path / f"in{bits}", tmp_path / "out", **options)["converted"] == {"grey": 24, "16bit": 24}
+        else:
+            with pytest.raises(StudyError, match="the 24 16-bit images of .* have no value above .* scale them"):
+                convert.convert(tmp_path / f"in{bits}", tmp_path / "out", **options)
+            assert not (tmp_path / "out").exists()
+
+
+def test_blank_patches_are_a_concern_from_a_few_per_cent_on():
+    def report(blank):
+        r = {"patches": 100, "conflicting": 0, "blank": blank}
+        return {"train": r, "valid": r | {"blank": 0}, "across": {"train-valid": 0}}
+
+    assert card.concerns(report(5)) == []
+    assert card.concerns(report(6))[0].startswith("6 patches of train (6%) are blank")
+
+
+def test_turned_images_are_counted(tmp_path, patches):
+    tags = Image.Exif()
+    tags[0x0112] = 3
+    for i in range(24):
+        save(tmp_path / "in" / str(i % 2) / f"{i}.png", patches.images[i][::-1, ::-1], exif=tags)
+        save(tmp_path / "upright" / str(i % 2) / f"{i}.png", patches.images[i])
+    options = {"fractions": (0.5, 0.25, 0.25)}
+    made = convert.convert(tmp_path / "in", tmp_path / "out", **options)
+    assert made["turned"] == 24 and any("as viewers show them: 24 images" in note for note in made["notes"])
+    assert made["fingerprint"] == convert.convert(tmp_path / "upright", tmp_path / "out2", **options)["fingerprint"]
+
+
+def test_an_image_that_may_not_be_read_is_not_called_damaged(tmp_path, patches, monkeypatch):
+    for i in range(24):
+        save(tmp_path / "in" / str(i % 2) / f"{i}.png", patches.images[i])
+    whole = Image.open
+
+    def refuse(path, *rest, **options):
+        if str(path).endswith("/3.png"):
+            raise PermissionError(13, "Permission denied")
+        return whole(path, *rest, **options)
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(StudyError, match="1/3.png could not be opened .Permission denied") as caught:
+        convert.convert(tmp_path / "in", tmp_path / "out", fractions=(0.5, 0.25, 0.25))
+    assert "remove" not in str(caught.value)
+
+
+def test_names_cannot_act_as_markup_on_the_card(tmp_path, patches):
+    hostile = ["<script>alert(1)</script>", "| a | b", "{include} /etc/passwd", "$x$ `y` ![z](w)"]
+    rows = []
+    for i in range(24):
+        save(tmp_path / "in" / f"{i}.png", patches.images[i])
+        rows.append([f"{i}.png", hostile[i % 4], data.SPLITS[i // 8]])
+    source = write_csv(tmp_path / "in" / "l.csv", ["file", "label", "split"], rows)
+    convert.convert(source, tmp_path / "out", positive=hostile[0], licence="[CC0](javascript:x) <b>")
+    text = (tmp_path / "out" / "card.md").read_text()
+    assert not re.search(r"(?<!\\)[<{$[]", text), "every such character is escaped"
+    assert all(line.replace("\\|", "").count("|") == 4 for line in text.splitlines() if line.endswith((" | 6 |", " images |")))
+
+
+def waiting(source, dest):
+    """A process that converts as soon as a line comes."""
+    code = (
+        "import sys; from pathlib import Path; from pcamlib.data.convert import convert; from pcamlib.core.errors import StudyError\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        f"try: convert(Path({str(source)!r}), Path({str(dest)!r}))\n"
+        "except StudyError as error: print(error); sys.exit(2)"
+    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
+
+
+def test_of_two_processes_with_one_destination_one_wins_whole(tmp_path, patches):
+    prints = []
+    for k in range(2):
+        for i in range(60):
+            split = data.SPLITS[i % 3]
+            save(tmp_path / f"in{k}" / split / str(i // 3 % 2) / f"{i}.png", patches.images[i] if k == 0 else 255 - patches.images[i])
+        prints.append(convert.convert(tmp_path / f"in{k}", tmp_path / f"alone{k}")["fingerprint"])
+    dest = tmp_path / "out"
+    both = [waiting(tmp_path / f"in{k}", dest) for k in range(2)]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ends = [(*process.communicate(timeout=100), process.returncode) for process in both]
+    winner = [k for k, (*_, code) in enumerate(ends) if code == 0]
+    assert len(winner) == 1, ends
+    assert data.fingerprint(dest) == prints[winner[0]] == read_json(dest / "card.json")["fingerprint"]
+    assert read_json(dest / "card.json")["source"] == f"in{winner[0]}"
+    out, _, code = ends[1 - winner[0]]
+    assert code == 2 and ("by another process in the meantime" in out or "exists: choose another" in out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone0", "alone1", "in0", "in1", "out"]

@@ -1,14 +1,22 @@
 """Formats, sizes and colours of one image: taken as they are, converted by name, or refused."""
 
+import collections
+import errno
+import io
+import os
 import struct
 import zlib
 
+import h5py
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pcamlib.data import image_files
 from pcamlib.core.errors import StudyError
+from pcamlib.core.files import project_root
+
+REAL = project_root().parent / "shared" / "pcam" / "valid.jpeg.h5"
 
 
 def rgb(size=(96, 96)):
@@ -151,3 +159,124 @@ def test_sizes_by_name(tmp_path):
     Image.fromarray(rgb((60, 96))).save(tmp_path / "small.png")
     with pytest.raises(StudyError, match="too small for --size tile"):
         image_files.inspect_image(tmp_path / "small.png", "tile", ())
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_tag_means_the_same_in_every_container(tmp_path, orientation):
+    """What viewers show, from PNG, JPEG, WebP and TIFF alike; pixels of PNG, WebP and TIFF exactly."""
+    stored = Image.fromarray(np.vstack([smooth(0), smooth(1)]))
+    turned = ImageOps.exif_transpose(with_exif(stored, orientation))
+    for name, options in {
+        "a.png": {}, "a.webp": {"lossless": True}, "a.jpg": {"quality": 95}, "a.tif": {}, "b.tif": {"compression": "tiff_lzw"},
+        "c.tif": {"compression": "tiff_adobe_deflate"},
+    }.items():  # fmt: skip
+        stored.save(tmp_path / name, exif=exif(orientation), **options)
+        info = image_files.inspect_image(tmp_path / name, "tile", ())
+        assert info == (*turned.size, (), 2, orientation > 1), name
+        found = image_files.patches(tmp_path / name, info, "tile")
+        expected = np.asarray(turned).reshape(2, 96, 96, 3) if turned.size == (96, 192) else np.stack(np.split(np.asarray(turned), 2, 1))
+        if name == "a.jpg":
+            assert np.abs(found.astype(int) - expected).mean() < 8  # any other turn is off by more than 30
+        else:
+            np.testing.assert_array_equal(found, expected)
+
+
+def with_exif(image, orientation):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif(orientation))
+    return Image.open(buffer)
+
+
+def test_an_orientation_tag_behind_the_pixels_or_unreadable(tmp_path):
+    stored = Image.fromarray(rgb((192, 96)))
+    buffer = io.BytesIO()
+    stored.save(buffer, "PNG", exif=exif(6))
+    whole = buffer.getvalue()
+    at = whole.index(b"eXIf") - 4
+    length = struct.unpack(">I", whole[at : at + 4])[0] + 12
+    late = whole[:at] + whole[at + length : -12] + whole[at : at + length] + whole[-12:]
+    (tmp_path / "late.png").write_bytes(late)
+    info = image_files.inspect_image(tmp_path / "late.png", "tile", ())
+    assert info[:2] == (192, 96) and info.turned
+    np.testing.assert_array_equal(
+        np.hstack(image_files.patches(tmp_path / "late.png", info, "tile")), np.asarray(ImageOps.exif_transpose(with_exif(stored, 6)))
+    )
+    stored.save(tmp_path / "odd.png", exif=b"Exif\0\0nonsense")
+    info = image_files.inspect_image(tmp_path / "odd.png", "tile", ())
+    assert not info.turned and len(image_files.patches(tmp_path / "odd.png", info, "tile")) == 2
+
+
+def smooth(seed):
+    """A picture that JPEG packs as it packs tissue."""
+    coarse = np.random.default_rng(seed).integers(60, 240, (13, 13, 3), dtype=np.uint8)
+    fine = np.random.default_rng(seed + 100).normal(0, 6, (96, 96, 3))
+    image = np.asarray(Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC)) + fine
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8))
+
+
+def damaged_jpegs(image, options):
+    """(name, bytes) of an image as JPEG: whole, and damaged in ways that Pillow decodes without a word."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90, **options)
+    whole = buffer.getvalue()
+    start, n = whole.index(b"\xff\xda") + 14, len(whole)
+    third, middle = (n - start) // 3, (start + n) // 2
+    yield "whole", whole
+    yield "cut", whole[: n - third]
+    yield "cut and ended", whole[: n - third] + b"\xff\xd9"
+    yield "zero tail", whole[: n - third] + bytes(third)
+    yield "zeros", whole[:middle] + bytes(64) + whole[middle + 64 :]
+
+
+def jpegs_taken(path, images, options):
+    """How many of the images are taken in each state."""
+    taken = collections.Counter()
+    for image in images:
+        for name, content in damaged_jpegs(image, options):
+            path.write_bytes(content)
+            try:
+                found = image_files.patches(path, image_files.inspect_image(path, None, ()), None)
+            except StudyError as error:
+                assert "damaged JPEG data" in str(error) or "cannot be read" in str(error)
+            else:
+                taken[name] += 1
+                if name == "whole":
+                    np.testing.assert_array_equal(found[0], np.asarray(Image.open(path)))
+    return taken
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"keep_rgb": True}])
+def test_damaged_jpeg_data_that_the_decoder_warns_of_are_refused(tmp_path, options):
+    """Zeros in the middle may leave codes that are valid to the end; that cannot be told, so they are not counted here."""
+    taken = jpegs_taken(tmp_path / "a.jpg", [smooth(seed) for seed in range(20)], options)
+    assert taken["whole"] == 20 and taken["cut"] == taken["cut and ended"] == taken["zero tail"] == 0
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the excerpt of real PCam beside the project")
+def test_damaged_jpegs_of_real_patches(tmp_path):
+    with h5py.File(REAL) as f:
+        blob, offset = f["jpeg"][: f["offset"][40]], f["offset"][:41]
+    images = [Image.open(io.BytesIO(blob[a:b].tobytes())).convert("RGB") for a, b in zip(offset[:-1], offset[1:])]
+    taken = jpegs_taken(tmp_path / "a.jpg", images, {})
+    assert taken["whole"] == 40 and taken["cut"] == taken["cut and ended"] == taken["zero tail"] == 0 and taken["zeros"] <= 4
+
+
+@pytest.mark.parametrize(
+    "number, message", [(errno.EACCES, "Permission denied"), (errno.ESTALE, "Stale file handle"), (errno.EAGAIN, "temporarily unavailable"), (errno.EMFILE, "Too many open files")]
+)  # fmt: skip
+def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch, number, message):
+    mode("RGB").save(tmp_path / "a.png")
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(image_files.Image, "open", refuse)
+    with pytest.raises(StudyError, match=f"could not be opened .*{message}") as caught:
+        image_files.inspect_image(tmp_path / "a.png", None, ())
+    assert not any(word in str(caught.value) for word in ("remove", "damage", "repair", "cannot be read as"))
