@@ -15,6 +15,7 @@ import pytest
 from pcamlib import data
 from pcamlib.data import download
 from pcamlib.core.errors import StudyError
+from pcamlib.data.groups import meta_file
 
 QUOTA = (
     b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Too many users</body></html>"
@@ -29,6 +30,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.faults, self.asked = files, [], []
+        self.faulty = "train_x.h5.gz"  # the end of the name that `faults` are for
         self.base = f"http://127.0.0.1:{self.server_address[1]}/"
 
     def handle_error(self, request, client_address):
@@ -42,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, name = self.server, self.path[1:]
         body, fault = server.files[name], ""
-        if name.endswith("train_x.h5.gz") and server.faults:
+        if name.endswith(server.faulty) and server.faults:
             fault = (
                 server.faults.pop(0)
                 if len(server.faults) > 1 or not server.faults[0].startswith("always ")
@@ -60,7 +62,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if fault == "quota":
             body, start = QUOTA, 0
         elif fault == "other bytes":
-            body = body[:-4000] + bytes(4000)
+            body = body[: -len(body) // 2] + bytes(len(body) - len(body[: -len(body) // 2]))
         elif fault == "too long":
             body += bytes(100)
         self.send_response(206 if start else 200)
@@ -103,8 +105,15 @@ def server(monkeypatch, pcam):
             hashlib.md5(path.read_bytes()).hexdigest(),
             path.stat().st_size,
         )
+    lists, filler = {}, "x" * 3000  # long enough to be cut between two blocks
+    for split in data.SPLITS:
+        name = meta_file("", split).name
+        lines = [f"{i},0,0,{bool(y)},{bool(y)},slide {split} {i // 8},{filler}" for i, y in enumerate(data.labels(pcam, split))]
+        files[name] = "\n".join([",coord_y,coord_x,tumor_patch,center_tumor_patch,wsi,more", *lines, ""]).encode()
+        lists[split] = hashlib.md5(files[name]).hexdigest()
+    monkeypatch.setattr(download, "SLIDES", lists)
     monkeypatch.setattr(download, "PCAM", table)
-    monkeypatch.setattr(download, "PAUSE", 0.01)
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
     monkeypatch.setattr(download, "TIMEOUT", 1)
     server = Server(files)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -122,6 +131,10 @@ def left(root):
     )
 
 
+WHOLE = sorted(
+    [data.file("", s, k).name for s in data.SPLITS for k in "xy"]
+    + [meta_file("", s).name for s in data.SPLITS] + [data.groups_file("", s).name for s in data.SPLITS]
+)  # fmt: skip
 FIRST = "camelyonpatch_level_2_split_train_x.h5"
 PART = f".download/{FIRST}.gz.part"
 
@@ -135,7 +148,8 @@ def test_what_passes_by_itself(server, tmp_path, pcam, capsys, faults):
     server.faults = list(faults)
     download.download(tmp_path / "pcam", server.base)
     assert data.fingerprint(tmp_path / "pcam") == data.fingerprint(pcam)
-    assert left(tmp_path / "pcam") == sorted(data.file("", s, k).name for s in data.SPLITS for k in "xy")
+    assert left(tmp_path / "pcam") == WHOLE
+    assert list(data.groups(tmp_path / "pcam", "valid")) == [f"slide valid {i // 8}" for i in range(32)]
     resumed = [asked for name, asked in server.asked if asked]
     assert len(resumed) == sum(f in ("cut", "stall") for f in faults)
     if faults != []:
@@ -148,7 +162,7 @@ def test_what_passes_by_itself(server, tmp_path, pcam, capsys, faults):
 @pytest.mark.parametrize("answer", ["quota", "too short"])
 def test_an_answer_of_another_kind_does_not_cost_what_has_come(server, tmp_path, pcam, answer):
     server.faults = ["cut", answer]
-    with pytest.raises(StudyError, match="run the command again, it goes on"):
+    with pytest.raises(StudyError, match="run the command again, it resumes"):
         download.download(tmp_path / "pcam", server.base)
     assert (tmp_path / "pcam" / PART).stat().st_size > 0
     server.asked.clear()
@@ -161,7 +175,7 @@ def test_an_answer_of_another_kind_does_not_cost_what_has_come(server, tmp_path,
     [
         (
             "always 503",
-            "after 5 tries 503 Server Error.*0 of .* bytes are kept.*run the command again, it goes on, or get http",
+            "after 5 tries 503 Server Error.*0 of .* bytes are kept.*run the command again, it resumes, or get http",
         ),
         ("404", "could not be fetched .404 Client Error.*or get http.*put it into"),
         ("other bytes", "came with other bytes than PCam's .MD5 differs. and was removed"),
@@ -177,7 +191,7 @@ def test_what_does_not_pass_ends_in_one_sentence(server, tmp_path, pcam, fault, 
     server.faults = [fault]
     if message is None:  # killed while it waits: what has come in is kept, and the next call goes on from it
         entry = tuple(download.PCAM["train_x"])
-        code = f"from pcamlib import download as d; d.PCAM = {{'train_x': d.Archive(*{entry})}}; d.download({str(root)!r}, {server.base!r})"
+        code = f"from pcamlib.data import download as d; d.SLIDES = {{}}; d.PCAM = {{'train_x': d.Archive(*{entry})}}; d.download({str(root)!r}, {server.base!r})"
         victim = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 240
         while not ((root / PART).exists() and (root / PART).stat().st_size) and time.monotonic() < deadline:
@@ -197,7 +211,7 @@ def test_what_does_not_pass_ends_in_one_sentence(server, tmp_path, pcam, fault, 
     download.download(root, server.base)
     assert data.fingerprint(root) == data.fingerprint(pcam)
     assert bool(server.asked[0][1]) == (message is None)
-    assert len(left(root)) == 6
+    assert left(root) == WHOLE
 
 
 def test_files_put_there_by_hand_are_checked(server, tmp_path, pcam):
@@ -265,7 +279,7 @@ def small_disk(tmp_path):
 
 def test_a_disk_that_fills_up_on_the_way(server, small_disk, tmp_path, pcam, monkeypatch):
     """Room was there when it was looked for, and another program took it."""
-    monkeypatch.setattr(download, "_room", lambda root, missing: None)
+    monkeypatch.setattr(download, "_check_room", lambda root, missing: None)
     with pytest.raises(StudyError, match="no room to write .*disk/pcam.*No space left on device.*: free some space"):
         download.download(small_disk / "pcam", server.base)
     names = left(small_disk / "pcam")
@@ -290,6 +304,7 @@ def test_memory_does_not_grow_with_the_archive(server, tmp_path, monkeypatch):
     monkeypatch.setattr(
         download, "PCAM", {"train_x": download.Archive(hashlib.md5(packed).hexdigest(), len(packed), md5, 64 << 20)}
     )
+    monkeypatch.setattr(download, "SLIDES", {})
     tracemalloc.start()
     download.download(tmp_path, server.base)
     peak = tracemalloc.get_traced_memory()[1]
@@ -302,3 +317,37 @@ def test_the_published_table_is_the_one_torchvision_checks():
 
     theirs = {data.file("", *key.split("_")).name: archive.md5 for key, archive in download.PCAM.items()}
     assert theirs == {name: md5 for split in PCAM._FILES.values() for name, _, md5 in split.values()}
+
+
+LIST = "camelyonpatch_level_2_split_train_meta.csv"
+
+
+def test_lists_of_slides_are_checked_and_resumed_like_archives(server, tmp_path, pcam):
+    """A cut list is resumed although its length is not published; another list is refused and what is yours stays."""
+    root = tmp_path / "pcam"
+    server.faulty, server.faults = LIST, ["cut", "503"]
+    download.download(root, server.base)
+    assert left(root) == WHOLE and [asked for name, asked in server.asked if name == LIST and asked]
+    assert (root / LIST).read_bytes() == server.files[LIST]
+    data.groups_file(root, "train").unlink()
+    (root / LIST).write_bytes(QUOTA)
+    with pytest.raises(StudyError, match="train_meta.csv is not PCam's file .it is Google Drive's notice"):
+        download.download(root, server.base)
+    assert (root / LIST).read_bytes() == QUOTA
+    (root / LIST).unlink()
+    for fault, message in (("other bytes", "MD5 differs"), ("404", "404 Client Error"), ("endless", "the server announces no number of bytes")):
+        server.faults = [fault]
+        with pytest.raises(StudyError, match=f"train_meta.csv .*{message}.*or get http.*put it into"):
+            download.download(root, server.base)
+        assert not (root / LIST).exists()
+    server.faults = []
+    download.download(root, server.base)
+    assert left(root) == WHOLE
+
+
+def test_a_server_that_is_not_there_ends_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "BACKOFF", 0.001)
+    with pytest.raises(StudyError, match="after 5 tries .*0 of 6,421,353,462 bytes are kept.*it resumes, or get http"):
+        monkeypatch.setattr(download, "_check_room", lambda root, missing: None)
+        download.download(tmp_path, "http://127.0.0.1:9/")
+    assert not left(tmp_path)
