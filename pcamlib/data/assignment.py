@@ -22,7 +22,9 @@ def leave_out(rows: list[Row], labels: Sequence[str], notes: list[str]) -> list[
     found = Counter(name_key(row.label) for row in rows)
     for key, label in keys.items():
         if key not in found:
-            raise StudyError(f"--leave-out {label!r} is not a label here: labels are {_listed(sorted({r.label for r in rows}))}.")
+            raise StudyError(
+                f"--leave-out {label!r} is not a label here: labels are {_listed(sorted({r.label for r in rows}))}."
+            )
         notes.append(f"left out because of their label {label!r}: {found[key]:,} images")
     return [row for row in rows if name_key(row.label) not in keys]
 
@@ -61,7 +63,11 @@ def binary(
             which = "which one is the positive class (1)" if len(found) == 2 else "one class against all others"
             raise StudyError(
                 f"labels are {len(found)} classes ({_listed(found)}), the study has 0 and 1: say {which} with --positive NAME."
-                + (f" Is {unread[0]!r} no label? Leave those images out with --leave-out {unread[0]}." if unread else "")
+                + (
+                    f" Is {unread[0]!r} no label? Leave those images out with --leave-out {unread[0]}."
+                    if unread
+                    else ""
+                )
             )
         one, zero = keys["1"], "0"
         classes = pcam.CLASSES

@@ -96,7 +96,9 @@ def convert(
     if size == "tile":
         notes.append("each tile has its image's label, whether or not the tile shows it")
     if turned := sum(info.turned for info in infos):
-        notes.append(f"turned or mirrored as their orientation tag says, so that they stand as viewers show them: {turned:,} images")
+        notes.append(
+            f"turned or mirrored as their orientation tag says, so that they stand as viewers show them: {turned:,} images"
+        )
     try:
         with atomic_folder(dest, replace=False) as tmp_path:
             _write(root, rows, spelled, y, infos, place, size, tmp_path)
@@ -187,7 +189,9 @@ def _write(
                     bar.update()
             if rows[0].group is not None:
                 of = np.repeat(chosen, weights)
-                write_groups(folder, split, [rows[i].group for i in of], [rows[i].centre for i in of] if centred else None)
+                write_groups(
+                    folder, split, [rows[i].group for i in of], [rows[i].centre for i in of] if centred else None
+                )
     if deep and deepest < 1 << (USED_BITS - 8):
         raise StudyError(
             f"the {deep:,} 16-bit images of {root} have no value above {deepest * 256 + 255:,} of 65,535: they hold fewer than 16 "

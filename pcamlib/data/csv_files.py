@@ -59,7 +59,9 @@ def read_csv(path: Path) -> Table:
                         f"{path}, line {reader.line_num}: it has another number of cells than the header: correct the line."
                     )
                 numbers.append(reader.line_num)
-                lines.append([kept.setdefault(cell, cell) for cell in map(str.strip, cells)])  # equal texts once in memory
+                lines.append(
+                    [kept.setdefault(cell, cell) for cell in map(str.strip, cells)]
+                )  # equal texts once in memory
     except OSError as error:
         raise StudyError(f"{path} cannot be read ({system_advice(error) or error.strerror or error}).") from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -198,7 +198,11 @@ def download(root: str | Path, base: str = ZENODO) -> None:
             for stale in store.glob("tmp*"):  # pooch's own, where a kill left one
                 stale.unlink()
             try:
-                missing = {key: archive for key, archive in PCAM.items() if not _is_verified(_file(root, key), archive.file_md5)}
+                missing = {
+                    key: archive
+                    for key, archive in PCAM.items()
+                    if not _is_verified(_file(root, key), archive.file_md5)
+                }
                 _check_room(root, missing)
                 for key, archive in missing.items():
                     _unpack(_archive(root, key, archive, base), _file(root, key), archive)
@@ -275,7 +279,9 @@ def _fetch_checked(root: Path, name: str, published: str, size: int | None, base
         found = pooch.retrieve(base + name, f"md5:{published}", name, part.parent, downloader=Resume(part, size))
     except (requests.RequestException, StudyError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise StudyError(f"{name} could not be fetched ({reason}): run the command again, it resumes, or {by_hand}.") from None
+        raise StudyError(
+            f"{name} could not be fetched ({reason}): run the command again, it resumes, or {by_hand}."
+        ) from None
     except ValueError:  # how pooch says that the hash is another one; it has removed the file
         raise StudyError(
             f"{name} came with other bytes than PCam's (MD5 differs) and was removed: run the command again, or {by_hand}."

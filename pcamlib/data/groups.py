@@ -87,7 +87,9 @@ def pcam_slides(root: str | Path, split: str) -> list[str] | None:
     slides, tumour = np.array(table.column("wsi"), str), np.array(table.column("center_tumor_patch"), str)
     rows = _official_rows(pcam.file(root, split, "y"), len(labels))
     if rows is None and len(slides) != len(labels) or rows is not None and rows.max() >= len(slides):
-        raise StudyError(f"{path} has {len(slides):,} lines, the {split} split has {len(labels):,} patches: they do not match.")
+        raise StudyError(
+            f"{path} has {len(slides):,} lines, the {split} split has {len(labels):,} patches: they do not match."
+        )
     if rows is not None:
         slides, tumour = slides[rows], tumour[rows]
     known = np.isin(np.char.lower(tumour), ("true", "1", "1.0"))

@@ -156,7 +156,9 @@ def _check_jpeg(path: Path) -> None:
         colours = simplejpeg.decode_jpeg_header(content)[2]
         simplejpeg.decode_jpeg(content, "CMYK" if colours == "CMYK" else "GRAY", strict=True)
     except ValueError as error:
-        raise StudyError(f"{path} has damaged JPEG data ({' '.join(str(error).split())[:160]}): get it again, or remove it.") from None
+        raise StudyError(
+            f"{path} has damaged JPEG data ({' '.join(str(error).split())[:160]}): get it again, or remove it."
+        ) from None
 
 
 def patches(path: Path, info: ImageInfo, size: str | None) -> np.ndarray:

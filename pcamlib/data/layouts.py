@@ -12,7 +12,16 @@ from pcamlib.core.errors import StudyError
 from pcamlib.data import pcam
 from pcamlib.data.csv_files import csv_header, read_csv
 from pcamlib.data.groups import pcam_slides
-from pcamlib.data.sources import LeftOut, Options, Row, apply_options, from_csv, from_folders, images_below, rows_of_table
+from pcamlib.data.sources import (
+    LeftOut,
+    Options,
+    Row,
+    apply_options,
+    from_csv,
+    from_folders,
+    images_below,
+    rows_of_table,
+)
 
 # ---------------------------------------------------------------------------------------------- Kaggle
 
@@ -107,7 +116,9 @@ def _nct(root: Path, notes: list[str]) -> list[Row]:
     rows = []
     parts = _nct_parts(root)
     if len(parts) - (NCT_TEST in parts) > 1:
-        raise StudyError(f"{root} holds the patches both with and without normalised colours: give one of {', '.join(parts)}.")
+        raise StudyError(
+            f"{root} holds the patches both with and without normalised colours: give one of {', '.join(parts)}."
+        )
     for name, split in parts.items():
         found: list[str] = []
         prefix = f"{name}/" if name else ""
@@ -119,7 +130,9 @@ def _nct(root: Path, notes: list[str]) -> list[Row]:
 # ---------------------------------------------------------------------------------------------- BreakHis
 
 # SOB_B_TA-14-4659-40-001.png: biopsy procedure, class, type, year, slide, magnification, number
-BREAKHIS = re.compile(r"^SOB_(?P<label>[BM])_[A-Z]+-(?P<year>\d+)-(?P<slide>\d+)[A-Z]*-(?P<magnification>40|100|200|400)-\d+\.")
+BREAKHIS = re.compile(
+    r"^SOB_(?P<label>[BM])_[A-Z]+-(?P<year>\d+)-(?P<slide>\d+)[A-Z]*-(?P<magnification>40|100|200|400)-\d+\."
+)
 
 
 def _is_breakhis(root: Path) -> bool:
@@ -220,5 +233,7 @@ def find(source: Path, notes: list[str], options: Options = Options()) -> Found:
             raise StudyError(
                 f"{source} holds {len(lists)} CSV files ({', '.join(p.name for p in lists[:5])}): name the one you mean."
             )
-        rows, name = (from_csv(lists[0], notes, options), "CSV") if lists else (from_folders(source, notes), "folder per class")
+        rows, name = (
+            (from_csv(lists[0], notes, options), "CSV") if lists else (from_folders(source, notes), "folder per class")
+        )
     return Found(root, apply_options(rows, options, notes), name, None)

@@ -21,7 +21,9 @@ NO_LABEL = ("", "nan", "na", "n/a", "#n/a", "none", "null", "nil", "-1", "?", "-
 """Words for "nobody looked at this patch", as `name_key` gives them."""
 
 EXACT = Context(prec=100)
-NUMBER = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})(e[+-]\d{1,3})?")  # "1e5" without a sign may be part of a hash
+NUMBER = re.compile(
+    r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})(e[+-]\d{1,3})?"
+)  # "1e5" without a sign may be part of a hash
 
 
 def split_name(name: str) -> str | None:

@@ -121,16 +121,24 @@ def rows_of_table(
         row = Row(*cells)
         for name, value in row._asdict().items():
             if value == "":
-                raise StudyError(f"{table.path}, line {number}: '{name}' is empty: fill it in, or drop the whole column.")
+                raise StudyError(
+                    f"{table.path}, line {number}: '{name}' is empty: fill it in, or drop the whole column."
+                )
         if PurePath(row.file).is_absolute() or ".." in PurePath(row.file).parts or "\0" in row.file:
-            raise StudyError(f"{table.path}, line {number}: file {row.file!r} must be a path inside {table.path.parent}.")
+            raise StudyError(
+                f"{table.path}, line {number}: file {row.file!r} must be a path inside {table.path.parent}."
+            )
         key = str(PurePath(row.file))
         if key in seen:
-            raise StudyError(f"{table.path}, line {number}: file {row.file!r} is listed in line {seen[key]} too: keep one.")
+            raise StudyError(
+                f"{table.path}, line {number}: file {row.file!r} is listed in line {seen[key]} too: keep one."
+            )
         seen[key] = number
         if row.split is not None:
             if (known := split_name(row.split)) is None:
-                raise StudyError(f"{table.path}, line {number}: split is {row.split!r}, it must be train, valid or test.")
+                raise StudyError(
+                    f"{table.path}, line {number}: split is {row.split!r}, it must be train, valid or test."
+                )
             row = row._replace(split=known)
         rows.append(row)
     return rows
@@ -145,7 +153,9 @@ def from_folders(root: Path, notes: list[str]) -> list[Row]:
     paths = sorted(images_below(root, left_out))
     parts = [path.relative_to(root).parts for path in paths]
     skip = 0  # folders around the whole set, as archives unpack to
-    while len({p[skip] for p in parts}) == 1 and all(len(p) > skip + 2 for p in parts) and not split_name(parts[0][skip]):
+    while (
+        len({p[skip] for p in parts}) == 1 and all(len(p) > skip + 2 for p in parts) and not split_name(parts[0][skip])
+    ):
         skip += 1
     if skip:
         notes.append(f"classes were looked for in the one folder {printable('/'.join(parts[0][:skip]))}/")
@@ -158,7 +168,9 @@ def from_folders(root: Path, notes: list[str]) -> list[Row]:
     elif _all_splits(seconds, f"folders in the classes of {place}"):
         at = skip + 1
         if any(len(p) == skip + 2 for p in parts):
-            raise StudyError(f"{place}: some images of a class are in folders of splits and some are not: sort them all.")
+            raise StudyError(
+                f"{place}: some images of a class are in folders of splits and some are not: sort them all."
+            )
     rows = []
     for path, p in zip(paths, parts):
         if len(p) <= depth:
@@ -188,7 +200,9 @@ def _all_splits(names: set[str], what: str) -> bool:
         )
     for name in splits:
         if same := [other for other in splits if other != name and split_name(other) == split_name(name)]:
-            raise StudyError(f"{what}: {name} and {same[0]} both stand for the {split_name(name)} split: put them into one.")
+            raise StudyError(
+                f"{what}: {name} and {same[0]} both stand for the {split_name(name)} split: put them into one."
+            )
     return True
 
 

@@ -15,12 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pcamlib import cli
-from pcamlib import data
-from pcamlib.data import assignment, card, convert
+from pcamlib import cli, data
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json
-from pcamlib.data import card, convert
+from pcamlib.data import assignment, card, convert
 
 NAMES = np.random.default_rng(1).permutation(192)
 
@@ -145,7 +143,9 @@ def test_single_images_are_dealt_to_the_nearest_count():
 
 
 def test_three_patients_go_one_to_each_split():
-    place = assignment.assign_splits(["a"] * 10 + ["b"] * 10 + ["c"] * 4, np.tile([0, 1], 12), np.ones(24), (0.8, 0.1, 0.1), 0)
+    place = assignment.assign_splits(
+        ["a"] * 10 + ["b"] * 10 + ["c"] * 4, np.tile([0, 1], 12), np.ones(24), (0.8, 0.1, 0.1), 0
+    )
     assert sorted(set(place[:20])) == [0, 1] or sorted(set(place[:20])) == [0, 2]
     assert set(place) == {0, 1, 2}
 
@@ -297,7 +297,10 @@ def test_camera_bits_that_would_come_out_dark_are_refused(tmp_path, patches):
             save(tmp_path / f"in{bits}" / str(i % 2) / f"{i}.tif", grey << bits - 8)
         options = {"fractions": (0.5, 0.25, 0.25), "colours": ["grey", "16bit"]}
         if taken:
-            assert convert.convert(tmp_path / f"in{bits}", tmp_path / "out", **options)["converted"] == {"grey": 24, "16bit": 24}
+            assert convert.convert(tmp_path / f"in{bits}", tmp_path / "out", **options)["converted"] == {
+                "grey": 24,
+                "16bit": 24,
+            }
         else:
             with pytest.raises(StudyError, match="the 24 16-bit images of .* have no value above .* scale them"):
                 convert.convert(tmp_path / f"in{bits}", tmp_path / "out", **options)
@@ -351,7 +354,9 @@ def test_names_cannot_act_as_markup_on_the_card(tmp_path, patches):
     convert.convert(source, tmp_path / "out", positive=hostile[0], licence="[CC0](javascript:x) <b>")
     text = (tmp_path / "out" / "card.md").read_text()
     assert not re.search(r"(?<!\\)[<{$[]", text), "every such character is escaped"
-    assert all(line.replace("\\|", "").count("|") == 4 for line in text.splitlines() if line.endswith((" | 6 |", " images |")))
+    assert all(
+        line.replace("\\|", "").count("|") == 4 for line in text.splitlines() if line.endswith((" | 6 |", " images |"))
+    )
 
 
 def waiting(source, dest):
@@ -371,7 +376,10 @@ def test_of_two_processes_with_one_destination_one_wins_whole(tmp_path, patches)
     for k in range(2):
         for i in range(60):
             split = data.SPLITS[i % 3]
-            save(tmp_path / f"in{k}" / split / str(i // 3 % 2) / f"{i}.png", patches.images[i] if k == 0 else 255 - patches.images[i])
+            save(
+                tmp_path / f"in{k}" / split / str(i // 3 % 2) / f"{i}.png",
+                patches.images[i] if k == 0 else 255 - patches.images[i],
+            )
         prints.append(convert.convert(tmp_path / f"in{k}", tmp_path / f"alone{k}")["fingerprint"])
     dest = tmp_path / "out"
     both = [waiting(tmp_path / f"in{k}", dest) for k in range(2)]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pcamlib import data
-from pcamlib.data import download
 from pcamlib.core.errors import StudyError
+from pcamlib.data import download
 from pcamlib.data.groups import meta_file
 
 QUOTA = (
@@ -108,7 +108,10 @@ def server(monkeypatch, pcam):
     lists, filler = {}, "x" * 3000  # long enough to be cut between two blocks
     for split in data.SPLITS:
         name = meta_file("", split).name
-        lines = [f"{i},0,0,{bool(y)},{bool(y)},slide {split} {i // 8},{filler}" for i, y in enumerate(data.labels(pcam, split))]
+        lines = [
+            f"{i},0,0,{bool(y)},{bool(y)},slide {split} {i // 8},{filler}"
+            for i, y in enumerate(data.labels(pcam, split))
+        ]
         files[name] = "\n".join([",coord_y,coord_x,tumor_patch,center_tumor_patch,wsi,more", *lines, ""]).encode()
         lists[split] = hashlib.md5(files[name]).hexdigest()
     monkeypatch.setattr(download, "SLIDES", lists)
@@ -335,7 +338,11 @@ def test_lists_of_slides_are_checked_and_resumed_like_archives(server, tmp_path,
         download.download(root, server.base)
     assert (root / LIST).read_bytes() == QUOTA
     (root / LIST).unlink()
-    for fault, message in (("other bytes", "MD5 differs"), ("404", "404 Client Error"), ("endless", "the server announces no number of bytes")):
+    for fault, message in (
+        ("other bytes", "MD5 differs"),
+        ("404", "404 Client Error"),
+        ("endless", "the server announces no number of bytes"),
+    ):
         server.faults = [fault]
         with pytest.raises(StudyError, match=f"train_meta.csv .*{message}.*or get http.*put it into"):
             download.download(root, server.base)

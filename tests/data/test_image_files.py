@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pcamlib.data import image_files
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root
+from pcamlib.data import image_files
 
 REAL = project_root().parent / "shared" / "pcam" / "valid.jpeg.h5"
 
@@ -180,7 +180,11 @@ def test_an_orientation_tag_means_the_same_in_every_container(tmp_path, orientat
         info = image_files.inspect_image(tmp_path / name, "tile", ())
         assert info == (*turned.size, (), 2, orientation > 1), name
         found = image_files.patches(tmp_path / name, info, "tile")
-        expected = np.asarray(turned).reshape(2, 96, 96, 3) if turned.size == (96, 192) else np.stack(np.split(np.asarray(turned), 2, 1))
+        expected = (
+            np.asarray(turned).reshape(2, 96, 96, 3)
+            if turned.size == (96, 192)
+            else np.stack(np.split(np.asarray(turned), 2, 1))
+        )
         if name == "a.jpg":
             assert np.abs(found.astype(int) - expected).mean() < 8  # any other turn is off by more than 30
         else:
@@ -205,7 +209,8 @@ def test_an_orientation_tag_behind_the_pixels_or_unreadable(tmp_path):
     info = image_files.inspect_image(tmp_path / "late.png", "tile", ())
     assert info[:2] == (192, 96) and info.turned
     np.testing.assert_array_equal(
-        np.hstack(image_files.patches(tmp_path / "late.png", info, "tile")), np.asarray(ImageOps.exif_transpose(with_exif(stored, 6)))
+        np.hstack(image_files.patches(tmp_path / "late.png", info, "tile")),
+        np.asarray(ImageOps.exif_transpose(with_exif(stored, 6))),
     )
     stored.save(tmp_path / "odd.png", exif=b"Exif\0\0nonsense")
     info = image_files.inspect_image(tmp_path / "odd.png", "tile", ())
@@ -264,7 +269,11 @@ def test_damaged_jpegs_of_real_patches(tmp_path):
         blob, offset = f["jpeg"][: f["offset"][40]], f["offset"][:41]
     images = [Image.open(io.BytesIO(blob[a:b].tobytes())).convert("RGB") for a, b in zip(offset[:-1], offset[1:])]
     taken = jpegs_taken(tmp_path / "a.jpg", images, {})
-    assert taken["whole"] == 40 and taken["cut"] == taken["cut and ended"] == taken["zero tail"] == 0 and taken["zeros"] <= 4
+    assert (
+        taken["whole"] == 40
+        and taken["cut"] == taken["cut and ended"] == taken["zero tail"] == 0
+        and taken["zeros"] <= 4
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ def test_kaggle(tmp_path):
     for i in range(5):
         put(tmp_path / "k" / "test" / f"{i:040x}.tif")
     write_csv(tmp_path / "k" / "train_labels.csv", ["id", "label"], [[name, i % 3 == 0] for i, name in enumerate(ids)])
-    write_csv(tmp_path / "k" / "train_labels.csv", ["id", "label"], [[name, int(i % 3 == 0)] for i, name in enumerate(ids)])
+    write_csv(
+        tmp_path / "k" / "train_labels.csv", ["id", "label"], [[name, int(i % 3 == 0)] for i, name in enumerate(ids)]
+    )
     write_csv(tmp_path / "k" / "sample_submission.csv", ["id", "label"], [[f"{i:040x}", 0] for i in range(5)])
     made = convert(tmp_path / "k", tmp_path / "out", fractions=THIRDS)
     assert made["layout"] == "Kaggle histopathologic-cancer-detection" and made["images"] == 30
@@ -41,7 +43,9 @@ def wilds(root, centres):
                 name = f"patient_{patient}_node_{node}"
                 put(root / "patches" / name / f"patch_{name}_x_{x}_y_{y}.png", seed=len(rows))
                 rows.append([len(rows), patient, node, x, y, tumor, 2 * p, centre, int(i >= 4)])
-    return write_csv(root / "metadata.csv", ["", "patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split"], rows)
+    return write_csv(
+        root / "metadata.csv", ["", "patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split"], rows
+    )
 
 
 def test_camelyon17_wilds(tmp_path):
@@ -50,7 +54,9 @@ def test_camelyon17_wilds(tmp_path):
     assert made["layout"] == "Camelyon17-WILDS" and (made["groups"], made["centres"], made["images"]) == (5, 5, 48)
     assert counts(tmp_path / "out") == {"train": (24, 12), "valid": (12, 6), "test": (12, 6)}
     assert set(data.centres(tmp_path / "out", "train")) == {"0", "3", "4"}
-    assert set(data.centres(tmp_path / "out", "test")) == {"2"} and set(data.groups(tmp_path / "out", "test")) == {"006"}
+    assert set(data.centres(tmp_path / "out", "test")) == {"2"} and set(data.groups(tmp_path / "out", "test")) == {
+        "006"
+    }
     assert any("validation patches of the training patients, left out: 12" in note for note in made["notes"])
     wilds(tmp_path / "part", (0, 3, 4))
     made = convert(tmp_path / "part", tmp_path / "out2", fractions=THIRDS)
@@ -67,7 +73,9 @@ def test_mhist(tmp_path):
     with pytest.raises(StudyError, match="is 224x224, a patch is 96x96: choose --size"):
         convert(tmp_path / "m", tmp_path / "out")
     made = convert(tmp_path / "m", tmp_path / "out", size="resize")
-    assert made["layout"] == "MHIST" and made["classes"] == ["HP", "SSA"] and counts(tmp_path / "out")["test"] == (12, 6)
+    assert (
+        made["layout"] == "MHIST" and made["classes"] == ["HP", "SSA"] and counts(tmp_path / "out")["test"] == (12, 6)
+    )
     assert sum(n for n, _ in counts(tmp_path / "out").values()) == 40 and "valid drawn" in made["split"]
 
 
@@ -82,7 +90,10 @@ def test_nct_crc_he(tmp_path):
             put(tmp_path / "n" / "CRC-VAL-HE-7K" / name / f"{name}-TCGA-{i:04}.tif", size=(224, 224))
     made = convert(tmp_path / "n" / "NCT-CRC-HE-100K", tmp_path / "one", size="crop", positive="TUM", fractions=THIRDS)
     assert made["layout"] == "NCT-CRC-HE" and made["images"] == 108 and made["classes"] == ["not TUM", "TUM"]
-    assert sum(p for _, p in counts(tmp_path / "one").values()) == 12 and made["labels"]["MUS"] == {"class": 0, "images": 12}
+    assert sum(p for _, p in counts(tmp_path / "one").values()) == 12 and made["labels"]["MUS"] == {
+        "class": 0,
+        "images": 12,
+    }
     both = convert(tmp_path / "n", tmp_path / "both", size="crop")
     assert both["layout"] == "NCT-CRC-HE" and counts(tmp_path / "both")["test"] == (18, 2) and both["images"] == 126
     assert "class 1 is TUM, as is usual for NCT-CRC-HE" in both["notes"]
@@ -93,24 +104,37 @@ def test_nct_crc_he(tmp_path):
 
 
 def test_breakhis(tmp_path):
-    root, cases = tmp_path / "b" / "BreaKHis_v1" / "histology_slides" / "breast", []
+    root = tmp_path / "b" / "BreaKHis_v1" / "histology_slides" / "breast"
     for year, slide, letters, kind, name in (
         [(14, 22549 + i, ("AB", "CD")[i % 2], "B_A", "adenosis") for i in range(4)] + [(14, 4659, "", "B_TA", "tubular_adenoma")]
         + [(14, 15570 + i, "", "M_LC", "lobular_carcinoma") for i in range(4)] + [(14, 22549, "CD", "B_A", "adenosis")]
     ):  # fmt: skip
         for magnification in (40, 100, 200, 400):
-            folder = root / ("malignant" if kind[0] == "M" else "benign") / "SOB" / name / f"SOB_{kind}_{year}-{slide}{letters}"
+            folder = (
+                root
+                / ("malignant" if kind[0] == "M" else "benign")
+                / "SOB"
+                / name
+                / f"SOB_{kind}_{year}-{slide}{letters}"
+            )
             for i in range(2):
-                put(folder / f"{magnification}X" / f"SOB_{kind}-{year}-{slide}{letters}-{magnification}-{i:03}.png", size=(120, 140))
+                put(
+                    folder / f"{magnification}X" / f"SOB_{kind}-{year}-{slide}{letters}-{magnification}-{i:03}.png",
+                    size=(120, 140),
+                )
     made = convert(tmp_path / "b", tmp_path / "out", size="crop", fractions=THIRDS, only="/40X/")
-    assert made["layout"] == "BreakHis" and made["images"] == 20 and made["groups"] == 9, "two blocks of a case are one patient"
+    assert made["layout"] == "BreakHis" and made["images"] == 20 and made["groups"] == 9, (
+        "two blocks of a case are one patient"
+    )
     assert made["classes"] == ["benign", "malignant"] and sum(p for _, p in counts(tmp_path / "out").values()) == 8
     home = {}
     for row in rows_csv(tmp_path / "out"):
         home.setdefault(row["group"], set()).add(row["split"])
     assert all(len(splits) == 1 for splits in home.values()) and "14-22549" in home
     whole = convert(tmp_path / "b", tmp_path / "all", size="crop", fractions=THIRDS)
-    assert whole["images"] == 80 and any("magnifications are mixed (100X 20, 200X 20, 400X 20, 40X 20)" in n for n in whole["notes"])
+    assert whole["images"] == 80 and any(
+        "magnifications are mixed (100X 20, 200X 20, 400X 20, 40X 20)" in n for n in whole["notes"]
+    )
 
 
 def add_meta(root, slide, rows=None):
@@ -141,8 +165,13 @@ def test_pcam_with_its_lists(pcam, tmp_path):
     assert made["fingerprint"] == data.fingerprint(pcam)
     for split in data.SPLITS:
         np.testing.assert_array_equal(data.load(tmp_path / "out", split).images, data.load(pcam, split).images)
-        assert list(data.groups(tmp_path / "out", split)) == [f"camelyon16_{split}_{i // 10:03}" for i in range(len(data.labels(pcam, split)))]
-    assert [(r["file"], r["tile"]) for r in rows_csv(tmp_path / "out")][3] == ("camelyonpatch_level_2_split_train_x.h5", "3")
+        assert list(data.groups(tmp_path / "out", split)) == [
+            f"camelyon16_{split}_{i // 10:03}" for i in range(len(data.labels(pcam, split)))
+        ]
+    assert [(r["file"], r["tile"]) for r in rows_csv(tmp_path / "out")][3] == (
+        "camelyonpatch_level_2_split_train_x.h5",
+        "3",
+    )
 
 
 def test_an_excerpt_of_pcam_is_joined_by_its_official_rows(pcam, tmp_path):

@@ -23,7 +23,23 @@ def test_spellings_of_one_name_share_a_key(spellings):
 
 
 def test_different_names_keep_different_keys():
-    names = ["7", "70", "0.7", "-7", "7a", "1e10", "10000000000", "1_0", "10", "nan", "inf", "tumour", "tumor", "a b", "ab"]
+    names = [
+        "7",
+        "70",
+        "0.7",
+        "-7",
+        "7a",
+        "1e10",
+        "10000000000",
+        "1_0",
+        "10",
+        "nan",
+        "inf",
+        "tumour",
+        "tumor",
+        "a b",
+        "ab",
+    ]
     names += ["123456789012345678901234567890", "123456789012345678901234567891", "9e+999", "8e+999"]
     assert len({name_key(text) for text in names}) == len(names)
 
@@ -33,7 +49,9 @@ def test_the_most_frequent_spelling_stands_for_all():
     assert names == ["a", "a", "a", "b"] and merged == {"a": {"A": 1, "a": 2}}
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\tb", "\x1b[31m", "a\u200bb", "\u202eabc", "a\u2028b", "\x00", "\ufeffa"])
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\rb", "a\tb", "\x1b[31m", "a\u200bb", "\u202eabc", "a\u2028b", "\x00", "\ufeffa"]
+)
 def test_characters_that_cannot_be_seen_are_refused_by_name(name):
     with pytest.raises(StudyError, match=r"label .* contains .*\(U\+[0-9A-F]{4}\), which cannot be seen"):
         check_name(name, "label")

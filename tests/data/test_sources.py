@@ -28,7 +28,9 @@ def test_images_behind_links_are_read_and_loops_end(tmp_path):
     made = convert(tmp_path / "s", tmp_path / "out", positive="tumour")
     assert made["images"] == 60 and sum(n for n, _ in counts(tmp_path / "out").values()) == 60
     assert sum(p for _, p in counts(tmp_path / "out").values()) == 30
-    assert any(note.startswith("linked folders that lead to a folder read before, left out: 1") for note in made["notes"])
+    assert any(
+        note.startswith("linked folders that lead to a folder read before, left out: 1") for note in made["notes"]
+    )
 
 
 def test_hidden_folders_and_those_of_tools_are_skipped_and_counted(tmp_path):
@@ -42,7 +44,9 @@ def test_hidden_folders_and_those_of_tools_are_skipped_and_counted(tmp_path):
     put(tmp_path / "s" / "normal" / "._0.png")
     made = convert(tmp_path / "s", tmp_path / "out", positive="tumour")
     assert made["images"] == 60
-    assert any(note.startswith("hidden files and folders of the system or of tools, left out: 7") for note in made["notes"])
+    assert any(
+        note.startswith("hidden files and folders of the system or of tools, left out: 7") for note in made["notes"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,8 +97,14 @@ def test_a_split_below_the_classes_is_kept(tmp_path):
         for i in range(40):
             put(tmp_path / "s" / name / ("train" if i < 30 else "valid" if i < 35 else "test") / f"{i}.png")
     made = convert(tmp_path / "s", tmp_path / "out", positive="tumour")
-    assert made["split"] == "given" and counts(tmp_path / "out") == {"train": (60, 30), "valid": (10, 5), "test": (10, 5)}
-    assert [row["split"] for row in rows_csv(tmp_path / "out")] == [row["file"].split("/")[1] for row in rows_csv(tmp_path / "out")]
+    assert made["split"] == "given" and counts(tmp_path / "out") == {
+        "train": (60, 30),
+        "valid": (10, 5),
+        "test": (10, 5),
+    }
+    assert [row["split"] for row in rows_csv(tmp_path / "out")] == [
+        row["file"].split("/")[1] for row in rows_csv(tmp_path / "out")
+    ]
     put(tmp_path / "s" / "tumour" / "more" / "0.png")
     with pytest.raises(StudyError, match="look like splits, but more does not"):
         convert(tmp_path / "s", tmp_path / "two", positive="tumour")
@@ -167,7 +177,9 @@ def test_patches_without_a_label_never_become_class_0_unsaid(tmp_path, word):
     assert any("reads like 'not labelled'; it was taken as class 0" in note for note in made["notes"])
 
 
-@pytest.mark.parametrize("ways", [("{}", "{}.0"), ("{:03}", "{}"), ("Patient {}", "patient  {}"), ("caf\u00e9{}", "cafe\u0301{}")])
+@pytest.mark.parametrize(
+    "ways", [("{}", "{}.0"), ("{:03}", "{}"), ("Patient {}", "patient  {}"), ("caf\u00e9{}", "cafe\u0301{}")]
+)
 def test_a_patient_spelled_in_two_ways_stays_in_one_split(tmp_path, ways):
     source = listed(tmp_path / "s", lambda i: i % 2, lambda i: ways[i % 2].format(i // 2 % 12 + 1))
     made = convert(source, tmp_path / "out", fractions=(0.5, 0.25, 0.25))
@@ -176,7 +188,12 @@ def test_a_patient_spelled_in_two_ways_stays_in_one_split(tmp_path, ways):
         home.setdefault(int(row["file"][:-4]) // 2 % 12, set()).add(row["split"])
     assert made["groups"] == 12 and all(len(splits) == 1 for splits in home.values())
     assert any(note.startswith("groups written in several ways, each taken as one") for note in made["notes"])
-    given = listed(tmp_path / "t", lambda i: i // 2 % 2, lambda i: ways[i % 2].format(i // 2 % 12 + 1), split=lambda i: ("train", "test")[i % 2])
+    given = listed(
+        tmp_path / "t",
+        lambda i: i // 2 % 2,
+        lambda i: ways[i % 2].format(i // 2 % 12 + 1),
+        split=lambda i: ("train", "test")[i % 2],
+    )
     with pytest.raises(StudyError, match="group .* .also written .*is in two splits"):
         convert(given, tmp_path / "torn")
 
@@ -203,12 +220,24 @@ def test_columns_suffix_groups_and_a_choice_of_paths_by_option(tmp_path):
     source = write_csv(tmp_path / "s" / "l.csv", ["ID", "Diagnosis"], rows)
     with pytest.raises(StudyError, match="has no column 'file' .*or name another with --file-column NAME"):
         convert(source, tmp_path / "out")
-    options = {"file_column": "id", "label_column": "Diagnosis", "suffix": ".tif", "group_from": "(case[0-9]+)-", "only": "40X/"}
+    options = {
+        "file_column": "id",
+        "label_column": "Diagnosis",
+        "suffix": ".tif",
+        "group_from": "(case[0-9]+)-",
+        "only": "40X/",
+    }
     made = convert(source, tmp_path / "out", fractions=THIRDS, **options | {"only": "^40X/"})
     assert made["images"] == 36 and made["groups"] == 12
-    assert {"images whose path does not fit '^40X/', left out: 12", "groups taken from the paths: 12 (the first: case0)"} <= set(made["notes"])
+    assert {
+        "images whose path does not fit '^40X/', left out: 12",
+        "groups taken from the paths: 12 (the first: case0)",
+    } <= set(made["notes"])
     for change, message in (
-        ({"group_from": "patient([0-9])"}, "--group-from 'patient.*' finds no group in '40X/case0-1.tif'|finds no group in '100X"),
+        (
+            {"group_from": "patient([0-9])"},
+            "--group-from 'patient.*' finds no group in '40X/case0-1.tif'|finds no group in '100X",
+        ),
         ({"group_from": "("}, "is not a regular expression"),
         ({"only": "^none"}, "--only '.none' fits none of 48 images"),
     ):
