@@ -49,7 +49,7 @@ def _retries() -> Retry:
 
 
 class Archive(NamedTuple):
-    """An archive <name>.h5.gz of the Zenodo record: its MD5 and bytes, and the MD5 and (to a page) bytes of the file in it."""
+    """An archive <name>.h5.gz of the Zenodo record: its MD5 and length, and the MD5 and approximate length of the file in it, in bytes."""
 
     md5: str
     size: int
@@ -314,7 +314,9 @@ def _unpack(packed: Path, target: Path, archive: Archive) -> None:
                     f"{packed} unpacks to another file than PCam's (MD5 differs): remove it and run the command again."
                 )
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise StudyError(f"{packed} is no whole archive ({error}): remove it and run the command again.") from None
+        raise StudyError(
+            f"{packed} is not a complete archive ({error}): remove it and run the command again."
+        ) from None
     if packed.parent.name == STORE:  # one put there by hand is its owner's
         packed.unlink()
     print(f"{target} fetched and checked")

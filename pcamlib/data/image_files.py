@@ -23,10 +23,10 @@ SIZES = {
     "tile": "cut into as many whole 96x96 tiles as fit, from the top left; each gets the image's label",
 }
 CONVERSIONS = {
-    "grey": "one channel becomes three equal ones",
-    "palette": "indexed colours are looked up",
+    "grey": "one channel is copied to three",
+    "palette": "indexed colours are converted to RGB",
     "cmyk": "by the plain formula, without a colour profile",
-    "alpha": "laid on white",
+    "alpha": "composited on white",
     "16bit": "the high byte of each value is kept",
 }
 NEEDS = {
@@ -41,6 +41,7 @@ NEEDS |= {"RGBA": ("alpha",), "CMYK": ("cmyk",)} | {f"I;16{end}": ("grey", "16bi
 LIMIT = (
     1 << 24
 )  # pixels of one image, 4096 x 4096 (about 300 MB while it is read); beyond, it is a slide and not a patch
+PNG_METADATA = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type")  # where a PNG may say its orientation
 BITS, PHOTOMETRIC, PLANES = (
     258,
     262,
@@ -107,14 +108,14 @@ def inspect_image(path: Path, size: str | None, convert: Collection[str]) -> Ima
     """
     with _opened(path) as image:
         (width, height), pages, needs = image.size, getattr(image, "n_frames", 1), _needs(image)
-        orientation = _orientation(image) if width * height <= LIMIT else 1  # it may decode the pixels
+        orientation = _orientation(image, path) if width * height <= LIMIT else 1  # it may decode the pixels
     if orientation > 4 and image.format != "TIFF":  # of a TIFF, Pillow tells the upright size
         width, height = height, width
     if pages != 1:
         raise StudyError(f"{path} holds {pages} pages: save the one you mean as a file of its own.")
     if needs is None:
         raise StudyError(
-            f"{path} has colour mode {image.mode}, which has no plain way to RGB as it is stored here: save it as 8-bit RGB."
+            f"{path} has colour mode {image.mode}, which cannot be converted to RGB as it is stored here: save it as 8-bit RGB."
         )
     missing = [name for name in needs if name not in convert]
     if missing:
@@ -136,8 +137,12 @@ def inspect_image(path: Path, size: str | None, convert: Collection[str]) -> Ima
     return ImageInfo(width, height, needs, patches, orientation > 1)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, path: Path) -> int:
     """The image's orientation tag, 1 (upright) to 8, from EXIF, TIFF tags or XMP; 1 without one or if it cannot be read."""
+    if image.format == "PNG":  # Pillow would decode all pixels to look for tags behind them
+        content = path.read_bytes()
+        if not any(name in content for name in PNG_METADATA):
+            return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata, which viewers pass over too; the pixels are checked on their own
@@ -171,7 +176,7 @@ def patches(path: Path, info: ImageInfo, size: str | None) -> np.ndarray:
             _check_jpeg(path)
         image.load()
         known = _needs(image) is not None
-        _orientation(image)  # so that damaged metadata do not stop the next line
+        _orientation(image, path)  # so that damaged metadata do not stop the next line
         image = ImageOps.exif_transpose(image)
         if image.size != info[:2] or not known:
             raise StudyError(f"{path} changed while it was read: let nothing write there, and start again.")

@@ -254,7 +254,7 @@ def test_the_archive_is_whole_but_not_what_it_should_hold(server, tmp_path, monk
     monkeypatch.setattr(
         download, "PCAM", {k: a._replace(md5=hashlib.md5(cut).hexdigest()) for k, a in wrong.items() if k == "train_x"}
     )
-    with pytest.raises(StudyError, match="is no whole archive"):
+    with pytest.raises(StudyError, match="is not a complete archive"):
         download.download(tmp_path, server.base)
     assert left(tmp_path) == [f".download/{FIRST}.gz", f"{FIRST}.gz"]
 

@@ -120,7 +120,7 @@ def test_what_pillow_would_pass_over_in_silence(tmp_path):
         image_files.inspect_image(tmp_path / "float.tif", None, list(image_files.CONVERSIONS))
     for name, channels, tags in (("planes.tif", 3, {284: 2}), ("negative.tif", 1, {262: 0})):
         tiff(tmp_path / name, channels, tags)
-        with pytest.raises(StudyError, match="no plain way to RGB as it is stored"):
+        with pytest.raises(StudyError, match="cannot be converted to RGB as it is stored"):
             image_files.inspect_image(tmp_path / name, None, list(image_files.CONVERSIONS))
     tiff(tmp_path / "grey16.tif", 1, {})
     assert image_files.inspect_image(tmp_path / "grey16.tif", None, list(image_files.CONVERSIONS)).needs == (
@@ -129,7 +129,7 @@ def test_what_pillow_would_pass_over_in_silence(tmp_path):
     )
     deep = Image.fromarray((rgb()[..., 0].astype(np.uint16) * 257))
     deep.save(tmp_path / "key16.png", transparency=0)
-    with pytest.raises(StudyError, match="no plain way to RGB as it is stored"):
+    with pytest.raises(StudyError, match="cannot be converted to RGB as it is stored"):
         image_files.inspect_image(tmp_path / "key16.png", None, list(image_files.CONVERSIONS))
     Image.new("1", (9000, 9000)).save(tmp_path / "slide.png")
     with pytest.raises(StudyError, match="a slide rather than a patch"):
