@@ -46,7 +46,7 @@ def concerns(report: dict[str, Any]) -> list[str]:
         if split == "across":
             continue
         if r["conflicting"]:
-            found.append(f"{r['conflicting']:,} images of {split} carry both labels")
+            found.append(f"{r['conflicting']:,} images of {split} carry both labels, in this split or in another")
         if r["blank"] > MANY_BLANK * r["patches"]:
             share = r["blank"] / r["patches"]
             found.append(

@@ -15,7 +15,7 @@ import numpy as np
 
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic
-from pcamlib.data import pcam
+from pcamlib.data import hdf5, pcam
 from pcamlib.data.csv_files import read_csv
 from pcamlib.data.names import check_name, unify
 
@@ -103,14 +103,11 @@ def pcam_slides(root: str | Path, split: str) -> list[str] | None:
 
 def _official_rows(path: Path, n: int) -> np.ndarray | None:
     """Dataset "pcam_index" of a label file: for each of its `n` rows the row of PCam's own split; None without it."""
-    try:
-        with h5py.File(path, "r") as f:
-            found = f.get("pcam_index")
-            if found is None:
-                return None
-            rows = found[:] if found.shape == (n,) and found.dtype.kind in "iu" else None
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise StudyError(f"{path}: 'pcam_index' cannot be read ({' '.join(str(error).split())[:160]}).") from None
+    with hdf5.explain(path), h5py.File(path, "r") as f:
+        found = f.get("pcam_index")
+        if found is None:
+            return None
+        rows = found[:] if found.shape == (n,) and found.dtype.kind in "iu" else None
     if rows is None or rows.min() < 0:
         raise StudyError(f"{path}: 'pcam_index' must hold {n:,} row numbers of the official split.")
     return rows.astype(np.int64)

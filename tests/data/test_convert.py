@@ -344,6 +344,21 @@ def test_an_image_that_may_not_be_read_is_not_called_damaged(tmp_path, patches, 
     assert "remove" not in str(caught.value)
 
 
+def test_a_picture_with_both_labels_is_a_conflict_across_splits_too(tmp_path, patches):
+    rows = []
+    for i in range(60):
+        save(tmp_path / "in" / f"{i}.png", patches.images[i])
+        rows.append([f"{i}.png", i % 2, data.SPLITS[min(i // 20, 2)]])
+    for i in range(4):  # pictures of train, by a link, with the other label in test
+        os.symlink(f"{i}.png", tmp_path / "in" / f"link{i}.png")
+        rows.append([f"link{i}.png", 1 - i % 2, "test"])
+    made = convert.convert(write_csv(tmp_path / "in" / "l.csv", ["file", "label", "split"], rows), tmp_path / "out")
+    conflicts = [note for note in made["notes"] if "carry both labels" in note]
+    assert conflicts == [
+        f"4 images of {split} carry both labels, in this split or in another" for split in ("train", "test")
+    ]
+
+
 def test_names_cannot_act_as_markup_on_the_card(tmp_path, patches):
     hostile = ["<script>alert(1)</script>", "| a | b", "{include} /etc/passwd", "$x$ `y` ![z](w)"]
     rows = []
