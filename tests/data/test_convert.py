@@ -386,6 +386,7 @@ def waiting(source, dest):
     return subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
 
 
+@pytest.mark.slow
 def test_of_two_processes_with_one_destination_one_wins_whole(tmp_path, patches):
     prints = []
     for k in range(2):
