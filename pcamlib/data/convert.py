@@ -197,32 +197,3 @@ def _write(
             f"the {deep:,} 16-bit images of {root} have no value above {deepest * 256 + 255:,} of 65,535: they hold fewer than 16 "
             "bits, as many cameras do, and would come out dark; scale them to the full range and convert again."
         )
-
-
-def add_command(commands: Any) -> None:
-    """`convert` for the command line of `pcamlib.data`."""
-
-    def run(args: argparse.Namespace) -> None:
-        made = convert(
-            args.source, args.dest, size=args.size, colours=args.convert, positive=args.positive, fractions=args.fractions,
-            seed=args.seed, licence=args.licence, warn=lambda note: print(f"note: {note}", file=sys.stderr),
-        )  # fmt: skip
-        print(pcam.summary(made["report"]))
-        print(f"{args.dest}: {made['images']:,} images, fingerprint {made['fingerprint']}; see {args.dest / 'card.md'}")
-
-    p = commands.add_parser(
-        "convert", help="your own patches (a folder per class, or images and a CSV) into PCam files"
-    )
-    p.add_argument(
-        "source", type=Path, help="folder with a sub-folder per class, or CSV with file,label[,split][,group]"
-    )
-    p.add_argument("dest", type=Path, help="new folder; its name is the data set's name")
-    p.add_argument(
-        "--size", choices=image_files.SIZES, help="; ".join(f"{k}: {v}" for k, v in image_files.SIZES.items())
-    )
-    p.add_argument("--convert", type=lambda text: text.split(","), default=[], metavar="NAME[,NAME]", help="; ".join(f"{k}: {v}" for k, v in image_files.CONVERSIONS.items()))  # fmt: skip
-    p.add_argument("--positive", metavar="NAME", help="the label that becomes class 1; all others are class 0")
-    p.add_argument("--fractions", nargs=3, type=float, default=FRACTIONS, metavar=("TRAIN", "VALID", "TEST"))
-    p.add_argument("--seed", type=int, default=0, help="of the split, where none is given")
-    p.add_argument("--licence", metavar="TEXT", help="terms of use of your patches, kept in the card")
-    p.set_defaults(run=run)
