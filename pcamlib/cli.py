@@ -111,10 +111,18 @@ def verify(dir: Path) -> None:
 @option("--fractions", type=(float, float, float), default=(0.8, 0.1, 0.1), metavar="TRAIN VALID TEST", help="Shares of the splits, if SOURCE has none.")  # fmt: skip
 @option("--seed", type=int, default=0, metavar="N", help="Seed of the random split, if SOURCE has none.")
 @option("--licence", metavar="TEXT", help="Terms of use of your patches, kept in the card.")
+@option("--file-column", default="file", metavar="NAME", help="The CSV column with the file names.")
+@option("--label-column", default="label", metavar="NAME", help="The CSV column with the labels.")
+@option("--suffix", default="", metavar="TEXT", help="What to append to each file name of the CSV, for example .tif.")
+@option(
+    "--group-from", metavar="REGEX", help="Slide or patient: the first group of this expression in the file's path."
+)
+@option("--only", metavar="REGEX", help="Take only files whose path matches this expression.")
+@option("--leave-out", multiple=True, metavar="LABEL", help="Leave out images with this label (repeatable).")
 def convert(source: Path, dest: Path, **options: Any) -> None:
     """Convert your own images to PCam files.
 
-    The files are written to the new folder DEST, whose name becomes the name of the data set. SOURCE is a folder with one sub-folder per class, or a CSV file with the columns file,label[,split][,group].
+    The files are written to the new folder DEST, whose name becomes the name of the data set. SOURCE is a folder with one sub-folder per class, a CSV file with the columns file,label[,split][,group], or a data set in one of the common layouts (the output says which).
 
     \b
     Example:
