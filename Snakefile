@@ -123,7 +123,7 @@ rule results:
         expand(EXECUTED + "/06_quality.ipynb", k=range(SUBSETS)),
         expand(EXECUTED + "/07_classification_{generator}.ipynb", k=range(SUBSETS), generator=["real", *GENERATORS]),
         source=source("08_results"),
-        published=[str(path) for path in sorted((NOTEBOOKS.parent / "book" / "reference").glob("*.json"))],
+        published=[str(path) for path in sorted((NOTEBOOKS.parent / "book" / "reference").glob("*.csv"))],
     output: f"{RUN}/notebooks/08_results-{SUBSETS}.ipynb"
     threads: THREADS
     shell: COMMAND + "-p subsets {SUBSETS}"

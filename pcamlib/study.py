@@ -14,11 +14,10 @@ import torch
 from pcamlib import data
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import code_version, digest, lock, now, processor, read_json, resolve, write_json
+from pcamlib.core.paper import GENERATORS, SELECTIONS  # noqa: F401  (the one list of each)
 from pcamlib.core.settings import Profile, load_profile, number_format, resolve_parameter
 from pcamlib.data import phantom
 
-GENERATORS = ("histogan", "unet", "dit")
-SELECTIONS = ("none", "realism", "class")
 REAL = "real"  # where a generator is asked for: real patches only
 
 

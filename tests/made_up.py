@@ -16,6 +16,7 @@ def provenance(subset: int, **other: Any) -> dict[str, Any]:
     return {
         "data": "phantom",
         "phantom": True,
+        "classes": ["no tumour", "tumour"],
         "data_sha": "d0",
         "profile": "demo",
         "profile_sha": "p0",
@@ -117,6 +118,7 @@ def arm_row(regime: str, generator: str | None, selection: str | None, subset: i
         "ece": 0.05,
         "seed": 0,
         "valid_auc": 1.5 - value,
+        "train_loss": 0.3,
         "threshold": 0.5,
         "n_real": 0 if regime == "synthetic" else 256,
         "n_synthetic": 256 if generator else 0,

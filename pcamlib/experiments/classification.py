@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +17,10 @@ from pcamlib.core.settings import ClassifierSettings
 from pcamlib.data import Arrays
 from pcamlib.experiments import selection
 from pcamlib.models import classifier
+from pcamlib.results.arms import Arm, of_source
 from pcamlib.results.frame import CALIBRATION_BINS
 from pcamlib.results.inference import SCORES
-from pcamlib.study import REAL, SELECTIONS, Study, name_of
-
-
-class Arm(NamedTuple):
-    """One classifier: its regime, where its synthetic patches come from, and whether it is our control."""
-
-    regime: str
-    generator: str | None = None
-    selection: str | None = None
-    control: bool = False
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """The regime, then generator and selection if any; the same for all seeds."""
-        return "-".join(filter(None, (self.regime, self.generator, self.selection)))
-
-    @property
-    def id(self) -> str:
-        """Folder name: the arm's name, and its seed if that is not the first."""
-        return self.name + (f"-seed{self.seed}" if self.seed else "")
-
-    @property
-    def source(self) -> Arm | None:
-        """The arm, of the same seed, whose weights this one starts from (transfer)."""
-        regime = {"transfer": "synthetic", "transfer-real": "traditional"}.get(self.regime)
-        return Arm(regime, self.generator, self.selection, seed=self.seed) if regime else None
+from pcamlib.study import REAL, Study, name_of
 
 
 def arms(generator: str) -> list[Arm]:
@@ -53,16 +28,8 @@ def arms(generator: str) -> list[Arm]:
 
     Controls, because the paper confounds them: transfer and augmentation also take more steps than "traditional".
     """
-    if generator == REAL:
-        return [
-            Arm("baseline"),
-            Arm("traditional"),
-            Arm("traditional-2x", control=True),
-            Arm("transfer-real", control=True),
-            Arm("double-real", control=True),
-        ]
     name_of(generator)
-    return [Arm(regime, generator, s) for s in SELECTIONS for regime in ("synthetic", "transfer", "augmentation")]
+    return of_source(None if generator == REAL else generator)
 
 
 def runs(generator: str, settings: ClassifierSettings) -> list[Arm]:
@@ -111,7 +78,7 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     if result.exists():
         _discard(arm, folder)
         return read_json(result)
-    row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "status": "ok", "reason": None}
+    row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
     real, extra, start, epochs, n_synthetic = study.real, None, None, settings.epochs, 0
     if arm.generator:
         extra = selection.synthetic(study, arm.generator, arm.selection)

@@ -1,6 +1,6 @@
-"""The ledger of claims as it is printed, and the published runs it stands beside.
+"""The paper's claims with a verdict from every source: the paper itself, the published run and the reader's run.
 
-The rules are in `claims`. A published run is a file of `book/reference`, written by `pcamlib.report.publish`.
+The rules are in `pcamlib.results.claims`.
 """
 
 from __future__ import annotations
@@ -9,42 +9,39 @@ import math
 from collections import Counter
 from html import escape
 
+import pandas as pd
+
 from pcamlib.core import paper
-from pcamlib.report.tables import Table
+from pcamlib.report.tables import Table, render
 from pcamlib.results import claims
 from pcamlib.results.claims import Measured, Printed, Source, Statement
-from pcamlib.results.frame import NOT_RUN, Row
+from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.inference import LEVEL, TOO_NARROW
 from pcamlib.results.published import Published
 
 
-def sources(rows: list[Row], runs: list[Published]) -> list[Source]:
+def sources(results: pd.DataFrame, runs: list[Published]) -> list[Source]:
     """The paper, the largest published run (if there is one) and the reader's run, in this order."""
-    reference = [Measured(runs[0].rows, f"published: {runs[0].name}")] if runs else []
-    return [Printed(), *reference, Measured(rows, "this run")]
+    published = [Measured(runs[0].results, f"published: {runs[0].name}")] if runs else []
+    return [Printed(), *published, Measured(results, "this run")]
 
 
 def table(evidence: list[Source]) -> Table:
     """A line per claim: the claim, the rule in words, and a verdict for every source."""
-    lines = []
-    for claim, rule in zip(paper.CLAIMS, claims.RULES, strict=True):
-        line = {"section": "", "label": f"{claim.number}. {claim.text} ({claim.section})"}
-        line["rule"] = " ".join((rule.__doc__ or "").split())
-        lines.append(line | {f"verdict {i}": rule(source)[0] for i, source in enumerate(evidence)})
-    names = {f"verdict {i}": source.name for i, source in enumerate(evidence)}
-    parts = [
-        f"Supported: all of the rule's contrasts are positive with p < {claims.ALPHA}. Contradicted: one is negative with "
-        f"p < {claims.ALPHA} divided by their number. The paper by Welch's t from its means and deviations of five subsets, "
-        "runs by Student's t over their subsets, arms paired. Claim 5 is the exception: it asks the same of three "
-        "generators, and wants it supported for one and contradicted for the others."
+    columns = {("Rule", "in words"): [" ".join((rule.__doc__ or "").split()) for rule in claims.RULES]}
+    columns |= {("Verdict", source.name): [rule(source)[0] for rule in claims.RULES] for source in evidence}
+    names = [f"{claim.number}. {claim.text} ({claim.section})" for claim in paper.CLAIMS]
+    notes = [
+        f"Supported: all contrasts of the rule are positive with p < {claims.ALPHA}. Contradicted: one is negative with "
+        f"p < {claims.ALPHA} divided by their number. The paper: Welch's t from its means and standard deviations. Runs: "
+        "Student's t over subsets, arms paired. Claim 5 asks the same of three generators, and is supported if that holds "
+        "for one and is contradicted for the two others."
     ]
     for source in evidence:
         if isinstance(source, Measured):
             judge = f" Images judged in the space of {source.judge}." if source.judge else ""
-            parts.append(f"{source.name[0].upper()}{source.name[1:]}: {source.about}{judge}")
-    return Table(
-        "The claims", [("Rule", {"rule": "in words"}), ("Verdict", names)], lines, " ".join([*parts, TOO_NARROW])
-    )
+            notes.append(f"{_sentence_start(source.name)}: {source.about}{judge}")
+    return Table("The claims", pd.DataFrame(columns, index=names), " ".join([*notes, TOO_NARROW]))
 
 
 def counts(source: Source) -> str:
@@ -53,34 +50,33 @@ def counts(source: Source) -> str:
     found = Counter(verdict for verdict, _ in judged)
     untested = sum(v == claims.UNDECIDED and any(s.found is None for s in lines) for v, lines in judged)
     listed = ", ".join(f"{found[v]} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))
-    why = f", {untested} of them for want of numbers" if untested else ""
-    return f"{source.name[0].upper()}{source.name[1:]}: {listed}{why}."
+    why = f", {untested} of them for lack of numbers" if untested else ""
+    return f"{_sentence_start(source.name)}: {listed}{why}."
 
 
 def details(evidence: list[Source]) -> str:
     """HTML, a folded block per claim: each contrast with its mean, interval and p value in every source."""
     blocks = []
     for claim, rule in zip(paper.CLAIMS, claims.RULES, strict=True):
-        found = [rule(source) for source in evidence]
-        head = "".join(f"<th>{escape(source.name)}: {verdict}</th>" for source, (verdict, _) in zip(evidence, found))
-        body = "".join(
-            f"<tr><th>{escape(lines[0].text)}</th>{''.join(f'<td>{_number(line)}</td>' for line in lines)}</tr>"
-            for lines in zip(*(statements for _, statements in found), strict=True)
-        )
-        blocks.append(
-            f"<details><summary>{claim.number}. {escape(claim.text)}</summary>"
-            f'<div role="region" tabindex="0" aria-label="Numbers of claim {claim.number}" style="overflow-x:auto">'
-            f'<table class="dataframe" style="font-size:0.85em"><thead><tr><th>contrast</th>{head}</tr>'
-            f"</thead><tbody>{body}</tbody></table></div></details>"
-        )
-    note = "Positive if the claim holds; but in claim 5 those of HistoGAN and of DiT should not all be. "
-    note += f"Mean, {100 * LEVEL:.0f} % interval, p two-sided. AUC, precision and recall as fractions, FID as it is."
+        found = {source.name: rule(source) for source in evidence}
+        columns = {f"{name}: {verdict}": [_number(line) for line in lines] for name, (verdict, lines) in found.items()}
+        contrasts = [line.text for line in next(iter(found.values()))[1]]
+        numbers = Table(f"Numbers of claim {claim.number}", pd.DataFrame(columns, index=contrasts))
+        blocks.append(f"<details><summary>{claim.number}. {escape(claim.text)}</summary>{render(numbers)}</details>")
+    note = (
+        "Contrasts are positive if the claim holds; for claim 5, those of HistoGAN and of DiT should not all be. "
+        f"Mean, {100 * LEVEL:.0f} % interval, two-sided p. AUC, precision and recall as fractions, FID as it is."
+    )
     return f'<div class="pcam-claims">{"".join(blocks)}<p><small>{note}</small></p></div>'
+
+
+def _sentence_start(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def _number(line: Statement) -> str:
     if line.found is None:
-        return f"{NOT_RUN}: {escape(line.missing)}"
+        return f"{NOT_RUN}: {line.missing}"
     mean, low, high, p, n = line.found[:5]
     digits = 2 if abs(mean) >= 1 else 4
     interval = "the same in every subset" if math.isinf(high) else f"{low:+.{digits}f} to {high:+.{digits}f}"

@@ -1,4 +1,4 @@
-"""Sentences that state what a run found, with the paper's value beside, made from the result rows.
+"""Sentences that state what a run found, with the paper's value beside, made from the results.
 
 Prose written this way cannot disagree with the tables. With two to five subsets none of it is a test.
 """
@@ -6,14 +6,22 @@ Prose written this way cannot disagree with the tables. With two to five subsets
 from __future__ import annotations
 
 import math
-from statistics import median
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
 
 from pcamlib.core import paper
 from pcamlib.report.quality_tables import CALIBRATION
 from pcamlib.report.tables import cell, points, signed, span
 from pcamlib.results import frame, inference
-from pcamlib.results.arms import all_arms, arm_name
-from pcamlib.results.frame import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row, Summary
+from pcamlib.results.arms import ARMS, BASELINE, CONTROLS, MIXED, TRADITIONAL, Arm
+from pcamlib.results.frame import NOT_RUN
+from pcamlib.results.loading import NO_FILE
+
+PAPER_AUC = {Arm(row.regime, row.generator, row.selection): row.auc.mean / 100 for row in paper.TABLE_2}
+"""Mean AUC (0..1) of the paper's twenty arms, in the form of `auc_means`."""
+NAMES = paper.GENERATOR_NAMES
 
 
 def bullets(sentences: list[str]) -> str:
@@ -21,144 +29,127 @@ def bullets(sentences: list[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def auc_means(rows: list[Row], metric: str = "auc") -> dict[Arm, float]:
+def auc_means(results: pd.DataFrame, metric: str = "auc") -> dict[Arm, float]:
     """Mean AUC (0..1) of every arm that ran in all subsets: only these means differ by what the arms differ in."""
-    found = frame.of_kind(rows, "classification")
-    values = {arm: frame.per_subset(found, arm, metric) for arm in all_arms()}
-    subsets = {k for by_subset in values.values() for k in by_subset}
-    return {arm: sum(v.values()) / len(v) for arm, v in values.items() if v and set(v) == subsets}
+    means = frame.by_subset(results, metric).dropna(axis=1).mean()
+    return {arm: means[arm.name] for arm in ARMS if arm.name in means}
 
 
-PAPER_AUC = {(row.regime, row.generator, row.selection): row.auc.mean / 100 for row in paper.TABLE_2}
-"""Mean AUC (0..1) of the paper's twenty arms, in the form of `auc_means`."""
-
-
-def beats_both(means: dict[Arm, float], generator: str) -> tuple[int, int]:
+def beats_both(means: Mapping[Arm, float], generator: str) -> tuple[int, int]:
     """How many of a generator's arms with real data have a higher mean than both references, of how many."""
-    references = [means[arm] for arm in (BASELINE, TRADITIONAL) if arm in means]
-    arms = [arm for arm in means if arm[1] == generator and arm[0] in ("augmentation", "transfer")]
-    if len(references) < 2:
+    arms = [arm for arm in means if arm.generator == generator and arm.regime in MIXED]
+    if not {BASELINE, TRADITIONAL} <= set(means):
         return 0, 0
-    return sum(means[arm] > max(references) for arm in arms), len(arms)
+    return sum(means[arm] > max(means[BASELINE], means[TRADITIONAL]) for arm in arms), len(arms)
 
 
-def gain(means: dict[Arm, float], pairs: list[tuple[Arm, Arm]]) -> float | None:
+def gain(means: Mapping[Arm, float], pairs: Sequence[tuple[Arm, Arm]]) -> float | None:
     """Mean of first minus second over those pairs of arms that both ran; None if there is no such pair."""
     values = [means[a] - means[b] for a, b in pairs if a in means and b in means]
     return sum(values) / len(values) if values else None
 
 
-def _pairs(generator: str, what: str) -> list[tuple[Arm, Arm]]:
-    if what == "transfer":
-        return [(("transfer", generator, s), ("augmentation", generator, s)) for s in paper.SELECTIONS]
-    return [((r, generator, "realism"), (r, generator, "none")) for r in ("augmentation", "transfer")]
+def _gains(means: Mapping[Arm, float], what: str) -> str:
+    parts = []
+    for g, name in NAMES.items():
+        pairs = [(Arm("transfer", g, s), Arm("augmentation", g, s)) for s in paper.SELECTIONS]
+        if what == "realism":
+            pairs = [(Arm(r, g, "realism"), Arm(r, g, "none")) for r in MIXED]
+        value = gain(means, pairs)
+        parts.append(f"{name} {NOT_RUN if value is None else points(value)}")
+    return ", ".join(parts)
 
 
-def _gains(means: dict[Arm, float], what: str) -> str:
-    gains = {name: gain(means, _pairs(g, what)) for g, name in paper.GENERATOR_NAMES.items()}
-    return ", ".join(f"{name} {NOT_RUN if v is None else points(v)}" for name, v in gains.items())
-
-
-def _interval(difference: frame.Difference | None) -> str:
-    """The t interval of a difference, as an insertion."""
-    if difference is None:
-        return ""
-    test = inference.over_subsets(list(difference.values.values()))
-    if test is None:
+def _interval(test: pd.Series) -> str:
+    """The t interval of a difference of `inference.compared`, as an insertion."""
+    if math.isnan(test["p"]):
         return ", one subset only"
-    if math.isinf(test.high):
+    if math.isinf(test["high"]):
         return ", the same in every subset"
-    return f", 95 % t interval {span(test.low, test.high)}"
+    return f", 95 % t interval {span(test['low'], test['high'])}"
 
 
-def _order(values: dict[str, float], best: str) -> list[str]:
-    return sorted(values, key=values.get, reverse=best == "highest")
-
-
-def findings_quality(rows: list[Row], extractor: str) -> list[str]:
+def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
     """Sentences on Table 1: order of generators, what selection did to FID, floor and cap, FID beside use by subset."""
-    quality = [row for row in frame.of_kind(rows, "quality") if row["extractor"] == extractor]
-
-    def get(generator: str, metric: str, selection: str | None = "none") -> Summary | None:
-        return frame.summary(quality, ("quality", generator, selection), metric, extractor)
-
-    of = len({row["subset"] for row in rows})
-    sentences = []
+    of, sentences = results["subset"].nunique(), []
+    plain = {Arm("quality", g, "none").name: g for g in NAMES}
     for metric, best in (("fid", "lowest"), ("precision", "highest"), ("recall", "highest")):
-        ours = {g: get(g, metric) for g in paper.GENERATORS}
-        ran = {g: value.mean for g, value in ours.items() if value}
-        theirs = _order({g: getattr(paper.quality("none", g), metric).mean for g in ran}, best)
-        order = _order(ran, best)
-        listed = ", ".join(f"{paper.GENERATOR_NAMES[g]} {cell(ours[g], metric, of)}" for g in order)
-        verdict = "the paper's order is " + ", ".join(paper.GENERATOR_NAMES[g] for g in theirs)
-        if order == theirs:
+        ours = frame.summary(results, metric, extractor).reindex(list(plain)).dropna(subset="mean").rename(plain)
+        order = ours.sort_values("mean", ascending=best == "lowest", kind="stable")
+        printed = pd.Series({g: getattr(paper.quality("none", g), metric).mean for g in ours.index}, dtype="float64")
+        theirs = list(printed.sort_values(ascending=best == "lowest", kind="stable").index)
+        listed = ", ".join(f"{NAMES[g]} {cell(*order.loc[g], metric, of)}" for g in order.index)
+        verdict = "the paper's order is " + ", ".join(NAMES[g] for g in theirs)
+        if list(order.index) == theirs:
             verdict = "the paper has the same order"
-        name = "Fréchet distance" if metric == "fid" else metric
-        unit = "" if metric == "fid" else ", in percent"
-        sentences.append(f"By {name} without selection{unit}, {best} first: {listed or NOT_RUN}; {verdict}.")
+        name = "Fréchet distance" if metric == "fid" else f"{metric} (percent)"
+        sentences.append(f"By {name} without selection, {best} first: {listed or NOT_RUN}; {verdict}.")
+    fid = frame.by_subset(results, "fid", extractor)
     for selection in ("realism", "class"):
         parts = []
-        for g, name in paper.GENERATOR_NAMES.items():
-            arm, none = ("quality", g, selection), ("quality", g, "none")
-            change = frame.paired(quality, arm, none, "fid", extractor)
+        for g, name in NAMES.items():
+            pair = fid.reindex(columns=[Arm("quality", g, selection).name, Arm("quality", g, "none").name])
+            change = (pair.iloc[:, 0] - pair.iloc[:, 1]).mean()
             printed = paper.quality(selection, g).fid.mean - paper.quality("none", g).fid.mean
-            parts.append(f"{name} {signed(change.mean) if change else NOT_RUN} (paper {signed(printed)})")
+            parts.append(f"{name} {NOT_RUN if math.isnan(change) else signed(change)} (paper {signed(printed)})")
         name = paper.SELECTION_NAMES[selection].capitalize()
         sentences.append(f"{name} selection changed the distance: {', '.join(parts)}.")
-    floor, cap = get("real", "fid", None), get("autoencoder", "fid", None)
-    if floor and cap:
+    distances = frame.summary(results, "fid", extractor)
+    floor, cap = (Arm("quality", source).name for source in CALIBRATION)
+    if floor in distances.index and cap in distances.index:
         sentences.append(
-            f"For orientation: real patches against other real ones have distance {cell(floor, 'fid', of)}, "
-            f"reconstructions by the autoencoder {cell(cap, 'fid', of)}, roughly what bounds diffusion in it."
+            f"For orientation: real patches against other real ones have distance {cell(*distances.loc[floor], 'fid', of)}, "
+            f"reconstructions by the autoencoder {cell(*distances.loc[cap], 'fid', of)}. Diffusion in its latent space can "
+            "hardly do better than these."
         )
-    parts, trained = [], frame.of_kind(rows, "classification")
-    for g, name in paper.GENERATOR_NAMES.items():
-        distance = frame.per_subset(quality, ("quality", g, "none"), "fid", extractor)
-        auc = frame.per_subset(trained, ("synthetic", g, "none"), "auc")
-        pairs = [f"{distance[k]:.1f} and {100 * auc[k]:.1f} %" for k in sorted(distance) if k in auc]
+    parts, auc = [], frame.by_subset(results, "auc")
+    for g, name in NAMES.items():
+        columns = [fid.get(Arm("quality", g, "none").name), auc.get(Arm("synthetic", g, "none").name)]
+        both = pd.concat(columns, axis=1).dropna() if all(c is not None for c in columns) else pd.DataFrame()
+        pairs = [f"{distance:.1f} and {100 * value:.1f} %" for distance, value in both.itertuples(index=False)]
         parts.append(f"{name} {'; '.join(pairs) or NOT_RUN}")
     sentences.append(f"Distance and test AUC of training on these images alone, subset by subset: {'. '.join(parts)}.")
     return sentences
 
 
-def findings_classification(rows: list[Row]) -> list[str]:
+def findings_classification(results: pd.DataFrame) -> list[str]:
     """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, never on test."""
-    found = frame.of_kind(rows, "classification")
-    means, valid = auc_means(rows), auc_means(rows, "valid_auc")
+    means, valid = auc_means(results), auc_means(results, "valid_auc")
+    to_baseline, to_traditional = (inference.compared(results, arm) for arm in (BASELINE, TRADITIONAL))
     sentences = []
-    step = frame.paired(found, TRADITIONAL, BASELINE)
-    if step and {BASELINE, TRADITIONAL} <= set(means):
+    if {BASELINE, TRADITIONAL} <= set(means):
+        step = to_baseline.loc[TRADITIONAL.name]
         sentences.append(
-            f"Baseline reaches AUC {100 * means[BASELINE]:.2f} %, traditional augmentation "
-            f"{100 * means[TRADITIONAL]:.2f} %: {points(step.mean)} points, paired over subsets{_interval(step)} "
+            f"Baseline reaches AUC {100 * means[BASELINE]:.2f} %, traditional augmentation {100 * means[TRADITIONAL]:.2f} %: "
+            f"{points(step['mean'])} points, paired over subsets{_interval(step)} "
             f"(paper {points(PAPER_AUC[TRADITIONAL] - PAPER_AUC[BASELINE])})."
         )
-    paper_best = max((arm for arm in PAPER_AUC if arm[1]), key=PAPER_AUC.get)
-    mixed = [arm for arm in means if arm[1] and arm[0] != "synthetic"]
+    mixed = [arm for arm in means if arm.regime in MIXED]
     if mixed:
-        lead = PAPER_AUC[paper_best] - PAPER_AUC[TRADITIONAL]
         best = max(mixed, key=lambda arm: valid[arm])
-        against = frame.paired(found, best, TRADITIONAL)
+        lead = NOT_RUN
+        if best.name in to_traditional.index:
+            test = to_traditional.loc[best.name]
+            lead = f"{points(test['mean'])} points against traditional augmentation{_interval(test)}"
+        papers = max((arm for arm in PAPER_AUC if arm.generator), key=PAPER_AUC.get)
         sentences.append(
-            f"Of the arms that use synthetic images with real ones, {arm_name(best)} has the highest AUC on "
-            f"validation; on test it has {100 * means[best]:.2f} %, "
-            f"{points(against.mean) + ' points' if against else NOT_RUN} against traditional "
-            f"augmentation{_interval(against)}. "
-            f"The paper's best is {arm_name(paper_best)}, {points(lead)} points."
+            f"Of the arms that use synthetic images with real ones, {best.title} has the highest AUC on validation; on test "
+            f"it has {100 * means[best]:.2f} %, {lead}. The paper's best is {papers.title}, "
+            f"{points(PAPER_AUC[papers] - PAPER_AUC[TRADITIONAL])} points."
         )
-    parts = []
-    for g, name in paper.GENERATOR_NAMES.items():
-        ours, theirs = beats_both(means, g), beats_both(PAPER_AUC, g)
-        parts.append(f"{name} {ours[0]} of {ours[1]} (paper {theirs[0]} of {theirs[1]})")
+    parts = [
+        "{} {} of {} (paper {} of {})".format(name, *beats_both(means, g), *beats_both(PAPER_AUC, g))
+        for g, name in NAMES.items()
+    ]
     sentences.append(f"Arms with a mean AUC above baseline and traditional augmentation: {', '.join(parts)}.")
     for what, text in (
         ("transfer", "Transfer minus augmentation, averaged over the selections that ran"),
         ("realism", "Realism selection minus none, averaged over the regimes that ran"),
     ):
         sentences.append(f"{text}, AUC points: {_gains(means, what)} (paper: {_gains(PAPER_AUC, what)}).")
-    alone = {g: [v for arm, v in means.items() if arm[:2] == ("synthetic", g)] for g in paper.GENERATORS}
-    alone = {g: sum(values) / len(values) for g, values in alone.items() if values}
-    listed = ", ".join(f"{paper.GENERATOR_NAMES[g]} {100 * alone[g]:.2f} %" for g in _order(alone, "highest"))
+    alone = pd.Series([m for a, m in means.items() if a.regime == "synthetic"], dtype="float64")
+    alone = alone.groupby([a.generator for a in means if a.regime == "synthetic"]).mean().sort_values(ascending=False)
+    listed = ", ".join(f"{NAMES[g]} {100 * value:.2f} %" for g, value in alone.items())
     sentences.append(
         f"Trained on synthetic images only, AUC averaged over the selections that ran: {listed or NOT_RUN}; "
         "the paper's order is DiT, U-Net, HistoGAN."
@@ -166,130 +157,123 @@ def findings_classification(rows: list[Row]) -> list[str]:
     return sentences
 
 
-def findings_controls(rows: list[Row]) -> list[str]:
+def findings_controls(results: pd.DataFrame) -> list[str]:
     """Sentences on the controls, each against traditional augmentation, paired over subsets."""
-    found = frame.of_kind(rows, "classification")
+    tests = inference.compared(results, TRADITIONAL)
     meaning = {
-        "traditional-2x": "the same real images, as many steps as the arms with synthetic ones take",
+        "traditional-2x": "the same real images, as many steps as the arms with synthetic images take",
         "transfer-real": "two stages like transfer learning, both on the real images",
-        "double-real": "further real images in place of the synthetic ones, the ceiling",
+        "double-real": "more real images in place of the synthetic ones, the ceiling",
     }
     sentences = []
-    for regime in paper.CONTROLS:
-        change = frame.paired(found, (regime, None, None), TRADITIONAL)
-        value = f"{points(change.mean)} AUC points{_interval(change)}" if change else NOT_RUN
-        sentences.append(f"{paper.REGIME_NAMES[regime]} ({meaning[regime]}): {value}.")
+    for arm in CONTROLS:
+        value = NOT_RUN
+        if arm.name in tests.index:
+            test = tests.loc[arm.name]
+            value = f"{points(test['mean'])} AUC points{_interval(test)}"
+        sentences.append(f"{arm.title} ({meaning[arm.regime]}): {value}.")
     return sentences
 
 
-def images_or_steps(rows: list[Row]) -> list[str]:
+def images_or_steps(results: pd.DataFrame) -> list[str]:
     """Is it the images, or the extra steps? The mixed arms against traditional augmentation, and against their control.
 
     The control takes as many steps: twice the epochs for augmentation, real to real for transfer learning. The arm
     that is looked at closely is chosen on validation.
     """
-    found, valid = frame.of_kind(rows, "classification"), auc_means(rows, "valid_auc")
-    sentences, best, highest = [], None, 0.0
-    for regime, control in (("augmentation", "traditional-2x"), ("transfer", "transfer-real")):
-        pairs = []
-        for arm in (a for a in all_arms() if a[0] == regime):
-            plain = frame.paired(found, arm, TRADITIONAL)
-            same = frame.paired(found, arm, (control, None, None))
-            if plain and same:
-                pairs.append((plain.mean, same.mean))
-                if valid.get(arm, 0.0) > highest:
-                    best, highest = (arm, control), valid[arm]
-        ahead = sum(plain > 0 for plain, _ in pairs)
-        kept = sum(plain > 0 and same > 0 for plain, same in pairs)
-        name = paper.REGIME_NAMES[control]
+    plain, valid = inference.compared(results, TRADITIONAL)["mean"], auc_means(results, "valid_auc")
+    sentences, tests = [], {}
+    for regime, control in (("augmentation", Arm("traditional-2x")), ("transfer", Arm("transfer-real"))):
+        same = inference.compared(results, control)
+        arms = [a for a in ARMS if a.regime == regime and a.name in plain.index and a.name in same.index]
+        tests |= {arm: (control, same.loc[arm.name]) for arm in arms}
+        ahead = [arm for arm in arms if plain[arm.name] > 0]
+        kept = sum(same.loc[arm.name, "mean"] > 0 for arm in ahead)
         sentences.append(
-            f"By {regime}, {ahead} of {len(pairs)} arms have a higher mean AUC than traditional augmentation"
-            + (f", of which {kept} are also above the control of the same length ({name})." if ahead else ".")
+            f"By {regime}, {len(ahead)} of {len(arms)} arms have a higher mean AUC than traditional augmentation"
+            + (f", of which {kept} are also above the control of the same length ({control.title})." if ahead else ".")
         )
-    if best:
-        arm, control = best
-        tested = frame.paired(found, arm, (control, None, None))
-        test = inference.over_subsets(list(tested.values.values()))
-        sentence = f"The mixed arm with the highest AUC on validation, {arm_name(arm)}, minus that control on test: {points(tested.mean)} points"
-        if test is None:
-            sentence += ", one subset only, so without an interval: undecided."
-        else:
-            answer = "the interval holds zero, so images and steps cannot be told apart at this scale"
-            if test.p < 1 - inference.LEVEL:
-                answer = "more than its steps explain, so the images help"
-                if test.mean < 0:
-                    answer = "less than the same steps on real images give, so the images harm"
-            sentence += f"{_interval(tested)}: {answer}."
-        sentences.append(sentence)
+    chosen = [arm for arm in tests if arm in valid]
+    if chosen:
+        best = max(chosen, key=lambda arm: valid[arm])
+        test = tests[best][1]
+        answer = f"{_interval(test)}: the interval holds zero, so images and steps cannot be told apart at this scale"
+        if math.isnan(test["p"]):
+            answer = ", one subset only, so without an interval: undecided"
+        elif math.isinf(test["high"]):
+            answer = f"{_interval(test)}, so without an interval: undecided"
+        elif test["p"] < 1 - inference.LEVEL:
+            what = "more than its steps explain, so the images help"
+            if test["mean"] < 0:
+                what = "less than the same steps on real images give, so the images harm"
+            answer = f"{_interval(test)}: {what}"
+        sentences.append(
+            f"The mixed arm with the highest AUC on validation, {best.title}, minus that control on test: "
+            f"{points(test['mean'])} points{answer}."
+        )
     return sentences
 
 
-def limits(rows: list[Row], bootstrap: Row | None = None) -> str:
-    """One paragraph on what a run of this size can and cannot say, from its scale and the width of its intervals."""
-    found, provenance = frame.of_kind(rows, "classification"), frame.merged_provenance(rows)
-    drawn = inference.intervals(bootstrap, "traditional")
-    tests = inference.compared(found, TRADITIONAL)
-    mixed = [arm for arm in all_arms() if arm[0] in ("augmentation", "transfer")]
-    subsets = len(provenance["subsets"])
-    ends = [(drawn[a]["low"], drawn[a]["high"]) if drawn else tests[a][1:3] for a in mixed if a in (drawn or tests)]
-    ends = [(low, high) for low, high in ends if high - low < math.inf] if subsets > 1 else []
-    starts = {row.get("pretrained") for row in found if row["status"] == "ok" and row["regime"] == "traditional"}
-    sentences = []
-    if ends:
-        half = median((high - low) / 2 for low, high in ends)
-        lead = max(PAPER_AUC.values()) - PAPER_AUC[TRADITIONAL]
-        words = "could" if half < lead else "could not"
-        sentences.append(
+def limits(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None) -> str:
+    """One paragraph on what a run of this size can and cannot say, from its provenance and the width of its intervals."""
+    ran, provenance = frame.of_kind(results, "classification"), frame.merged_provenance(results)
+    drawn, subsets = inference.intervals(bootstrap, "traditional"), len(provenance["subsets"])
+    ends = drawn if len(drawn) else inference.compared(results, TRADITIONAL)[["low", "high"]]
+    ends = ends.reindex([arm.name for arm in ARMS if arm.regime in MIXED])
+    widths = (ends["high"] - ends["low"]).replace(math.inf, math.nan).dropna()
+    sentences = ["One subset says nothing about the next, so nothing here can be told from chance."]
+    if subsets > 1:
+        sentences = [
+            "No difference to traditional augmentation has an interval, so nothing here can be told from chance."
+        ]
+    if subsets > 1 and len(widths):
+        half, lead = widths.median() / 2, max(PAPER_AUC.values()) - PAPER_AUC[TRADITIONAL]
+        sentences = [
             f"Over {subsets} subsets the difference of an arm to traditional augmentation is known to about "
-            f"±{100 * half:.2f} points of AUC (half of the 95 % interval, {'bootstrap' if drawn else 't'}, median over the "
-            f"arms), so a lead like the paper's {points(lead)} {words} be told from chance here."
-        )
-    else:
-        sentences.append("One subset says nothing about the next: nothing here can be told from chance.")
+            f"±{100 * half:.2f} points of AUC (half of the 95 % interval, {'bootstrap' if len(drawn) else 't'}, median over the "
+            f"arms), so a lead like the paper's {points(lead)} {'could' if half < lead else 'could not'} be told from chance here."
+        ]
     if provenance["phantom"]:
-        sentences.append(
-            "The patches are procedural: the run shows that the machinery works, and nothing about tissue."
-        )
+        sentences.append("The patches are procedural: the run shows that the software works, and nothing about tissue.")
     else:
         sentences.append(
-            "It speaks of patches of the slides in this data set: subsets share slides, so nothing is known from it about "
-            "new patients or another hospital."
+            "The results hold for patches of the slides in this data set. Subsets share slides, so they say nothing about new "
+            "patients or another hospital."
         )
-    if starts == {"none"}:
+    if set(ran.loc[ran["regime"] == "traditional", "pretrained"]) == {"none"}:
         sentences.append(
-            "Classifiers start from random weights; those of the paper know ImageNet, which leaves less for synthetic "
-            "images to add, so a gain here would not be a gain there."
+            "Classifiers start from random weights. Those of the paper start from ImageNet weights, which leaves less for "
+            "synthetic images to add, so a gain here need not be a gain there."
         )
-    images = {
-        row["generator"]: row["images"]
-        for row in frame.of_kind(rows, "training")
-        if row["generator"] in paper.GENERATORS
-    }
-    if images:
-        share = max(images.values()) / (paper.PROTOCOL.generator_epochs * paper.PROTOCOL.subset_size)
+    images = frame.of_kind(results, "training")
+    images = images.loc[images["generator"].isin(paper.GENERATORS), "value"]
+    if len(images):
+        share = images.max() / (paper.PROTOCOL.generator_epochs * paper.PROTOCOL.subset_size)
         sentences.append(
-            f"No generator saw more than {max(images.values()):,} images in training, {100 * share:.2g} % of what the paper's "
-            "saw: an arm that fails may fail for that reason."
+            f"No generator saw more than {images.max():,.0f} images in training, {100 * share:.2g} % of what the paper's saw: "
+            "an arm that fails may fail for that reason."
         )
     return " ".join(sentences)
 
 
-def gaps(rows: list[Row], missing: list[str]) -> list[str]:
+def gaps(results: pd.DataFrame) -> list[str]:
     """Sentences on what the tables lack: absent result files, and arms that were not run, with the reason."""
-    sentences = [f'`{name}` is not there: its cells say "{NOT_RUN}".' for name in missing]
-    by_reason: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for row in rows:
-        if row.get("status") == NOT_RUN:
-            if row["kind"] == "classification":
-                name = arm_name(frame.arm_of(row))
-            elif row["selection"] is None:
-                name = CALIBRATION[row["generator"]]
-            else:
-                name = f"{paper.GENERATOR_NAMES[row['generator']]} ({paper.SELECTION_NAMES[row['selection']]})"
-            subsets = by_reason.setdefault((row["kind"], row["reason"]), {}).setdefault(name, [])
-            if str(row["subset"]) not in subsets:
-                subsets.append(str(row["subset"]))
-    for (kind, reason), names in by_reason.items():
-        listed = "; ".join(f"{name}, subset {' and '.join(subsets)}" for name, subsets in names.items())
-        sentences.append(f"Not run in {kind}, because {reason}: {listed}.")
+    lacking = results[results["status"] == NOT_RUN]
+    absent = lacking[lacking["reason"] == NO_FILE]["file"].unique()
+    sentences = [f'`{file}` does not exist: its cells say "{NOT_RUN}".' for file in absent]
+    arms = lacking[lacking["reason"] != NO_FILE].drop_duplicates(["kind", "subset", "arm"])
+    for (kind, reason), lines in arms.groupby(["kind", "reason"], sort=False):
+        subsets = lines.groupby("arm", sort=False)["subset"].agg(lambda values: " and ".join(map(str, values)))
+        first = lines.drop_duplicates("arm").set_index("arm")
+        names = [f"{_name(first.loc[arm])}, subset {listed}" for arm, listed in subsets.items()]
+        sentences.append(f"Not run in {kind}, because {reason}: {'; '.join(names)}.")
     return sentences or ["Nothing: every cell was run for every subset."]
+
+
+def _name(line: pd.Series) -> str:
+    """What a reader calls the arm of a line."""
+    if pd.isna(line["selection"]):
+        return CALIBRATION.get(line["generator"]) or Arm(line["regime"]).title
+    if line["kind"] == "classification":
+        return Arm(line["regime"], line["generator"], line["selection"]).title
+    return f"{NAMES[line['generator']]} ({paper.SELECTION_NAMES[line['selection']]})"

@@ -2,8 +2,8 @@
 
     pcamlib publish RUN SUBSETS
 
-writes book/reference/<run folder's name>.json (every row of Tables 1 and 2 per subset, with its scale), beside it in
-bootstrap/ what notebook 08 drew from the test scores, in scores/ these scores with the labels, so that whoever has no
+writes book/reference/<run folder's name>.csv (all results with their provenance, see `pcamlib.results.frame`), beside it
+in bootstrap/ what notebook 08 drew from the test scores, in scores/ these scores with the labels, so that a reader without
 patches can draw again or compute another metric, in forest/ the figure of all differences, in curves/ the training logs
 as numbers and figures, in sheets/ generated samples of every subset, and puts the summary between the marks in README.md.
 No patch of the data set leaves the run folder.
@@ -15,6 +15,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.numpy import load_file
@@ -24,9 +25,9 @@ from pcamlib.core import paper
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.report import claim_table, findings, plots, result_plots
-from pcamlib.report.tables import cell
-from pcamlib.results import claims, frame
-from pcamlib.results.frame import BASELINE, NOT_RUN, TRADITIONAL, Arm, Row
+from pcamlib.report.tables import cells
+from pcamlib.results import claims, frame, load
+from pcamlib.results.arms import BASELINE, CONTROLS, TRADITIONAL, Arm
 from pcamlib.results.inference import SCORES
 from pcamlib.study import GENERATORS
 
@@ -37,22 +38,22 @@ REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "syn
 
 
 def publish(run: Path, subsets: int, folder: Path) -> Path:
-    """Write the rows of `run` over its first `subsets` subsets to folder/<run's name>.json; returns that path.
+    """Write the results of `run` over its first `subsets` subsets to folder/<run's name>.csv; returns that path.
 
     Raises StudyError, before anything is written, if no images of the run have been judged, its bootstrap is older, or
     scores are damaged.
     """
-    rows = frame.collect(run, subsets)
-    if not frame.extractors(rows):
+    results = load(run, subsets)
+    if not frame.extractors(results):
         raise StudyError(f"{run} has no numbers on the quality of images: run notebook 06 first, or `make study`.")
-    kept = [{k: v for k, v in row.items() if k != "log"} | {"file": _within(row["file"], run)} for row in rows]
-    path = folder / f"{run.name}.json"
-    drawn, beside = run / "results" / f"bootstrap-{subsets}.json", folder / "bootstrap" / path.name
+    path = folder / f"{run.name}.csv"
+    drawn, beside = run / "results" / f"bootstrap-{subsets}.json", folder / "bootstrap" / f"{run.name}.json"
     bootstrap = read_json(drawn) if drawn.exists() else None
-    if bootstrap and bootstrap["provenance"] != frame.merged_provenance(rows):
+    provenance = frame.merged_provenance(results)
+    if bootstrap and bootstrap["provenance"] != provenance:
         raise StudyError(f"{drawn} is of other results than those in {run}: run notebook 08 again, or `make study`.")
-    scores, by_subset = _scores(run, rows), folder / "scores" / run.name
-    write_json(path, kept)
+    scores, by_subset = _scores(run, results), folder / "scores" / run.name
+    frame.write(results, path)
     for stale in by_subset.glob("*.npz"):
         stale.unlink()
     for name, arms in scores.items():
@@ -62,8 +63,8 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
         write_json(beside, bootstrap)
     else:
         beside.unlink(missing_ok=True)
-    note = frame.provenance_note(frame.merged_provenance(rows))
-    _figure(result_plots.forest(rows, bootstrap, note), folder / "forest" / f"{run.name}.png", dpi=120)
+    note = frame.provenance_note(provenance)
+    _figure(result_plots.forest(results, bootstrap, note), folder / "forest" / f"{run.name}.png", dpi=120)
     _curves(run, subsets, folder / "curves" / run.name, note)
     for generator in GENERATORS:
         sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
@@ -71,22 +72,24 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     return path
 
 
-def _scores(run: Path, rows: list[Row]) -> dict[str, dict[str, np.ndarray]]:
+def _scores(run: Path, results: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
     """By file name, a subset each: test scores by the classifier's name, float32 (N,), and "labels", uint8 (N,)."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    for row in frame.of_kind(rows, "classification"):
-        path = run / f"subset-{row['subset']}" / "classifiers" / row["arm"] / SCORES
-        if row["status"] == "ok" and path.exists():
+    ran = frame.of_kind(results, "classification").drop_duplicates(["subset", "arm", "seed"])
+    for subset, name, seed in ran[["subset", "arm", "seed"]].itertuples(index=False):
+        arm = Arm(name, seed=seed).id
+        path = run / f"subset-{subset}" / "classifiers" / arm / SCORES
+        if path.exists():
             with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
                 saved = load_file(path)
-                arm = {row["arm"]: saved["test"], "labels": saved["labels"]}
-            found.setdefault(f"subset-{row['subset']}.npz", {}).update(arm)
+                arms = {arm: saved["test"], "labels": saved["labels"]}
+            found.setdefault(f"subset-{subset}.npz", {}).update(arms)
     return found
 
 
 def _curves(run: Path, subsets: int, folder: Path, note: str) -> None:
     """The training logs of every stage: as numbers, folder/log.json, and a figure each, a line per subset."""
-    logs: dict[str, dict[str, list[Row]]] = {}
+    logs: dict[str, dict[str, list[dict]]] = {}
     for stage in STAGES:
         paths = {f"subset {k}": run / f"subset-{k}" / "results" / f"{stage}.json" for k in range(subsets)}
         logs[stage] = {name: read_json(path)["log"] for name, path in paths.items() if path.exists()}
@@ -115,18 +118,12 @@ def _sheet(sets: list[Path], path: Path) -> None:
         Image.fromarray(np.concatenate(rows)).save(tmp_path, format="PNG", optimize=True)
 
 
-def _within(path: str, run: Path) -> str:
-    return Path(path).relative_to(run).as_posix()
-
-
-def summary(rows: list[Row], published: str) -> str:
-    """Markdown for the file book/reference/<published>.json: Table 1 without selection and the AUC of Table 2 and Figure 6,
+def summary(results: pd.DataFrame, published: str) -> str:
+    """Markdown for the file book/reference/<published>.csv: Table 1 without selection and the AUC of Table 2 and Figure 6,
     the paper beside this run; the controls; how many of the paper's claims hold."""
-    of = len({row["subset"] for row in rows})
-    judge = frame.extractors(rows)[0]
-    quality = [row for row in frame.of_kind(rows, "quality") if row["extractor"] == judge]
+    judge = frame.extractors(results)[0]
     lines = [
-        f"Paper / this run. {frame.provenance_note(frame.merged_provenance(rows))} The paper: full PCam, 5 subsets of 26,215, ImageNet",
+        f"Paper / this run. {frame.provenance_note(frame.merged_provenance(results))} The paper: full PCam, 5 subsets of 26,215, ImageNet",
         "weights, 1000 epochs. Absolute values are not comparable; the order of rows may be.",
         "",
         f"Images without selection; our distance, precision and recall in the space of {judge}, not Inception-V3:",
@@ -134,15 +131,13 @@ def summary(rows: list[Row], published: str) -> str:
         "| generator | Fréchet distance | precision, % | recall, % | label AUC, % |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for generator, name in paper.GENERATOR_NAMES.items():
-        printed = paper.quality("none", generator)
-        arm = ("quality", generator, "none")
-        both = [
-            f"{getattr(printed, metric).printed} / {cell(frame.summary(quality, arm, metric, judge), metric, of)}"
-            for metric in ("fid", "precision", "recall")
-        ]
-        label = cell(frame.summary(quality, arm, "label_auc", judge), "label_auc", of)
-        lines.append(f"| {name} | {' | '.join(both)} | – / {label} |")
+    arms = [Arm("quality", generator, "none") for generator in paper.GENERATORS]
+    metrics = ("fid", "precision", "recall", "label_auc")
+    ours = zip(arms, *(cells(results, metric, arms, judge) for metric in metrics))
+    for arm, *texts, label in ours:
+        printed = paper.quality("none", arm.generator)
+        both = [f"{getattr(printed, metric).printed} / {text}" for metric, text in zip(metrics, texts)]
+        lines.append(f"| {paper.GENERATOR_NAMES[arm.generator]} | {' | '.join(both)} | – / {label} |")
     lines += [
         "",
         "Test AUC, %, by selection:",
@@ -150,45 +145,41 @@ def summary(rows: list[Row], published: str) -> str:
         "| training | none | realism | class-based |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {arm[0]} | {_auc(rows, arm, of)} | | |" for arm in (BASELINE, TRADITIONAL)]
+    lines += [f"| {arm.name} | {_auc(results, [arm])} | | |" for arm in (BASELINE, TRADITIONAL)]
     for generator, name in paper.GENERATOR_NAMES.items():
         for regime, words in REGIMES.items():
-            cells = [_auc(rows, (regime, generator, selection), of) for selection in paper.SELECTIONS]
-            lines.append(f"| {name}, {words} | {' | '.join(cells)} |")
-    lines += [
-        f"| {control} (our control) | {_auc(rows, (control, None, None), of)} | | |" for control in paper.CONTROLS
-    ]
+            arms = [Arm(regime, generator, selection) for selection in paper.SELECTIONS]
+            lines.append(f"| {name}, {words} | {_auc(results, arms)} |")
+    lines += [f"| {arm.name} (our control) | {_auc(results, [arm])} | | |" for arm in CONTROLS]
     lines += [
         "",
         "Is it the images, or the extra steps? Against traditional augmentation:",
         "",
-        findings.bullets([*findings.findings_controls(rows), *findings.images_or_steps(rows)]),
+        findings.bullets([*findings.findings_controls(results), *findings.images_or_steps(results)]),
         "",
-        claim_table.counts(claims.Measured(rows, "the paper's thirteen claims, by rules in code")),
+        claim_table.counts(claims.Measured(results, "the paper's thirteen claims, by rules in code")),
         "",
-        f"Every row per subset, with its provenance: `book/reference/{published}.json`.",
+        f"All results with their provenance: `book/reference/{published}.csv`.",
     ]
     return "\n".join(lines)
 
 
-def _auc(rows: list[Row], arm: Arm, of: int) -> str:
-    regime, generator, selection = arm
-    known = paper.has_classification(selection, generator, regime)
-    printed = paper.classification(selection, generator, regime).auc.printed if known else "–"
-    found = frame.summary(frame.of_kind(rows, "classification"), arm, "auc")
-    return f"{printed} / {NOT_RUN if found is None else cell(found, 'auc', of)}"
+def _auc(results: pd.DataFrame, arms: list[Arm]) -> str:
+    """AUC of the paper and of the run for each arm, as cells of a line."""
+    printed = {Arm(row.regime, row.generator, row.selection): row.auc.printed for row in paper.TABLE_2}
+    return " | ".join(f"{printed.get(a, '–')} / {text}" for a, text in zip(arms, cells(results, "auc", arms)))
 
 
-def into(readme: str, rows: list[Row], name: str) -> str:
+def into(readme: str, results: pd.DataFrame, name: str) -> str:
     """The README's text with the summary between its marks; StudyError if the marks are not there."""
     if readme.count(START) != 1 or readme.count(END) != 1:
         raise StudyError(f"README.md must have one line '{START}' and one line '{END}'.")
     before, rest = readme.split(START)
-    return f"{before}{START}\n\n{summary(rows, name)}\n\n{END}{rest.split(END)[1]}"
+    return f"{before}{START}\n\n{summary(results, name)}\n\n{END}{rest.split(END)[1]}"
 
 
 def publish_run(run: Path, subsets: int, root: Path) -> Path:
-    """Keep a run's numbers in book/reference/ of the checkout `root`, their summary in its README.md; returns the JSON file.
+    """Keep a run's numbers in book/reference/ of the checkout `root`, their summary in its README.md; returns the CSV file.
 
     Raises StudyError for an incomplete run, or where `root` is no checkout.
     """
@@ -196,7 +187,7 @@ def publish_run(run: Path, subsets: int, root: Path) -> Path:
     if not readme.is_file():
         raise StudyError(f"{readme} does not exist: run this in a checkout of the repository.")
     path = publish(run, subsets, root / "book" / "reference")
-    text = into(readme.read_text(encoding="utf-8"), read_json(path), path.stem)
+    text = into(readme.read_text(encoding="utf-8"), frame.read(path), path.stem)
     with atomic(readme) as tmp_path:
         tmp_path.write_text(text, encoding="utf-8")
     return path

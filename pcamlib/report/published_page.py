@@ -1,4 +1,4 @@
-"""The page on which paper, published run and reader's run stand beside each other, and what separates their columns.
+"""The page that shows the paper, the published run and the reader's run beside each other, and how they differ.
 
 `page` is called by every build of the book. Its numbers come from the result files and from `book/reference`.
 """
@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from pcamlib.core import paper
 from pcamlib.core.files import read_json
 from pcamlib.core.settings import Profile, load_profile, profile_names
 from pcamlib.experiments import tuning
 from pcamlib.report import findings, quality_tables, tables
-from pcamlib.report.tables import HEADINGS, NOT_PRINTED, Table, cell, points, render
+from pcamlib.report.tables import HEADINGS, NOT_PRINTED, Table, cells, listed, points, render
 from pcamlib.results import frame, inference
-from pcamlib.results.arms import all_arms, arm_name
-from pcamlib.results.frame import NOT_RUN, TRADITIONAL, Arm, Row
+from pcamlib.results.arms import ARMS, TRADITIONAL
+from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.published import Published, published_runs
 
 JPEG_SLICE = ("27330f0e6e0ded51", "c5af6480e2c8191e")
@@ -25,18 +28,14 @@ The first is of every row; the second, in results published before that, is of 6
 """
 
 
-def _listed(values: list) -> str:
-    return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values) or NOT_RUN
-
-
 CHANGED = "not those of a profile as it is now"
 
 
-def _profile(rows: list[Row]) -> Profile | None:
+def _profile(results: pd.DataFrame) -> Profile | None:
     """The package's profile that a run was made with; None if that profile has been changed since, or was another."""
-    name = frame.merged_provenance(rows)["profile"]
+    name = frame.merged_provenance(results)["profile"]
     profile = load_profile(name) if name in profile_names() else None
-    return profile if profile and {row["provenance"]["profile_sha"] for row in rows} == {profile.sha} else None
+    return profile if profile and set(results["profile_sha"].dropna()) == {profile.sha} else None
 
 
 def _generators(profile: Profile | None) -> tuple[str, str]:
@@ -54,127 +53,114 @@ def _classifier(profile: Profile | None) -> str:
     return f"{c.image_size} × {c.image_size}, {c.learning_rate:g} ({c.schedule}) × {c.batch_size}"
 
 
-def protocol(runs: dict[str, list[Row]]) -> Table:
-    """What differs between the paper and runs (rows by a run's name), a line per cause with the columns that it moves."""
+def protocol(runs: dict[str, pd.DataFrame]) -> Table:
+    """What differs between the paper and runs (results by a run's name), a line per cause with the columns that it moves."""
     p = paper.PROTOCOL
-    lines = {
-        ("Every column", "data"): ["PCam as released, lossless"],
-        ("Every column", "subsets × real patches"): [f"{p.subsets} × {p.subset_size:,}"],
-        ("Every column", "generators: images seen"): [f"{p.generator_epochs * p.subset_size:,} ({p.generator_epochs} epochs)"],
-        ("Every column", "generators: learning rate × batch"): [f"{p.generator_lr:g} × {p.generator_batch}"],
-        ("Every column", "orientations shown, guidance, sampler"): ["not stated"],
-        ("Table 1: FID", "features of the distance"): ["Inception-V3, ImageNet"],
-        ("Table 1: FID", "images compared"): [f"not stated; at most {p.subset_size:,}"],
-        ("Table 1: precision, recall, F1", "features, k"): ["not stated"],
-        ("Table 2: every column", "classifier starts from"): ["ImageNet weights"],
-        ("Table 2: every column", "epochs of a stage"): [str(p.classifier_epochs)],
-        ("Table 2: every column", "pixels, learning rate × batch"): [
+    printed = {
+        ("Every column", "data"): "PCam as released, lossless",
+        ("Every column", "subsets × real patches"): f"{p.subsets} × {p.subset_size:,}",
+        (
+            "Every column",
+            "generators: images seen",
+        ): f"{p.generator_epochs * p.subset_size:,} ({p.generator_epochs} epochs)",
+        ("Every column", "generators: learning rate × batch"): f"{p.generator_lr:g} × {p.generator_batch}",
+        ("Every column", "orientations shown, guidance, sampler"): "not stated",
+        ("Table 1: FID", "features of the distance"): "Inception-V3, ImageNet",
+        ("Table 1: FID", "images compared"): f"not stated; at most {p.subset_size:,}",
+        ("Table 1: precision, recall, F1", "features, k"): "not stated",
+        ("Table 2: every column", "classifier starts from"): "ImageNet weights",
+        ("Table 2: every column", "epochs of a stage"): str(p.classifier_epochs),
+        ("Table 2: every column", "pixels, learning rate × batch"): (
             f"{p.patch_px} × {p.patch_px}, {p.classifier_lr:g} × {p.classifier_batch}"
-        ],
-        ("Table 2: every column", "test patches"): [f"{p.test:,}, as released"],
-        ("Table 2: accuracy, sensitivity, specificity", "threshold"): ["not stated"],
-        ("Table 2: spread", "seeds of a subset"): ["1"],
-    }  # fmt: skip
-    for rows in runs.values():
-        provenance, profile = frame.merged_provenance(rows), _profile(rows)
-        jpeg = any(row["provenance"]["data_sha"] in JPEG_SLICE for row in rows)
-        data = "phantom: procedural patches, no tissue" if provenance["phantom"] else provenance["data"]
-        judged = [row for row in frame.of_kind(rows, "quality") if row["status"] == "ok"]
-        ran = [row for row in frame.of_kind(rows, "classification") if row["status"] == "ok"]
-        start = [
-            row["pretrained"] for row in ran if row["regime"] in ("baseline", "traditional") and "pretrained" in row
-        ]
-        images = {row["generator"]: row["images"] for row in frame.of_kind(rows, "training")}
-        names = frame.extractors(rows)
-        seeds = sorted({n for arm in all_arms() for n in frame.seeds(ran, arm)})
-        values = [
-            data + ": 26,000 of PCam's patches, re-encoded as JPEG (quality 75, halved chroma)" * jpeg,
-            f"{len(provenance['subsets'])} × {_listed(provenance['n_real'])}",
-            "; ".join(f"{paper.GENERATOR_NAMES.get(name, name)} {n:,}" for name, n in images.items()) or NOT_RUN,
-            *_generators(profile),
-            names[0] if names else NOT_RUN,
-            _listed(sorted({row["n_fake"] for row in judged})),
-            f"{_listed(names)}; k = {_listed(sorted({row['k'] for row in judged}))}",
-            " or ".join("random initialisation" if s == "none" else s for s in dict.fromkeys(start)) or NOT_RUN,
-            _listed(sorted({row["epochs"] for row in ran})),
-            _classifier(profile),
-            _listed(sorted({row["test_n"] for row in ran})),
-            _listed(sorted({row["threshold"] for row in ran})),
-            _listed(seeds),
-        ]
-        for cells, value in zip(lines.values(), values, strict=True):
-            cells.append(value)
-    names = {"paper": "paper", **{f"run {i}": name for i, name in enumerate(runs)}}
-    rows = [
-        {"section": section, "label": label} | dict(zip(names, cells, strict=True))
-        for (section, label), cells in lines.items()
-    ]
-    caption = (
-        "Each line alone is reason enough that absolute values differ. What can be set beside each other is the order of "
-        "rows within a column, and the sign and size of differences to traditional augmentation."
+        ),
+        ("Table 2: every column", "test patches"): f"{p.test:,}, as released",
+        ("Table 2: accuracy, sensitivity, specificity", "threshold"): "not stated",
+        ("Table 2: spread", "seeds of a subset"): "1",
+    }
+    columns = {"paper": list(printed.values())} | {name: _protocol(results) for name, results in runs.items()}
+    notes = (
+        "Any of these lines is reason enough for absolute values to differ. What can be compared is the order of rows within a "
+        "column, and the sign and size of differences to traditional augmentation."
     )
-    return Table("Why no column here repeats a column of the paper", [("", names)], rows, caption)
+    data = pd.DataFrame(columns, index=pd.MultiIndex.from_tuples(printed))
+    return Table("Why no column here repeats a column of the paper", data, notes)
 
 
-def beside(runs: dict[str, list[Row]], intervals: dict[str, dict[Arm, dict]]) -> Table:
+def _protocol(results: pd.DataFrame) -> list[str]:
+    """The column of a run in `protocol`."""
+    provenance, profile = frame.merged_provenance(results), _profile(results)
+    judged, ran, trained = (frame.of_kind(results, kind) for kind in ("quality", "classification", "training"))
+    names = frame.extractors(results)
+    jpeg = bool(set(results["data_sha"]) & set(JPEG_SLICE))
+    data = "phantom: procedural patches, no tissue" if provenance["phantom"] else provenance["data"]
+    start = ran.loc[ran["regime"].isin(("baseline", "traditional")), "pretrained"].dropna().unique()
+    images = trained.groupby("generator", sort=False)["value"].last()
+    return [
+        data + ": 26,000 of PCam's patches, re-encoded as JPEG (quality 75, halved chroma)" * jpeg,
+        f"{len(provenance['subsets'])} × {listed(provenance['n_real'])}",
+        "; ".join(f"{paper.GENERATOR_NAMES.get(name, name)} {n:,.0f}" for name, n in images.items()) or NOT_RUN,
+        *_generators(profile),
+        names[0] if names else NOT_RUN,
+        listed(judged["n_fake"]),
+        f"{', '.join(names) or NOT_RUN}; k = {listed(judged['k'])}",
+        " or ".join("random initialisation" if s == "none" else s for s in start) or NOT_RUN,
+        listed(ran["epochs"]),
+        _classifier(profile),
+        listed(ran["test_n"]),
+        listed(ran["threshold"]),
+        listed(ran.groupby(["arm", "subset"])["seed"].nunique()),
+    ]
+
+
+def beside(runs: dict[str, pd.DataFrame], intervals: dict[str, pd.DataFrame]) -> Table:
     """AUC minus traditional augmentation in points, arm by arm: the paper and every run, with intervals."""
-    printed = {(r.regime, r.generator, r.selection): r.auc.mean / 100 for r in paper.TABLE_2}
-    lines = []
-    for arm in all_arms():
-        row = {"section": "", "label": arm_name(arm), "paper": NOT_PRINTED}
-        if arm in printed:
-            row["paper"] = points(printed[arm] - printed[TRADITIONAL])
-        for i, (name, rows) in enumerate(runs.items()):
-            found = frame.of_kind(rows, "classification")
-            own = frame.summary(found, arm, "auc")
-            if own is None:
-                row[f"run {i}"] = NOT_RUN
-                continue
-            difference = frame.paired(found, arm, TRADITIONAL)
-            drawn = intervals[name].get(arm)
-            low, high = (drawn["low"], drawn["high"]) if drawn else difference[3:] if difference else (None, None)
-            text = points(difference.mean) if difference else NOT_RUN
-            row[f"run {i}"] = text + (f" ({tables.span(low, high)})" if low is not None and arm != TRADITIONAL else "")
-            row[f"auc {i}"] = cell(own, "auc", len({r["subset"] for r in rows}))
-        for i in range(len(runs)):
-            row.setdefault(f"auc {i}", NOT_RUN)
-        lines.append(row)
-    head = [("minus traditional", {"paper": "paper", **{f"run {i}": name for i, name in enumerate(runs)}})]
-    head.append((HEADINGS["auc"], {f"auc {i}": name for i, name in enumerate(runs)}))
-    caption = (
+    printed, reference = findings.PAPER_AUC, findings.PAPER_AUC[TRADITIONAL]
+    columns = {
+        ("minus traditional", "paper"): [points(printed[a] - reference) if a in printed else NOT_PRINTED for a in ARMS]
+    }
+    for name, results in runs.items():
+        tests = inference.compared(results, TRADITIONAL)
+        own = [TRADITIONAL.name] if TRADITIONAL.name in frame.by_subset(results, "auc") else []
+        ends = tests.loc[tests["n"] >= 3, ["low", "high"]]
+        drawn = intervals[name][["low", "high"]]
+        ends = pd.concat([drawn, ends.drop(drawn.index, errors="ignore")])
+        texts = {arm: points(mean) for arm, mean in tests["mean"].items()} | {arm: points(0) for arm in own}
+        texts |= {arm: f"{texts[arm]} ({tables.span(*ends.loc[arm])})" for arm in ends.index.intersection(tests.index)}
+        columns["minus traditional", name] = [texts.get(a.name, NOT_RUN) for a in ARMS]
+    columns |= {(HEADINGS["auc"], name): cells(results, "auc", ARMS) for name, results in runs.items()}
+    notes = (
         "In brackets 95 % intervals: bootstrap over subsets, seeds and test patches where test scores were kept, else "
         f"Student's t over three subsets or more. {inference.TOO_NARROW}"
     )
-    return Table("AUC: differences to traditional augmentation", head, lines, caption)
+    data = pd.DataFrame(columns, index=[arm.title for arm in ARMS])
+    return Table("AUC: differences to traditional augmentation", data, notes)
 
 
-def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
-    """The chapter as MyST Markdown. own: rows of the reader's run; bootstrap: of it; where: the folder of published runs."""
+def page(own: pd.DataFrame, bootstrap: dict[str, Any] | None, where: Path) -> str:
+    """The chapter as MyST Markdown. own: results of the reader's run; bootstrap: of it; where: the folder of published runs."""
     published = published_runs(where)
     text = ["# Published results", ""]
     if not published:
         return "\n".join([*text, f"No run is published in this copy of the book: {NOT_RUN}.", ""])
     run: Published = published[0]
     name = f"published: {run.name}"
-    runs = {name: run.rows, "this run": own}
+    runs = {name: run.results, "this run": own}
     intervals = {
         name: inference.intervals(run.bootstrap, "traditional"),
         "this run": inference.intervals(bootstrap, "traditional"),
     }
-    same = {(r["provenance"]["data_sha"], r["provenance"]["profile_sha"]) for r in own} == {
-        (r["provenance"]["data_sha"], r["provenance"]["profile_sha"]) for r in run.rows
-    }
-    judge = frame.extractors(run.rows)[0]
+    same = all(set(own[sha].dropna()) == set(run.results[sha].dropna()) for sha in ("data_sha", "profile_sha"))
+    judge = frame.extractors(run.results)[0]
     text += [
-        f"The numbers of the largest run that is published with this book (`book/reference/{run.name}.json`), and beside",
+        f"The numbers of the largest run that is published with this book (`book/reference/{run.name}.csv`), and beside",
         "them those of the run that this copy of the book was built from. Every build writes this page."
         + (" Here both are of the same data and profile." if same else ""),
         "",
         f"- Published. {frame.provenance_note(run.provenance)}",
         f"- This run. {frame.provenance_note(frame.merged_provenance(own))}",
         "",
-        "The published run was made and kept by these commands. Its numbers come again, bit for bit, only with the same files,",
-        "version of the code, kind of processor and number of threads." + _older(run),
+        "The published run was made and stored by these commands. They give the same numbers, bit for bit, only with the same",
+        "files, version of the code, kind of processor and number of threads." + _older(run),
         "",
         "```bash",
         f"make study PROFILE={run.provenance['profile']} DATA=/path/to/{run.provenance['data']} SUBSETS={len(run.provenance['subsets'])}",
@@ -192,21 +178,21 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         "",
         "## What the published run found",
         "",
-        findings.bullets(findings.findings_quality(run.rows, judge)),
-        findings.bullets(findings.findings_classification(run.rows)),
+        findings.bullets(findings.findings_quality(run.results, judge)),
+        findings.bullets(findings.findings_classification(run.results)),
         "",
         *_forest(run.name, where),
         "Is it the images, or the extra steps? The controls, which see no synthetic image, against traditional augmentation:",
         "",
-        findings.bullets(findings.findings_controls(run.rows)),
+        findings.bullets(findings.findings_controls(run.results)),
         "",
         "And the arms that do:",
         "",
-        findings.bullets(findings.images_or_steps(run.rows)),
+        findings.bullets(findings.images_or_steps(run.results)),
         "",
         "## What it can say, and what not",
         "",
-        findings.limits(run.rows, run.bootstrap),
+        findings.limits(run.results, run.bootstrap),
         "",
         "Its verdicts on the paper's claims are a column of {doc}`08_results`.",
         "",
@@ -215,13 +201,13 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
         "## Tables 1 and 2 of the published run",
         "",
         *(
-            render(table(run.rows, extractor))
-            for extractor in frame.extractors(run.rows)
+            render(table(run.results, extractor))
+            for extractor in frame.extractors(run.results)
             for table in (quality_tables.table_1, quality_tables.table_1_more)
         ),
-        render(quality_tables.table_memorisation(run.rows)),
-        render(tables.table_2(run.rows, run.bootstrap)),
-        render(tables.table_differences(run.rows, bootstrap=run.bootstrap)),
+        render(quality_tables.table_memorisation(run.results)),
+        render(tables.table_2(run.results, run.bootstrap)),
+        render(tables.table_differences(run.results, bootstrap=run.bootstrap)),
         "",
     ]
     return "\n".join(text)
@@ -229,10 +215,10 @@ def page(own: list[Row], bootstrap: Row | None, where: Path) -> str:
 
 def _older(run: Published) -> str:
     """A warning where the profile of that name has been changed since the run."""
-    if _profile(run.rows):
+    if _profile(run.results):
         return ""
     version = " and ".join(run.provenance["version"])
-    return f" The profile `{run.provenance['profile']}` has changed since: its settings then are those of version {version}."
+    return f" The profile `{run.provenance['profile']}` has changed since; the settings of this run are those of version {version}."
 
 
 def _scores(name: str, where: Path) -> list[str]:
@@ -293,33 +279,28 @@ def _tried(folder: Path) -> list[str]:
         return []
     found = read_json(folder / "trials.json")
     provenance = found["provenance"]
-    lines = []
-    for row in found["rows"]:
-        label = "Training patches" if row["family"] == "real" else _stage(row["family"])
-        line = {"section": "", "label": label, "what": tuning.changed(row)}
-        line |= {"fid": f"{row['fid']:.2f}", "kid": f"{1000 * row['kid']:.1f} ± {1000 * row['kid_se']:.1f}"}
-        line["auc"] = f"{100 * row['label_auc']:.1f}"
-        line |= {key: f"{row[key]:,.0f}" if key in row else "–" for key in ("images", "seconds")}
-        lines.append(line)
+    rows = found["rows"]
     columns = {
-        "what": "changed in the profile",
-        "fid": HEADINGS["fid"],
-        "kid": HEADINGS["kid"],
-        "auc": HEADINGS["label_auc"],
+        "changed in the profile": [tuning.changed(row) for row in rows],
+        HEADINGS["fid"]: [f"{row['fid']:.2f}" for row in rows],
+        HEADINGS["kid"]: [f"{1000 * row['kid']:.1f} ± {1000 * row['kid_se']:.1f}" for row in rows],
+        HEADINGS["label_auc"]: [f"{100 * row['label_auc']:.1f}" for row in rows],
+        "images seen": [f"{row['images']:,.0f}" if "images" in row else "–" for row in rows],
+        "seconds to train": [f"{row['seconds']:,.0f}" if "seconds" in row else "–" for row in rows],
     }
-    columns |= {"images": "images seen", "seconds": "seconds to train"}
+    names = ["Training patches" if row["family"] == "real" else _stage(row["family"]) for row in rows]
     samples = max(row.get("samples", 0) for row in found["rows"])
     versions = sorted({row["version"] for row in found["rows"] if "version" in row})
-    caption = (
+    notes = (
         f"{samples} samples a trial against all {found['n_valid']:,} validation patches; the test split was not opened. "
         f"Space: {found['judge']}. Data {provenance['data']} ({provenance['data_sha']}), subset 0 of profile {provenance['profile']} with "
         f"{provenance['n_real']:,} patches, seed {provenance['seed']}, {provenance['device']}, {provenance['precision']}, "
-        f"{provenance['threads']} thread, pcamlib {', '.join(versions)}. The lowest of several noisy values flatters itself."
+        f"{provenance['threads']} thread, pcamlib {', '.join(versions)}. The lowest of several noisy values is biased downwards."
     )
     took = {repr((row["family"], row["changes"])): row["seconds"] for row in found["rows"] if "seconds" in row}
-    caption += f" Training took {frame.duration(sum(took.values()))} in all."
+    notes += f" Training took {frame.duration(sum(took.values()))} in all."
     plan = tuning.read_plan(folder / "plan.yml")
-    table = Table("Trials on the validation split", [("", columns)], lines, caption)
+    table = Table("Trials on the validation split", pd.DataFrame(columns, index=names), notes)
     return ["## How the generators' settings were chosen", "", plan.conclusion, "", render(table), ""]
 
 

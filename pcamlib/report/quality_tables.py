@@ -1,11 +1,23 @@
-"""Table 1 with the paper beside our run, what its columns leave out, and memorisation: the tables of generated images."""
+"""Table 1 with the paper beside our run, further measures of image quality, and memorisation."""
 
 from __future__ import annotations
 
+import pandas as pd
+
 from pcamlib.core import paper
-from pcamlib.report.tables import HEADINGS, NOT_PRINTED, Table, cell, image_counts, provenance_sentence
+from pcamlib.report.tables import (
+    HEADINGS,
+    NOT_COMPARABLE,
+    NOT_PRINTED,
+    Table,
+    cells,
+    counts,
+    listed,
+    provenance_sentence,
+)  # fmt: skip
 from pcamlib.results import frame
-from pcamlib.results.frame import METRICS, NOT_RUN, Arm, Row
+from pcamlib.results.arms import JUDGED, Arm
+from pcamlib.results.frame import NOT_RUN
 
 CALIBRATION = {
     "real": "Real against other real (the floor)",
@@ -17,127 +29,109 @@ MEMORISATION_CONTROLS = {
 }
 
 
-def table_1(rows: list[Row], extractor: str) -> Table:
+def _rows(section: str, controls: dict[str, str]) -> pd.MultiIndex:
+    """Section and name of every image set, in Table 1's order; then those of the two controls."""
+    return pd.MultiIndex.from_tuples(
+        (section, controls[g]) if s is None else (paper.SELECTION_HEADINGS[s], paper.GENERATOR_NAMES[g])
+        for g, s in JUDGED
+    )
+
+
+def table_1(results: pd.DataFrame, extractor: str) -> Table:
     """Table 1 in the paper's order, and the calibration rows, in one feature space.
 
     One table per extractor: distances and shares of two feature spaces must never meet in a column.
     """
-    quality = [row for row in frame.of_kind(rows, "quality") if row["extractor"] == extractor]
-    metrics = ("fid", "precision", "recall", "f1")
-    of = len({row["subset"] for row in rows})
-    lines = []
-    for section, label, arm, printed in _quality_lines():
-        row = {"section": section, "label": label, "images": image_counts(quality, arm, "n_fake")}
-        for metric in metrics:
-            row[f"{metric} paper"] = getattr(printed, metric).printed if printed else NOT_PRINTED
-            row[metric] = cell(frame.summary(quality, arm, metric, extractor), metric, of)
-        lines.append(row)
+    quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in JUDGED]
+    judged = counts(quality, "n_fake")
+    columns = {("Images judged", "ours"): [judged.get(arm.name, NOT_RUN) for arm in arms]}
+    printed = {(row.generator, row.selection): row for row in paper.TABLE_1}
+    for metric in ("fid", "precision", "recall", "f1"):
+        columns[HEADINGS[metric], "paper"] = [
+            getattr(printed[images], metric).printed if images in printed else NOT_PRINTED for images in JUDGED
+        ]
+        columns[HEADINGS[metric], "ours"] = cells(results, metric, arms, extractor)
     few = ""
-    if any(row["n_fake"] <= row.get("dims", 0) for row in quality if row["status"] == "ok"):
+    if (quality["n_fake"] <= quality["dims"]).any():
         few = "No more images than feature dimensions: the distance is biased upwards, compare within this table only. "
-    head = [("Images judged", {"images": "ours"})]
-    head += [(HEADINGS[metric], {f"{metric} paper": "paper", metric: "ours"}) for metric in metrics]
-    caption = (
-        f"Mean ± standard deviation over subsets. Ours: {_space(quality, extractor)}; the distance is FID proper in "
-        f"Inception-V3's space only. {_conventions(quality)} {few}{provenance_sentence(quality)} "
-        "Paper: full PCam, five subsets of 26,215, ImageNet-pretrained Inception-V3 for FID, an unstated "
-        "extractor for precision and recall; so its columns are not comparable with ours in absolute value: "
-        "compare the order of the rows."
+    notes = (
+        f"Mean ± standard deviation over subsets. Ours: {_space(results, 'quality', extractor)}; the distance is FID proper in "
+        f"Inception-V3's space only. {_conventions(quality)} {few}{provenance_sentence(results, 'quality')} Paper: full PCam, five subsets "
+        "of 26,215, ImageNet-pretrained Inception-V3 for FID, an unstated extractor for precision and recall, "
+        f"{NOT_COMPARABLE}: compare the order of the rows."
     )
-    return Table(f"Table 1. Image quality, judged by {extractor}", head, lines, caption)
+    data = pd.DataFrame(columns, index=_rows("Calibration (ours)", CALIBRATION))
+    return Table(f"Table 1. Image quality, judged by {extractor}", data, notes)
 
 
-def table_1_more(rows: list[Row], extractor: str) -> Table:
+def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
     """What Table 1 of the paper does not have: KID, density, coverage, label AUC, and how many candidates passed."""
-    quality = [row for row in frame.of_kind(rows, "quality") if row["extractor"] == extractor]
-    selected = frame.of_kind(rows, "selection")
-    metrics = ("kid", "density", "coverage", "label_auc")
-    of = len({row["subset"] for row in rows})
-    lines = []
-    for section, label, arm, _ in _quality_lines():
-        row = {"section": section, "label": label}
-        for metric in metrics:
-            row[metric] = cell(frame.summary(quality, arm, metric, extractor), metric, of)
-        for c in (0, 1):
-            rates = [r["acceptance"][c] for r in selected if frame.arm_of(r)[1:] == arm[1:] and r["acceptance"]]
-            row[f"accepted {c}"] = cell(frame.mean_sd(rates), "share", of) if rates else NOT_PRINTED
-        lines.append(row)
-    head = [(HEADINGS[metric], {metric: "ours"}) for metric in metrics]
-    head += [("Candidates accepted, %", {"accepted 0": "no tumour", "accepted 1": "tumour"})]
-    ran = [row for row in quality if row["status"] == "ok" and "kid" in row]
-    error = f" (at most {1000 * max(row['kid_se'] for row in ran):.2f})" if ran else ""
-    sizes = " or ".join(f"{n:,}" for n in sorted({row["kid_size"] for row in ran})) or "no"
-    gates = " and ".join(dict.fromkeys(row["extractor"] for row in selected)) or "nobody"
-    caption = (
-        f"Mean ± standard deviation over subsets. {_space(quality, extractor)}. {_conventions(quality)} KID: mean over 100 "
-        f"random subsets of {sizes} images; the standard error of a single value{error} is that of this mean. Density "
-        "counts real spheres around a sample and may pass 1; coverage is the share of real spheres that hold one. "
-        "Label AUC: how well the judge, a classifier of real patches, recognises the class each image was asked to show "
-        f"(50 is chance). Candidates accepted: passed by the gatekeeper ({gates}), not by this judge. {provenance_sentence(quality)}"
+    quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in JUDGED]
+    selected = frame.of_kind(results, "selection")
+    columns = {
+        (HEADINGS[metric], "ours"): cells(results, metric, arms, extractor)
+        for metric in ("kid", "density", "coverage", "label_auc")
+    }
+    for c, name in enumerate(("no tumour", "tumour")):
+        selections = [Arm("selection", *images) for images in JUDGED]
+        columns["Candidates accepted, %", name] = cells(results, f"accepted_{c}", selections, missing=NOT_PRINTED)
+    errors = quality.loc[quality["metric"] == "kid_se", "value"]
+    error = f" (at most {1000 * errors.max():.2f})" if len(errors) else ""
+    gatekeepers = " and ".join(selected["extractor"].unique()) or NOT_RUN
+    notes = (
+        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {_conventions(quality)} KID: mean over "
+        f"100 random subsets of {listed(quality['kid_size'], ' or ', 'no')} images; the standard error of a single value{error} is "
+        "that of this mean. Density counts the real spheres around a sample and may exceed 1; coverage is the share of real "
+        "spheres that hold a sample. Label AUC: how well the judge, a classifier of real patches, recognises the class that "
+        f"each image was meant to show (50 is chance). Candidates accepted: by the classifier that selects ({gatekeepers}), not by "
+        f"this judge. {provenance_sentence(results, 'quality')}"
     )
-    return Table(f"Beside Table 1: what else {extractor} sees, and what selection let pass", head, lines, caption)
+    data = pd.DataFrame(columns, index=_rows("Calibration (ours)", CALIBRATION))
+    return Table(
+        f"In addition to Table 1: further measures by {extractor}, and the share accepted by selection", data, notes
+    )
 
 
-def table_memorisation(rows: list[Row]) -> Table:
+def table_memorisation(results: pd.DataFrame) -> Table:
     """Are samples nearer to the training patches than new patches are? See `pcamlib.experiments.memorisation`."""
-    found = frame.of_kind(rows, "memorisation")
-    of = len({row["subset"] for row in rows})
-    ran = [row for row in found if row["status"] == "ok"]
-    lines = []
-    for section, label, arm, _ in _quality_lines():
-        arm = ("memorisation", *arm[1:])
-        mine = [row for row in ran if frame.arm_of(row) == arm]
-        if arm[1] in CALIBRATION:
-            section, label = "Controls", MEMORISATION_CONTROLS[arm[1]]
-        row = {"section": section, "label": label, "images": image_counts(found, arm, "n_fake")}
-        for metric in METRICS["memorisation"]:
-            row[metric] = cell(frame.summary(found, arm, metric), metric, of)
-            row[f"{metric} p"] = ", ".join(_p(r[f"{metric}_p"]) for r in mine) or NOT_RUN
-        row["least_ratio"] = f"{min(r['least_ratio'] for r in mine):.2f}" if mine else NOT_RUN
-        lines.append(row)
-    share = sorted({f"{100 * row['nearer_train_expected']:.1f}" for row in ran})
-    head = [
-        ("Images", {"images": "ours"}),
-        ("Nearest real patch is a training patch, %", {"nearer_train": "ours", "nearer_train p": "p, each subset"}),
-        (
-            "Closer to training than a new patch is, %",
-            {"closer_than_new": "ours", "closer_than_new p": "p, each subset"},
-        ),
-        ("Least distance ratio", {"least_ratio": "training / new"}),
+    ran, arms = frame.of_kind(results, "memorisation"), [Arm("memorisation", *images) for images in JUDGED]
+    images = counts(ran, "n_fake")
+    columns = {("Images", "ours"): [images.get(arm.name, NOT_RUN) for arm in arms]}
+    for metric, heading in (
+        ("nearer_train", "Nearest real patch is a training patch, %"),
+        ("closer_than_new", "Closer to training than a new patch is, %"),
+    ):
+        p = frame.by_subset(results, f"{metric}_p")
+        columns[heading, "ours"] = cells(results, metric, arms)
+        columns[heading, "p, each subset"] = [
+            ", ".join(_p(value) for value in p[arm.name].dropna()) if arm.name in p else NOT_RUN for arm in arms
+        ]
+    least = frame.by_subset(results, "least_ratio").min()
+    columns["Least distance ratio", "training / new"] = [
+        f"{least[arm.name]:.2f}" if arm.name in least.index else NOT_RUN for arm in arms
     ]
-    caption = (
-        f"Mean ± standard deviation over subsets. {_space(found, found[0]['extractor']) if found else NOT_RUN}. Without "
-        f"copying the first share is {' or '.join(share) or 'near one half'} % on average; blur alone can raise the second above "
-        "50 %, so copies show in both. p: one-sided, "
-        f"of a share as high as this without copying, uncorrected for the number of rows. {provenance_sentence(found)}"
+    expected = frame.by_subset(results, "nearer_train_expected").stack()
+    share = listed((f"{100 * value:.1f}" for value in expected), " or ", "near one half")
+    notes = (
+        f"Mean ± standard deviation over subsets. {_space(results, 'memorisation')}. Without copying the first share is {share} % "
+        "on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided, of a share as high as "
+        f"this without copying, not corrected for the number of rows. {provenance_sentence(results, 'memorisation')}"
     )
-    return Table("Memorisation", head, lines, caption)
+    return Table("Memorisation", pd.DataFrame(columns, index=_rows("Controls", MEMORISATION_CONTROLS)), notes)
 
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _quality_lines() -> list[tuple[str, str, Arm, paper.QualityRow | None]]:
-    """(section, label, arm, printed row) in Table 1's order, then the calibration rows."""
-    lines: list[tuple[str, str, Arm, paper.QualityRow | None]] = [
-        (
-            paper.SELECTION_HEADINGS[printed.selection],
-            paper.GENERATOR_NAMES[printed.generator],
-            ("quality", printed.generator, printed.selection),
-            printed,
-        )
-        for printed in paper.TABLE_1
-    ]
-    return lines + [
-        ("Calibration (ours)", label, ("quality", source, None), None) for source, label in CALIBRATION.items()
-    ]
+def _space(results: pd.DataFrame, kind: str, extractor: str | None = None) -> str:
+    """The feature space of these numbers, with what is known of its network."""
+    ran = frame.of_kind(results, kind, extractor)
+    if ran.empty:
+        return f"Features of {extractor}" if extractor else NOT_RUN
+    return f"Features of {ran['extractor'].iloc[0]} ({ran['judge'].iloc[0]})"
 
 
-def _space(found: list[Row], extractor: str) -> str:
-    return f"Features of {extractor}" + (f" ({found[0]['judge']})" if found else "")
-
-
-def _conventions(quality: list[Row]) -> str:
-    k = " or ".join(str(n) for n in sorted({row["k"] for row in quality if row["status"] == "ok"})) or "–"
+def _conventions(quality: pd.DataFrame) -> str:
+    k = listed(quality["k"], " or ", "–")
     return f"Neighbours: k = {k}, a sphere includes its surface (≤), no point is its own neighbour."

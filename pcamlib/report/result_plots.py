@@ -1,13 +1,16 @@
-"""Figures 4, 5 and 6, and paired differences: results over subsets, from the rows of `stats.collect`; patches of Figure 3.
+"""Figures 4, 5 and 6, and paired differences: results over subsets, from `pcamlib.results.load`; patches of Figure 3.
 
 Bars are means, whiskers standard deviations, dots the subsets; an arm without results says "not run".
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,12 +20,11 @@ from pcamlib.core import paper
 from pcamlib.experiments import selection
 from pcamlib.report.plots import COLOURS, GREY, INK, new_figure, plain
 from pcamlib.results import frame, inference
-from pcamlib.results.arms import all_arms, arm_name
-from pcamlib.results.frame import BASELINE, TRADITIONAL, Row, Summary
+from pcamlib.results.arms import ARMS, BASELINE, TRADITIONAL, Arm
 from pcamlib.study import Study
 
-Bars = tuple[str, str, list[Summary | None]]
-"""Colour, hatch, and one summary per selection."""
+Bars = tuple[str, str, list[pd.Series]]
+"""Colour, hatch, and the values of each selection, one per subset."""
 
 REFERENCES = {
     "baseline": (COLOURS["baseline"], "-"),
@@ -33,13 +35,19 @@ HATCHES = {"augmentation": "", "transfer": "////"}
 GENERATOR_BARS = {paper.GENERATOR_NAMES[g]: (COLOURS[g], "") for g in paper.GENERATORS}
 
 
+def _values(results: pd.DataFrame, arm: Arm, metric: str, extractor: str | None = None) -> pd.Series:
+    """The arm's value in every subset where it ran; empty if in none."""
+    found = frame.by_subset(results, metric, extractor)
+    return found[arm.name].dropna() if arm.name in found else pd.Series(dtype="float64")
+
+
 def _bars(place: Axes, bars: Sequence[Bars], factor: float) -> None:
     """Bars grouped by selection, those of `bars` side by side; shown are the values times `factor`."""
     width = 0.8 / len(bars)
-    for b, (colour, hatch, summaries) in enumerate(bars):
-        for g, value in enumerate(summaries):
+    for b, (colour, hatch, selections) in enumerate(bars):
+        for g, values in enumerate(selections):
             x = g + (b - (len(bars) - 1) / 2) * width
-            if value is None:
+            if values.empty:
                 place.annotate(
                     frame.NOT_RUN, (x, 0), xycoords=("data", "axes fraction"), xytext=(0, 3), rotation=90,
                     textcoords="offset points", ha="center", va="bottom", fontsize=7.5, color=GREY,
@@ -47,24 +55,23 @@ def _bars(place: Axes, bars: Sequence[Bars], factor: float) -> None:
                 continue
             face = "white" if hatch else colour
             style = {"color": face, "edgecolor": colour, "hatch": hatch, "linewidth": 1.2}
-            place.bar(x, factor * value.mean, width * 0.92, **style)
-            if value.sd is not None:
-                place.errorbar(x, factor * value.mean, factor * value.sd, color=INK, linewidth=1, capsize=2.5)
-            dots = [factor * v for v in value.values]
-            place.plot([x] * len(dots), dots, "o", ms=3.5, mfc="white", mec=INK, mew=0.8)
+            place.bar(x, factor * values.mean(), width * 0.92, **style)
+            if len(values) > 1:
+                place.errorbar(x, factor * values.mean(), factor * values.std(), color=INK, linewidth=1, capsize=2.5)
+            place.plot([x] * len(values), factor * values, "o", ms=3.5, mfc="white", mec=INK, mew=0.8)
     place.set_xlim(-0.5, len(paper.SELECTIONS) - 0.5)
     place.set_xticks(range(len(paper.SELECTIONS)), list(paper.SELECTION_NAMES.values()))
     plain(place)
 
 
-def _line(place: Axes, value: Summary | None, factor: float, colour: str, style: str = "-") -> None:
+def _line(place: Axes, values: pd.Series, factor: float, colour: str, style: str = "-") -> None:
     """A reference line with a band of one sd; nothing if the reference was not run."""
-    if value is None:
+    if values.empty:
         return
-    place.axhline(factor * value.mean, color=colour, linewidth=1.6, linestyle=style, zorder=2.5)
-    if value.sd is not None:
-        low, high = factor * (value.mean - value.sd), factor * (value.mean + value.sd)
-        place.axhspan(low, high, color=colour, alpha=0.15, linewidth=0, zorder=0.5)
+    mean, sd = factor * values.mean(), factor * values.std()
+    place.axhline(mean, color=colour, linewidth=1.6, linestyle=style, zorder=2.5)
+    if len(values) > 1:
+        place.axhspan(mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0, zorder=0.5)
 
 
 def _legend(figure: Figure, bars: Mapping[str, tuple[str, str]], lines: Mapping[str, tuple[str, str]]) -> None:
@@ -78,15 +85,14 @@ def _legend(figure: Figure, bars: Mapping[str, tuple[str, str]], lines: Mapping[
     figure.legend(handles=entries, loc="outside upper center", ncols=columns, fontsize=8.5, frameon=False)
 
 
-def quality_figure_4(rows: Sequence[Row], extractor: str, note: str = "") -> Figure:
+def quality_figure_4(results: pd.DataFrame, extractor: str, note: str = "") -> Figure:
     """Figure 4: FID, precision and recall by generator and selection, judged by one extractor.
 
-    rows: from `stats.collect`. Lines: real against other real (the floor) and VAE reconstructions (the cap).
+    Lines: real against other real (the floor) and VAE reconstructions (the cap).
     """
-    found = frame.of_kind(rows, "quality")
 
-    def get(generator: str, name: str | None, metric: str) -> Summary | None:
-        return frame.summary(found, ("quality", generator, name), metric, extractor)
+    def get(generator: str, name: str | None, metric: str) -> pd.Series:
+        return _values(results, Arm("quality", generator, name), metric, extractor)
 
     figure, axes = new_figure(3, 1, 6.2, note)
     for place, metric in zip(axes[:, 0], ("fid", "precision", "recall"), strict=True):
@@ -106,88 +112,86 @@ def quality_figure_4(rows: Sequence[Row], extractor: str, note: str = "") -> Fig
     return figure
 
 
-def _auc_panel(place: Axes, rows: Sequence[Row], bars: Sequence[Bars], title: str) -> None:
+def _auc_panel(place: Axes, results: pd.DataFrame, bars: Sequence[Bars], title: str) -> None:
     _bars(place, bars, 100)
-    _line(place, frame.summary(rows, BASELINE, "auc"), 100, COLOURS["baseline"])
-    _line(place, frame.summary(rows, TRADITIONAL, "auc"), 100, COLOURS["traditional"])
+    _line(place, _values(results, BASELINE, "auc"), 100, COLOURS["baseline"])
+    _line(place, _values(results, TRADITIONAL, "auc"), 100, COLOURS["traditional"])
     place.set_title(title, fontsize=9.5, loc="left")
     place.set_ylabel("AUC, %", fontsize=9)
 
 
-def _truncate(axes: Sequence[Axes], rows: Sequence[Row], regimes: tuple[str, ...]) -> None:
+def _truncate(axes: Sequence[Axes], results: pd.DataFrame, regimes: tuple[str, ...]) -> None:
     """The same range in all panels, close around what was measured: differences are small beside values."""
-    arms = {frame.arm_of(row) for row in rows if row["status"] == "ok" and row["regime"] in regimes}
-    values = []
-    for mean, sd, each in (frame.summary(rows, arm, "auc") for arm in arms):
-        values += [100 * value for value in (*each, mean - (sd or 0), mean + (sd or 0))]
-    if values:
-        margin = max(0.1 * (max(values) - min(values)), 0.5)
-        for place in axes:
-            place.set_ylim(min(values) - margin, max(values) + margin)
+    found = 100 * frame.by_subset(results[results["regime"].isin(regimes)], "auc")
+    if found.empty:
+        return
+    ends = pd.concat([found.min(), found.max(), found.mean() - found.std(), found.mean() + found.std()])
+    margin = max(0.1 * (ends.max() - ends.min()), 0.5)
+    for place in axes:
+        place.set_ylim(ends.min() - margin, ends.max() + margin)
 
 
-def auc_figure_5(rows: Sequence[Row], note: str = "") -> Figure:
+def auc_figure_5(results: pd.DataFrame, note: str = "") -> Figure:
     """Figure 5: test AUC by generator (panels), regime and selection; baseline green, traditional blue."""
-    found = frame.of_kind(rows, "classification")
     figure, axes = new_figure(3, 1, 6.4, note)
     for place, generator in zip(axes[:, 0], paper.GENERATORS, strict=True):
         bars = []
         for regime, hatch in HATCHES.items():
-            values = [frame.summary(found, (regime, generator, s), "auc") for s in paper.SELECTIONS]
+            values = [_values(results, Arm(regime, generator, s), "auc") for s in paper.SELECTIONS]
             bars.append((COLOURS[generator], hatch, values))
-        _auc_panel(place, found, bars, paper.GENERATOR_NAMES[generator])
-    _truncate(axes[:, 0], found, ("baseline", "traditional", "augmentation", "transfer"))
+        _auc_panel(place, results, bars, paper.GENERATOR_NAMES[generator])
+    _truncate(axes[:, 0], results, ("baseline", "traditional", "augmentation", "transfer"))
     _legend(figure, {paper.REGIME_NAMES[r]: (INK, hatch) for r, hatch in HATCHES.items()}, REFERENCES)
     return figure
 
 
-def auc_figure_6(rows: Sequence[Row], note: str = "") -> Figure:
+def auc_figure_6(results: pd.DataFrame, note: str = "") -> Figure:
     """Figure 6: test AUC of training on synthetic images only, by generator and selection; lines as in 5."""
-    found = frame.of_kind(rows, "classification")
     figure, axes = new_figure(1, 1, 3.0, note)
     bars = [
-        (COLOURS[g], "", [frame.summary(found, ("synthetic", g, s), "auc") for s in paper.SELECTIONS])
+        (COLOURS[g], "", [_values(results, Arm("synthetic", g, s), "auc") for s in paper.SELECTIONS])
         for g in paper.GENERATORS
     ]
-    _auc_panel(axes[0, 0], found, bars, "Trained on synthetic images only")
-    _truncate(axes[:, 0], found, ("baseline", "traditional", "synthetic"))
+    _auc_panel(axes[0, 0], results, bars, "Trained on synthetic images only")
+    _truncate(axes[:, 0], results, ("baseline", "traditional", "synthetic"))
     _legend(figure, GENERATOR_BARS, REFERENCES)
     return figure
 
 
-def forest(rows: Sequence[Row], bootstrap: Row | None = None, note: str = "") -> Figure:
+def forest(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None, note: str = "") -> Figure:
     """AUC of every arm minus traditional augmentation of the same subset, in points, with its 95 % interval.
 
     bootstrap: the result of `inference.evaluate`; then intervals are of subsets, seeds and test patches, else Student's
     t over three subsets or more. Circles are the subsets. Training on synthetic images only has a scale of its own.
     """
-    found = frame.of_kind(rows, "classification")
-    drawn = inference.intervals(bootstrap, "traditional")
-    arms = [arm for arm in all_arms() if arm != TRADITIONAL]
-    alone = [arm for arm in arms if arm[0] == "synthetic"]
+    each, tests = frame.differences(results, TRADITIONAL), inference.compared(results, TRADITIONAL)
+    tested = tests.loc[tests["n"] >= 3, ["low", "high"]]
+    drawn = inference.intervals(bootstrap, "traditional")[["low", "high"]]
+    ends = (
+        pd.concat([drawn, tested.drop(drawn.index, errors="ignore")]).replace([math.inf, -math.inf], math.nan).dropna()
+    )
+    arms = [arm for arm in ARMS if arm != TRADITIONAL]
+    alone = [arm for arm in arms if arm.regime == "synthetic"]
     others = [arm for arm in arms if arm not in alone]
     figure, axes = new_figure(2, 1, 8.0, note, height_ratios=[len(others), len(alone)])
     for place, group, title in zip(
         axes[:, 0], (others, alone), ("With real images", "Synthetic images only"), strict=True
     ):
         for y, arm in enumerate(group):
-            difference = frame.paired(found, arm, TRADITIONAL)
-            if difference is None:
+            if arm.name not in each:
                 where = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
                 place.annotate(frame.NOT_RUN, (0, y), va="center", fontsize=7.5, color=GREY, **where)
                 continue
-            colour = COLOURS.get(arm[1] or arm[0], GREY)
-            low, high = (drawn[arm]["low"], drawn[arm]["high"]) if arm in drawn else difference[3:]
-            if low is not None:
-                place.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-            place.plot(100 * difference.mean, y, "D" if arm[0] == "transfer" else "s", ms=5, color=colour)
-            dots = [100 * value for value in difference.values.values()]
+            colour = COLOURS.get(arm.generator or arm.regime, GREY)
+            if arm.name in ends.index:
+                place.plot(100 * ends.loc[arm.name], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+            mark = "D" if arm.regime == "transfer" else "s"
+            place.plot(100 * tests.loc[arm.name, "mean"], y, mark, ms=5, color=colour)
+            dots = 100 * each[arm.name].dropna()
             place.plot(dots, [y] * len(dots), "o", ms=3.5, mfc="white", mec=INK, mew=0.8)
         place.axvline(0, color=COLOURS["traditional"], linewidth=1.4, zorder=0.5)
         place.set_ylim(len(group) - 0.5, -0.5)
-        place.set_yticks(
-            range(len(group)), [arm_name(arm).replace(" synthetic only", "") for arm in group], fontsize=7.5
-        )
+        place.set_yticks(range(len(group)), [arm.title.replace(" synthetic only", "") for arm in group], fontsize=7.5)
         place.set_title(title, fontsize=9.5, loc="left")
         plain(place)
         place.tick_params(axis="y", labelsize=7.5, length=0)

@@ -1,4 +1,4 @@
-"""The ledger of claims: for each of the paper's thirteen a rule in code, and what it says of the paper, of us, of a run.
+"""The paper's thirteen claims: for each a rule in code, to be put to the paper's own tables or to the results of a run.
 
 A rule is a list of statements "this contrast is positive", where a contrast is a weighted sum of arms. In a run it has
 one value per subset, so arms are paired, and is tested by Student's t over subsets. The paper prints a mean and a
@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import pandas as pd
 from scipy import stats as scipy_stats
 
 from pcamlib.core import paper
 from pcamlib.results import frame
-from pcamlib.results.arms import all_arms, arm_name
-from pcamlib.results.frame import BASELINE, TRADITIONAL, Arm, Row
+from pcamlib.results.arms import ARMS, BASELINE, IMAGE_SETS, MIXED, TRADITIONAL, Arm
 from pcamlib.results.inference import Estimate, over_subsets, welch
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided at this scale"
@@ -28,7 +28,6 @@ ALPHA = 0.05
 COLLAPSED = 0.01  # recall below this is called zero: one real patch in a hundred
 MARGIN = 0.001  # of AUC: a gain below a tenth of a point is called none
 WEAK = 0.5  # a rank correlation below it is called none: under a quarter of the ranks' variance
-MIXED = ("augmentation", "transfer")
 Weights = dict[Arm, float]
 Ranked = tuple[float, list[Weights], str, list[Weights], str]
 """A weight for the rank correlation of contrasts in a metric with other contrasts in another metric."""
@@ -48,8 +47,8 @@ class Printed:
     name, word = "paper", "the paper prints no number for it"
 
     def __init__(self) -> None:
-        self.values = {("quality", r.generator, r.selection): r for r in paper.TABLE_1}
-        self.values |= {(r.regime, r.generator, r.selection): r for r in paper.TABLE_2}
+        self.values = {Arm("quality", r.generator, r.selection): r for r in paper.TABLE_1}
+        self.values |= {Arm(r.regime, r.generator, r.selection): r for r in paper.TABLE_2}
 
     def contrast(self, weights: Weights, metric: str, offset: float = 0.0) -> Estimate | None:
         """Weighted sum of printed means plus offset, by Welch; fractions, FID as is. None if an arm is not printed."""
@@ -66,30 +65,31 @@ class Printed:
 
 
 class Measured:
-    """The rows of a run as evidence, `about` their scale. judge: whose quality counts, the first extractor by default."""
+    """The results of a run as evidence, `about` their provenance. judge: whose quality counts, the first extractor by default."""
 
     word = "an arm was not run, or in one subset only"
 
-    def __init__(self, rows: Sequence[Row], name: str, judge: str | None = None) -> None:
+    def __init__(self, results: pd.DataFrame, name: str, judge: str | None = None) -> None:
         self.name = name
-        self.about = frame.provenance_note(frame.merged_provenance(rows)) if rows else "nothing was run."
-        names = frame.extractors(rows)
-        self.judge = judge or (names[0] if names else None)
-        kept = [r for r in rows if r["kind"] == "classification"]
-        kept += [r for r in rows if r["kind"] == "quality" and r["extractor"] == self.judge]
-        self.by_arm: dict[Arm, list[Row]] = {}
-        for row in kept:
-            self.by_arm.setdefault(frame.arm_of(row), []).append(row)
+        self.about = "nothing was run."
+        if results["data"].notna().any():
+            self.about = frame.provenance_note(frame.merged_provenance(results))
+        self.judge = judge or next(iter(frame.extractors(results)), None)
+        quality = (frame.of_kind(results, "quality", self.judge), ("fid", "precision", "recall", "label_auc"))
+        self.tables = {
+            metric: frame.by_subset(lines, metric)
+            for lines, metrics in (quality, (frame.of_kind(results, "classification"), ("auc",)))
+            for metric in metrics
+        }
 
-    def values(self, weights: Weights, metric: str) -> dict[int, float]:
+    def values(self, weights: Weights, metric: str) -> pd.Series:
         """The contrast by subset, for those in which all of its arms ran."""
-        by_arm = {arm: frame.per_subset(self.by_arm.get(arm, ()), arm, metric) for arm in weights}
-        common = set.intersection(*(set(v) for v in by_arm.values()))
-        return {k: sum(w * by_arm[arm][k] for arm, w in weights.items()) for k in sorted(common)}
+        table, names = self.tables[metric], [arm.name for arm in weights]
+        return (table.reindex(columns=names) * list(weights.values())).sum(axis=1, skipna=False).dropna()
 
     def contrast(self, weights: Weights, metric: str, offset: float = 0.0) -> Estimate | None:
         """Student's t over subsets of the contrast plus offset; None with fewer than two subsets."""
-        return over_subsets([v + offset for v in self.values(weights, metric).values()])
+        return over_subsets((self.values(weights, metric) + offset).tolist())
 
     def ranks(self, *pairs: Ranked, offset: float = 0.0) -> Estimate | None:
         """Student's t over subsets of a weighted sum of Spearman's rank correlations of two lists of contrasts, plus offset.
@@ -97,15 +97,17 @@ class Measured:
         Each pair is (weight, contrasts, their metric, other contrasts, their metric). Subsets in which one is missing
         or all values of a list are equal are left out.
         """
-        wanted = [([self.values(w, m) for w in a], [self.values(w, n) for w in b]) for _, a, m, b, n in pairs]
-        common = set.intersection(*(set(v) for a, b in wanted for v in (*a, *b)))
-        totals = []
-        for k in sorted(common):
-            lists = [([v[k] for v in a], [v[k] for v in b]) for a, b in wanted]
-            if all(len(set(x)) > 1 and len(set(y)) > 1 for x, y in lists):
-                rhos = [float(scipy_stats.spearmanr(x, y).statistic) for x, y in lists]
-                totals.append(offset + sum(pair[0] * rho for pair, rho in zip(pairs, rhos)))
-        return over_subsets(totals)
+        total = offset
+        for weight, contrasts, metric, others, other_metric in pairs:
+            a = pd.concat([self.values(w, metric) for w in contrasts], axis=1).dropna()
+            b = pd.concat([self.values(w, other_metric) for w in others], axis=1).dropna()
+            rhos = {
+                k: float(scipy_stats.spearmanr(a.loc[k], b.loc[k]).statistic)
+                for k in a.index.intersection(b.index)
+                if a.loc[k].nunique() > 1 and b.loc[k].nunique() > 1
+            }
+            total = total + weight * pd.Series(rhos, dtype="float64")
+        return over_subsets(total.dropna().tolist())
 
 
 Source = Printed | Measured
@@ -137,7 +139,6 @@ def negated(verdict: str) -> str:
 Found = tuple[str, list[Statement]]
 Rule = Callable[[Source], Found]
 G, NAMES = paper.GENERATORS, paper.GENERATOR_NAMES
-SETS = [(g, s) for s in paper.SELECTIONS for g in G]
 BETTER = {"fid": -1, "precision": 1, "recall": 1}
 """The metrics of Table 1 that claims speak of, and which way is better."""
 
@@ -161,7 +162,7 @@ def _all(statements: list[Statement]) -> Found:
 def _beats(source: Source, a: str, b: str) -> list[Statement]:
     """Generator a beats b, without selection, on every metric of BETTER."""
     words = {"fid": "FID of {b} − {a}", "precision": "precision of {a} − {b}", "recall": "recall of {a} − {b}"}
-    arms = ("quality", a, "none"), ("quality", b, "none")
+    arms = Arm("quality", a, "none"), Arm("quality", b, "none")
     return [
         _state(source, words[m].format(a=NAMES[a], b=NAMES[b]), _less(*arms, sign), m) for m, sign in BETTER.items()
     ]
@@ -175,7 +176,7 @@ def rule_1(source: Source) -> Found:
 def rule_2(source: Source) -> Found:
     """HistoGAN's recall without selection is below 1 %."""
     return _all(
-        [_state(source, "1 % − recall of HistoGAN", {("quality", "histogan", "none"): -1.0}, "recall", COLLAPSED)]
+        [_state(source, "1 % − recall of HistoGAN", {Arm("quality", "histogan", "none"): -1.0}, "recall", COLLAPSED)]
     )
 
 
@@ -188,13 +189,13 @@ def rule_4(source: Source) -> Found:
     """Either selection raises FID and lowers precision, for each generator."""
     found = []
     for m in ("fid", "precision"):
-        for g, s in SETS:
+        for g, s in IMAGE_SETS:
             if s != "none":
                 text = f"{NAMES[g]}, {paper.SELECTION_NAMES[s]}: " + (
                     "rise of FID" if m == "fid" else "fall of precision"
                 )
                 found.append(
-                    _state(source, text, _less(("quality", g, s), ("quality", g, "none"), -BETTER[m]), m)
+                    _state(source, text, _less(Arm("quality", g, s), Arm("quality", g, "none"), -BETTER[m]), m)
                 )  # fmt: skip
     return _all(found)
 
@@ -203,9 +204,9 @@ def rule_5(source: Source) -> Found:
     """Each of the U-Net's six mixed arms beats baseline and traditional; for HistoGAN and for DiT the same is contradicted."""
     verdicts, found = [], []
     for g in ("unet", "histogan", "dit"):
-        arms = [(r, g, s) for r in MIXED for s in paper.SELECTIONS]
+        arms = [Arm(r, g, s) for r in MIXED for s in paper.SELECTIONS]
         lines = [
-            _state(source, f"AUC of {arm_name(arm)} − {reference[0]}", _less(arm, reference), "auc")
+            _state(source, f"AUC of {arm.title} − {reference.name}", _less(arm, reference), "auc")
             for arm in arms
             for reference in (BASELINE, TRADITIONAL)
         ]
@@ -219,7 +220,7 @@ def rule_6(source: Source) -> Found:
     found = []
     for g in G:
         a, b = ("augmentation", "transfer") if g == "histogan" else ("transfer", "augmentation")
-        weights = _mean([(a, g, s) for s in paper.SELECTIONS]) | _mean([(b, g, s) for s in paper.SELECTIONS], -1)
+        weights = _mean([Arm(a, g, s) for s in paper.SELECTIONS]) | _mean([Arm(b, g, s) for s in paper.SELECTIONS], -1)
         found.append(_state(source, f"{NAMES[g]}: AUC of {a} − {b}", weights, "auc"))
     return _all(found)
 
@@ -229,9 +230,9 @@ def rule_7(source: Source) -> Found:
     over selections."""
     found = []
     for a, b in (("dit", "unet"), ("unet", "histogan")):
-        better = _less(("quality", a, "none"), ("quality", b, "none"), BETTER["fid"])
+        better = _less(Arm("quality", a, "none"), Arm("quality", b, "none"), BETTER["fid"])
         found.append(_state(source, f"FID of {NAMES[b]} − {NAMES[a]}", better, "fid"))
-        arms = [[("synthetic", g, s) for s in paper.SELECTIONS] for g in (a, b)]
+        arms = [[Arm("synthetic", g, s) for s in paper.SELECTIONS] for g in (a, b)]
         found.append(
             _state(
                 source, f"synthetic only: AUC of {NAMES[a]} − {NAMES[b]}", _mean(arms[0]) | _mean(arms[1], -1), "auc"
@@ -244,7 +245,7 @@ def rule_8(source: Source) -> Found:
     """Realism selection raises the AUC of HistoGAN's and U-Net's mixed arms; that of DiT's by less than 0.1 points."""
     found = []
     for g in G:
-        arms = [[(r, g, s) for r in MIXED] for s in ("realism", "none")]
+        arms = [[Arm(r, g, s) for r in MIXED] for s in ("realism", "none")]
         sign = -1 if g == "dit" else 1
         text = f"{'0.1 points − ' * (g == 'dit')}gain in AUC of {NAMES[g]} by realism selection"
         weights = _mean(arms[0], sign) | _mean(arms[1], -sign)
@@ -255,20 +256,20 @@ def rule_8(source: Source) -> Found:
 def rule_9(source: Source) -> Found:
     """For each generator the arm that the paper names beats its five other mixed arms."""
     best = {
-        "histogan": ("augmentation", "histogan", "realism"),
-        "unet": ("transfer", "unet", "realism"),
-        "dit": ("transfer", "dit", "none"),
+        "histogan": Arm("augmentation", "histogan", "realism"),
+        "unet": Arm("transfer", "unet", "realism"),
+        "dit": Arm("transfer", "dit", "none"),
     }
-    others = [(best[g], (r, g, s)) for g in G for r in MIXED for s in paper.SELECTIONS if (r, g, s) != best[g]]
-    return _all([_state(source, f"AUC of {arm_name(a)} − {arm_name(b)}", _less(a, b), "auc") for a, b in others])
+    others = [(best[g], Arm(r, g, s)) for g in G for r in MIXED for s in paper.SELECTIONS if Arm(r, g, s) != best[g]]
+    return _all([_state(source, f"AUC of {a.title} − {b.title}", _less(a, b), "auc") for a, b in others])
 
 
 def rule_10(source: Source) -> Found:
     """Over the nine image sets, the rank correlation of quality (−FID) with AUC is positive alone, larger than when mixed,
     and below 0.5 when mixed."""
-    quality: list[Weights] = [{("quality", g, s): -1.0} for g, s in SETS]
-    alone: list[Weights] = [{("synthetic", g, s): 1.0} for g, s in SETS]
-    mixed = [_mean([(r, g, s) for r in MIXED]) for g, s in SETS]
+    quality: list[Weights] = [{Arm("quality", g, s): -1.0} for g, s in IMAGE_SETS]
+    alone: list[Weights] = [{Arm("synthetic", g, s): 1.0} for g, s in IMAGE_SETS]
+    mixed = [_mean([Arm(r, g, s) for r in MIXED]) for g, s in IMAGE_SETS]
     first, second = (1.0, quality, "fid", alone, "auc"), (-1.0, quality, "fid", mixed, "auc")
     return _all(
         [
@@ -281,14 +282,14 @@ def rule_10(source: Source) -> Found:
 
 def rule_11(source: Source) -> Found:
     """U-Net transfer with realism beats both references and the seventeen other mixed arms."""
-    best: Arm = ("transfer", "unet", "realism")
-    others = [BASELINE, TRADITIONAL, *(arm for arm in all_arms() if arm[0] in MIXED and arm != best)]
-    return _all([_state(source, f"AUC of {arm_name(best)} − {arm_name(b)}", _less(best, b), "auc") for b in others])
+    best = Arm("transfer", "unet", "realism")
+    others = [BASELINE, TRADITIONAL, *(arm for arm in ARMS if arm.regime in MIXED and arm != best)]
+    return _all([_state(source, f"AUC of {best.title} − {b.title}", _less(best, b), "auc") for b in others])
 
 
 def rule_12(source: Source) -> Found:
     """Over the nine image sets, the rank correlation of the AUC of synthetic-only training with that of transfer is positive."""
-    alone, transfer = ([{(r, g, s): 1.0} for g, s in SETS] for r in ("synthetic", "transfer"))
+    alone, transfer = ([{Arm(r, g, s): 1.0} for g, s in IMAGE_SETS] for r in ("synthetic", "transfer"))
     found = source.ranks((1.0, alone, "auc", transfer, "auc"))
     return _all([Statement("rank correlation of synthetic only with transfer", found, source.word)])
 
@@ -301,7 +302,7 @@ def rule_13(source: Source) -> Found:
             _state(
                 source,
                 f"{NAMES[g]}: rise of label AUC",
-                _less(("quality", g, "class"), ("quality", g, "none")),
+                _less(Arm("quality", g, "class"), Arm("quality", g, "none")),
                 "label_auc",
             )
             for g in G

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from safetensors.numpy import load_file
 from scipy import stats as scipy_stats
 
@@ -20,17 +21,19 @@ from pcamlib import data
 from pcamlib.core.errors import loading_weights
 from pcamlib.core.files import write_json
 from pcamlib.results import frame
-from pcamlib.results.frame import BASELINE, TRADITIONAL, Arm, Row
+from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm
 from pcamlib.study import Study
 
 LEVEL = 0.95
+RESOLUTION = 5e-5
+"""Half of a hundredth of a percentage point: a spread below it is printed as 0.00, and is no evidence of certainty."""
 EXACT = 16  # values: 65,536 choices of signs
 DRAWS = 1000
 CHUNK = 250  # draws at a time: 32,768 test patches then take 70 MB
 SCORES = "scores.safetensors"
 TOO_NARROW = (
-    "Intervals and p values treat test patches, or the subsets, as independent. Patches of one slide are not, and slide "
-    "numbers are missing: all of them are too narrow."
+    "Intervals and p values treat test patches, or subsets, as independent. Patches of one slide are not, and slide "
+    "numbers are missing, so all of them are too narrow."
 )
 
 
@@ -39,7 +42,7 @@ class Estimate(NamedTuple):
 
     `flip_p`: the exact sign-flip p value of up to EXACT values, which cannot fall below 2 / 2^n; `effect`: Hedges' g, the
     mean in units of the standard deviation, corrected for small n, from three values on. Both are None where only
-    summaries are known.
+    summaries are known. `low` and `high` are infinite where values are too much alike to show a spread.
     """
 
     mean: float
@@ -52,9 +55,7 @@ class Estimate(NamedTuple):
 
 
 def _estimate(mean: float, error: float, df: float, n: int) -> Estimate:
-    """From a standard error and its degrees of freedom; without any error the mean is exact."""
-    if error == 0:
-        return Estimate(mean, mean, mean, float(mean == 0), n)
+    """From a standard error and its degrees of freedom."""
     half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, df)) * error
     return Estimate(mean, mean - half, mean + half, float(2 * scipy_stats.t.sf(abs(mean / error), df)), n)
 
@@ -62,15 +63,16 @@ def _estimate(mean: float, error: float, df: float, n: int) -> Estimate:
 def over_subsets(values: Sequence[float]) -> Estimate | None:
     """One-sample t test of one value per subset (paired differences, say) against zero; None with fewer than two.
 
-    With two subsets the interval is 12.7 standard errors to either side, so only what hardly varies is decided. Equal
-    values (shares move in steps) are no proof: their p value is that of the sign flips, and they have no interval.
+    With two subsets the interval is 12.7 standard errors to either side, so only what hardly varies is decided. Values
+    whose standard deviation is below RESOLUTION show no spread to calculate with (shares move in steps): they have no
+    interval and no effect size, and their p value is that of the sign flips.
     """
     n = len(values)
     if n < 2:
         return None
-    mean, sd, _ = frame.mean_sd(values)
-    if sd < 1e-12:  # equal values whose mean was rounded
-        p = 2.0 ** (1 - n) if mean else 1.0
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    if sd < RESOLUTION:
+        p = 2.0 ** (1 - n) if abs(mean) >= RESOLUTION else 1.0
         return Estimate(mean, -math.inf, math.inf, p, n, flip_p=p)
     effect = hedges(n - 1) * mean / sd if n > 2 else None
     return _estimate(mean, sd / math.sqrt(n), n - 1, n)._replace(
@@ -100,22 +102,25 @@ def welch(weighted: Sequence[tuple[float, float, float]], n: int) -> Estimate:
     """A weighted sum of independent means: (weight, mean, sd) each over `n` values; Welch-Satterthwaite's freedom.
 
     For one arm minus another this is Welch's t test. It is all that printed means and deviations allow: arms of one
-    subset are paired, which mostly makes differences surer than this says.
+    subset are paired, which mostly makes differences surer than this says. Where all deviations are printed as 0.00,
+    they are taken to be RESOLUTION, the largest that is printed so.
     """
+    if not any(w * sd for w, _, sd in weighted):
+        weighted = [(w, m, RESOLUTION) for w, m, _ in weighted]
     mean = sum(w * m for w, m, _ in weighted)
     parts = [(w * sd) ** 2 / n for w, _, sd in weighted]
     variance = sum(parts)
-    df = variance**2 / sum(part**2 / (n - 1) for part in parts) if variance else n - 1
+    df = variance**2 / sum(part**2 / (n - 1) for part in parts)
     return _estimate(mean, math.sqrt(variance), df, n)
 
 
 def family(arm: Arm) -> str:
     """What an arm is compared among: synthetic images with real ones, synthetic ones alone, real ones alone.
 
-    That synthetic images alone fall short is no news; counted in, it would make room for false finds among the rest.
+    That synthetic images alone fall short is expected. Counted among the rest, these sure differences would make room
+    for false discoveries.
     """
-    regime, generator, _ = arm
-    return "real" if generator is None else "synthetic" if regime == "synthetic" else "mixed"
+    return "real" if arm.generator is None else "synthetic" if arm.regime == "synthetic" else "mixed"
 
 
 def false_discovery(p: Mapping[Arm, float]) -> dict[Arm, float]:
@@ -127,13 +132,18 @@ def false_discovery(p: Mapping[Arm, float]) -> dict[Arm, float]:
     return found
 
 
-def compared(rows: Sequence[Row], against: Arm, metric: str = "auc") -> dict[Arm, Estimate]:
-    """Every other arm minus `against`, paired over subsets, for the arms that ran with it in at least two subsets."""
-    found = frame.of_kind(rows, "classification")
-    arms = dict.fromkeys(frame.arm_of(row) for row in found)
-    pairs = {arm: frame.paired(found, arm, against, metric) for arm in arms if arm != against}
-    tests = {arm: over_subsets(list(pair.values.values())) for arm, pair in pairs.items() if pair}
-    return {arm: test for arm, test in tests.items() if test}
+def compared(results: pd.DataFrame, against: Arm, metric: str = "auc") -> pd.DataFrame:
+    """Every other arm minus `against`, paired by subset, a line per arm (`Arm.name`) that ran with it in some subset.
+
+    Columns: mean, sd (NaN with one subset), n, and of `over_subsets` low, high, p, flip_p and effect; these are NaN with
+    one subset. In units of the metric.
+    """
+    found = frame.differences(results, against, metric)
+    tests = {arm: over_subsets(found[arm].dropna().tolist()) for arm in found}
+    columns = ("low", "high", "p", "flip_p", "effect")
+    lines = {arm: [getattr(test, column) if test else None for column in columns] for arm, test in tests.items()}
+    shown = pd.DataFrame({"mean": found.mean(), "sd": found.std(), "n": found.count()})
+    return shown.join(pd.DataFrame.from_dict(lines, orient="index", columns=list(columns), dtype="float64"))
 
 
 # ------------------------------------------------------------------------------------------------ bootstrap
@@ -182,7 +192,8 @@ def bootstrap(labels: np.ndarray, scores: Scores, draws: int = DRAWS, seed: int 
     run gives None. Percentiles of K redrawn subsets are far too sure for small K (with three, all of one sign is called
     significant), so intervals are Student's t with the draws' variance: the subsets' part, which redrawing shows to
     (K - 1) / K, has K - 1 degrees of freedom, that of seeds and patches all; together by Satterthwaite. One subset cannot
-    be redrawn: its interval is of seeds and patches only, and it has no p value.
+    be redrawn: its interval is of seeds and patches only, and it has no p value. Draws that all give the same value (two
+    perfect classifiers, say; a standard error below RESOLUTION) show no spread: "low", "high" and "p" are then None.
     """
     rng = np.random.default_rng(seed)
     everywhere = sorted({subset for by_subset in scores.values() for subset in by_subset})
@@ -211,8 +222,11 @@ def bootstrap(labels: np.ndarray, scores: Scores, draws: int = DRAWS, seed: int 
         drawn = np.nanmean(drawn[:, np.isfinite(drawn).any(0)], axis=0)
         within = float(np.nanmean(values, axis=0).var(ddof=1))
         between = max(float(drawn.var(ddof=1)) - within, 0.0) * k / (k - 1) if k > 1 else 0.0
+        mean, error = float(np.nanmean(as_is)), math.sqrt(within + between)
+        if error < RESOLUTION:
+            return {"mean": mean, "low": None, "high": None, "p": None}
         freedom = (k - 1) * ((within + between) / between) ** 2 if between else math.inf
-        found = _estimate(float(np.nanmean(as_is)), math.sqrt(within + between), freedom, k)
+        found = _estimate(mean, error, freedom, k)
         return {"mean": found.mean, "low": found.low, "high": found.high, "p": found.p if test and k > 1 else None}
 
     found = {}
@@ -220,7 +234,7 @@ def bootstrap(labels: np.ndarray, scores: Scores, draws: int = DRAWS, seed: int 
         found[arm] = {"auc": summary(redrawn[arm], plain[arm], test=False)}
         for reference in (BASELINE, TRADITIONAL):
             both = reference in scores and arm != reference
-            found[arm][reference[0]] = (
+            found[arm][reference.name] = (
                 summary(redrawn[arm] - redrawn[reference], plain[arm] - plain[reference], test=True) if both else None
             )
         seeds = [len(runs) for runs in by_subset.values()]
@@ -228,40 +242,42 @@ def bootstrap(labels: np.ndarray, scores: Scores, draws: int = DRAWS, seed: int 
     return found
 
 
-def saved_scores(study: Study, rows: Sequence[Row]) -> Scores:
-    """The test scores beside the classifiers of a run folder, of the arms in `rows` (see `Scores`).
+def saved_scores(study: Study, results: pd.DataFrame) -> Scores:
+    """The test scores beside the classifiers of a run folder (see `Scores`); StudyError for a damaged file.
 
-    Arms tested by a version that did not keep them are left out. StudyError for a damaged file.
+    Arms whose scores were removed are left out, and have no interval.
     """
     found: Scores = {}
-    for row in frame.of_kind(rows, "classification"):
-        path = study.root / f"subset-{row['subset']}" / "classifiers" / row["arm"] / SCORES
-        if row["status"] == "ok" and path.exists():
+    ran = frame.of_kind(results, "classification").drop_duplicates(["subset", "arm", "seed"])
+    for line in ran.astype(object).where(ran.notna(), None).itertuples():
+        arm = Arm(line.regime, line.generator, line.selection)
+        path = study.root / f"subset-{line.subset}" / "classifiers" / arm._replace(seed=line.seed).id / SCORES
+        if path.exists():
             with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
                 scores = load_file(path)["test"]
-            found.setdefault(frame.arm_of(row), {}).setdefault(row["subset"], []).append(scores)
+            found.setdefault(arm, {}).setdefault(line.subset, []).append(scores)
     return found
 
 
-def evaluate(study: Study, rows: Sequence[Row], subsets: int, draws: int = DRAWS) -> dict[str, Any] | None:
+def evaluate(study: Study, results: pd.DataFrame, subsets: int, draws: int = DRAWS) -> dict[str, Any] | None:
     """Bootstrap a run, write <run>/results/bootstrap-<subsets>.json and return it; None if no scores were kept.
 
     "rows" has one entry per arm: "regime", "generator", "selection", what `bootstrap` returns for it, and in each of
     "baseline" and "traditional" the p value adjusted within its family of arms ("q"; None where there is no p).
     """
-    scores, path = saved_scores(study, rows), study.root / "results" / f"bootstrap-{subsets}.json"
+    scores, path = saved_scores(study, results), study.root / "results" / f"bootstrap-{subsets}.json"
     if not scores:
         path.unlink(missing_ok=True)  # of results that were there before
         return None
     labels = data.labels(study.data_root, "test")
     found = bootstrap(labels, scores, draws)
-    for reference in (BASELINE[0], TRADITIONAL[0]):
+    for reference in (BASELINE.name, TRADITIONAL.name):
         compared_with = {arm: row[reference] for arm, row in found.items() if row[reference]}
         adjusted = false_discovery({arm: row["p"] for arm, row in compared_with.items() if row["p"] is not None})
         for arm, row in compared_with.items():
             row["q"] = adjusted.get(arm)
     result = {
-        "provenance": frame.merged_provenance(rows),
+        "provenance": frame.merged_provenance(results),
         "draws": draws,
         "seed": 0,
         "test_n": len(labels),
@@ -271,7 +287,9 @@ def evaluate(study: Study, rows: Sequence[Row], subsets: int, draws: int = DRAWS
     return result
 
 
-def intervals(result: dict[str, Any] | None, key: str) -> dict[Arm, dict[str, Any]]:
-    """From a result of `evaluate`, by arm: its "auc", or its difference to "baseline" or "traditional"."""
-    rows = result["rows"] if result else []
-    return {(row["regime"], row["generator"], row["selection"]): row[key] for row in rows if row[key]}
+def intervals(result: dict[str, Any] | None, key: str) -> pd.DataFrame:
+    """From a result of `evaluate`, by arm (`Arm.name`): low, high and q of its "auc", or of its difference to "baseline" or
+    "traditional". low and high are NaN where the draws show no spread; empty without a result."""
+    rows = [row for row in (result["rows"] if result else []) if row[key]]
+    names = [Arm(row["regime"], row["generator"], row["selection"]).name for row in rows]
+    return pd.DataFrame([row[key] for row in rows], index=names, columns=["low", "high", "q"], dtype="float64")

@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from pcamlib.core.files import project_root, read_json
 from pcamlib.results import frame
-from pcamlib.results.frame import Row
 
 
 class Published(NamedTuple):
-    """A published run: its file's name, its rows, and what `inference.evaluate` found (None: no scores were kept)."""
+    """A published run: its file's name, its results, and what `inference.evaluate` found (None: no scores were kept)."""
 
     name: str
-    rows: list[Row]
+    results: pd.DataFrame
     bootstrap: dict[str, Any] | None
 
     @property
-    def provenance(self) -> Row:
-        return frame.merged_provenance(self.rows)
+    def provenance(self) -> dict[str, Any]:
+        return frame.merged_provenance(self.results)
 
 
 def published_folder() -> Path:
@@ -32,13 +33,12 @@ def published_runs(where: Path | None = None) -> list[Published]:
     verdicts), then by patches of all subsets together."""
     where = where or published_folder()
     found = []
-    for path in sorted(where.glob("*.json")):
-        beside = where / "bootstrap" / path.name
-        found.append(Published(path.stem, read_json(path), read_json(beside) if beside.exists() else None))
+    for path in sorted(where.glob("*.csv")):
+        beside = where / "bootstrap" / f"{path.stem}.json"
+        found.append(Published(path.stem, frame.read(path), read_json(beside) if beside.exists() else None))
 
     def size(run: Published) -> tuple[bool, bool, int, str]:
-        patches = {row["subset"]: row["provenance"]["n_real"] for row in run.rows}
-        newest = max(row["provenance"]["created"] for row in run.rows)
-        return not run.provenance["phantom"], len(patches) > 1, sum(patches.values()), newest
+        patches = run.results.groupby("subset")["subset_size"].max()
+        return not run.provenance["phantom"], len(patches) > 1, patches.sum(), run.results["created"].max()
 
     return sorted(found, key=size, reverse=True)

@@ -19,7 +19,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import OWNER, atomic, disk_full_as_error, lock, project_root, read_json
 from pcamlib.metrics import agreement
 from pcamlib.report import published_page
-from pcamlib.results import frame
+from pcamlib.results import load
 
 UNFINISHED = "unfinished"  # file in _build/ while a build runs: found by the next, it means a full build
 
@@ -75,8 +75,8 @@ def collect_pages(run: Path, subsets: int, target: Path, published: Path) -> Non
 
     Files that are the same already keep their time, and Sphinx does not read them again.
     """
-    rows, drawn = frame.collect(run, subsets), run / "results" / f"bootstrap-{subsets}.json"
-    beside = published_page.page(rows, read_json(drawn) if drawn.exists() else None, published)
+    results, drawn = load(run, subsets), run / "results" / f"bootstrap-{subsets}.json"
+    beside = published_page.page(results, read_json(drawn) if drawn.exists() else None, published)
     pages = {"agreement.md": agreement.page(), "reference.md": beside}
     for name, source in executed(run, subsets).items():
         pages[name] = json.dumps(without_paths(read_json(source), run), indent=1, ensure_ascii=False) + "\n"

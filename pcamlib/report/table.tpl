@@ -1,0 +1,40 @@
+{# Styler's table in a box of its own: headings in groups, a row for each section, names of rows that stay in view. #}
+<div class="pcam-table">
+<div role="region" tabindex="0" aria-label="{{ caption }}" style="overflow-x:auto;max-width:100%">
+<table id="T_{{ uuid }}" class="dataframe">
+<caption>{{ caption }}</caption>
+<thead>
+{% for r in head %}
+<tr>
+{% if loop.first %}
+<td rowspan="{{ head|length }}"></td>
+{% endif %}
+{% for c in r if c.is_visible and "col_heading" in c.class %}
+<th scope="{{ "colgroup" if "colspan" in c.attributes else "col" }}" {{ c.attributes }}>{{ c.display_value }}</th>
+{% endfor %}
+</tr>
+{% endfor %}
+</thead>
+<tbody>
+{% for r in body %}
+{% set names = r|selectattr("type", "eq", "th")|list %}
+{% set cells = r|selectattr("type", "eq", "td")|list %}
+{% if names|length == 2 and names[0].is_visible %}
+{% if not loop.first %}
+</tbody><tbody>
+{% endif %}
+<tr class="pcam-section"><th scope="rowgroup" colspan="{{ cells|length + 1 }}"><span>{{ names[0].display_value }}</span></th></tr>
+{% endif %}
+<tr><th scope="row">{{ names[-1].display_value }}</th>
+{% for c in cells %}
+<td{% if "pcam-number" in c.class %} class="pcam-number"{% endif %}>{{ c.display_value }}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% if notes %}
+<p class="pcam-caption"><small>{{ notes|e }}</small></p>
+{% endif %}
+</div>
