@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pcamlib.core import paper
 from pcamlib.core.files import read_json, write_json
+from pcamlib.results import frame
+from pcamlib.results.arms import JUDGED, Arm
 
 JUDGES = ("judge-a", "judge-b")
 
@@ -135,15 +140,7 @@ def write_run(root: Path, subsets: int = 2) -> Path:
     """A complete run: every file of every subset."""
     for k in range(subsets):
         results = root / f"subset-{k}" / "results"
-        rows = [
-            quality_row(generator, selection, judge, k)
-            for judge in JUDGES
-            for generator, selection in [
-                *((row.generator, row.selection) for row in paper.TABLE_1),
-                ("real", None),
-                ("autoencoder", None),
-            ]
-        ]
+        rows = [quality_row(generator, selection, judge, k) for judge in JUDGES for generator, selection in JUDGED]
         for generator in ("autoencoder", *paper.GENERATORS):
             write_json(
                 results / f"{generator}.json",
@@ -151,10 +148,9 @@ def write_run(root: Path, subsets: int = 2) -> Path:
             )
         judges = {name: f"about {name}" for name in JUDGES}
         write_json(results / "quality.json", {"provenance": provenance(k), "judge": judges, "rows": rows})
-        sources = [(row.generator, row.selection) for row in paper.TABLE_1] + [("real", None), ("autoencoder", None)]
         write_json(
             results / "memorisation.json",
-            {"provenance": provenance(k), "judge": judges, "rows": [memorisation_row(*source) for source in sources]},
+            {"provenance": provenance(k), "judge": judges, "rows": [memorisation_row(*images) for images in JUDGED]},
         )
         real = [arm_row(r, None, None, k) for r in ("baseline", "traditional", *paper.CONTROLS)]
         write_json(results / "classification-real.json", {"provenance": provenance(k), "rows": real})
@@ -206,3 +202,24 @@ def not_run(path: Path, **where: Any) -> None:
             content["rows"][i] = row | {"status": "not run", "reason": "kept 3 of 256"}
 
     edit(path, change)
+
+
+def measured(values: Mapping[Arm, Sequence[float | None]], metric: str = "auc", **columns: Any) -> pd.DataFrame:
+    """Results with one value per subset for each arm; None is "not run". Quality is by one judge."""
+    lines = []
+    for arm, by_subset in values.items():
+        kind = arm.regime if arm.regime in frame.METRICS else "classification"
+        line = provenance(0) | {
+            "kind": kind,
+            "arm": arm.name,
+            **arm._asdict(),
+            "control": arm.control,
+            "metric": metric,
+        }
+        line |= {"file": f"{kind}.json", "subset_size": 256, "class_0": "no tumour", "class_1": "tumour"} | columns
+        line |= {"extractor": "judge-a", "judge": "about judge-a"} if kind == "quality" else {}
+        for subset, value in enumerate(by_subset):
+            status = "not run" if value is None else "ok"
+            file = f"subset-{subset}/results/{kind}.json"
+            lines.append(line | {"subset": subset, "value": value, "status": status, "file": file})
+    return frame.tidy(lines)

@@ -272,8 +272,8 @@ def gaps(results: pd.DataFrame) -> list[str]:
 
 def _name(line: pd.Series) -> str:
     """What a reader calls the arm of a line."""
-    if pd.isna(line["selection"]):
-        return CALIBRATION.get(line["generator"]) or Arm(line["regime"]).title
     if line["kind"] == "classification":
-        return Arm(line["regime"], line["generator"], line["selection"]).title
+        return frame.arm_of(line).title
+    if pd.isna(line["selection"]):
+        return CALIBRATION[line["generator"]]
     return f"{NAMES[line['generator']]} ({paper.SELECTION_NAMES[line['selection']]})"

@@ -76,14 +76,14 @@ def _scores(run: Path, results: pd.DataFrame) -> dict[str, dict[str, np.ndarray]
     """By file name, a subset each: test scores by the classifier's name, float32 (N,), and "labels", uint8 (N,)."""
     found: dict[str, dict[str, np.ndarray]] = {}
     ran = frame.of_kind(results, "classification").drop_duplicates(["subset", "arm", "seed"])
-    for subset, name, seed in ran[["subset", "arm", "seed"]].itertuples(index=False):
-        arm = Arm(name, seed=seed).id
-        path = run / f"subset-{subset}" / "classifiers" / arm / SCORES
+    for line in ran.itertuples():
+        arm = frame.arm_of(line).id
+        path = run / f"subset-{line.subset}" / "classifiers" / arm / SCORES
         if path.exists():
             with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
                 saved = load_file(path)
                 arms = {arm: saved["test"], "labels": saved["labels"]}
-            found.setdefault(f"subset-{subset}.npz", {}).update(arms)
+            found.setdefault(f"subset-{line.subset}.npz", {}).update(arms)
     return found
 
 

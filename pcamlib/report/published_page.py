@@ -281,14 +281,14 @@ def _tried(folder: Path) -> list[str]:
     provenance = found["provenance"]
     rows = found["rows"]
     columns = {
-        "changed in the profile": [tuning.changed(row) for row in rows],
         HEADINGS["fid"]: [f"{row['fid']:.2f}" for row in rows],
         HEADINGS["kid"]: [f"{1000 * row['kid']:.1f} ± {1000 * row['kid_se']:.1f}" for row in rows],
         HEADINGS["label_auc"]: [f"{100 * row['label_auc']:.1f}" for row in rows],
         "images seen": [f"{row['images']:,.0f}" if "images" in row else "–" for row in rows],
         "seconds to train": [f"{row['seconds']:,.0f}" if "seconds" in row else "–" for row in rows],
     }
-    names = ["Training patches" if row["family"] == "real" else _stage(row["family"]) for row in rows]
+    stages = ["Training patches" if row["family"] == "real" else _stage(row["family"]) for row in rows]
+    names = pd.MultiIndex.from_arrays([stages, [tuning.changed(row) for row in rows]])
     samples = max(row.get("samples", 0) for row in found["rows"])
     versions = sorted({row["version"] for row in found["rows"] if "version" in row})
     notes = (

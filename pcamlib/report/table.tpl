@@ -27,7 +27,7 @@
 {% endif %}
 <tr><th scope="row">{{ names[-1].display_value }}</th>
 {% for c in cells %}
-<td{% if "pcam-number" in c.class %} class="pcam-number"{% endif %}>{{ c.display_value }}</td>
+<td{% if c.display_value|length < 28 and c.display_value|select("in", "0123456789")|list %} class="pcam-number"{% endif %}>{{ c.display_value }}</td>
 {% endfor %}
 </tr>
 {% endfor %}

@@ -69,10 +69,9 @@ _Styler = Styler.from_custom_template(str(Path(__file__).parent), html_table="ta
 
 def render(table: Table) -> str:
     """HTML of a table. Wide ones scroll within their box, while the names of the rows stay in view."""
-    numbers = table.data.map(lambda text: "pcam-number" if len(text) < 28 and any(map(str.isdigit, text)) else "")
     styler = _Styler(table.data, uuid=digest([table.title, table.data.to_csv()]), cell_ids=False)
     styler.format(escape="html").format_index(escape="html", axis=0).format_index(escape="html", axis=1)
-    styler.set_td_classes(numbers).set_caption(escape(table.title))
+    styler.set_caption(escape(table.title))
     styler.set_table_styles([{"selector": selector, "props": props} for selector, props in STYLES.items()])
     html = styler.to_html(sparse_index=True, sparse_columns=True, notes=table.notes)
     return " ".join(html.split())  # in Markdown, HTML ends at a blank line
@@ -246,7 +245,9 @@ def _difference(
     if arm.name not in tests.index:
         return [NOT_RUN] * 7
     test, values = tests.loc[arm.name], each[arm.name].dropna()
-    few = f"n = {len(values)} < 3"
+    few = no_q = f"n = {len(values)} < 3"
+    if len(drawn):
+        no_q = NOT_RUN if arm.name not in drawn.index else NOT_PRINTED if len(values) > 1 else few
     texts = [points(v) if len(values) == of else f"subset {k}: {points(v)}" for k, v in values.items()]
     return [
         f"{points(test['mean'])} ± " + (f"{100 * test['sd']:.2f}" if len(values) > 1 else "–"),
@@ -255,7 +256,7 @@ def _difference(
         few if len(values) < 2 else NOT_PRINTED if math.isnan(test["flip_p"]) else f"{test['flip_p']:.3g}",
         NOT_PRINTED if math.isnan(test["effect"]) else signed(test["effect"]),
         span(*drawn.loc[arm.name, ["low", "high"]]) if arm.name in drawn.index else NOT_RUN,
-        f"{q[arm.name]:.3f}" if arm.name in q else NOT_RUN if len(drawn) and arm.name not in drawn.index else few,
+        f"{q[arm.name]:.3f}" if arm.name in q else no_q,
     ]
 
 

@@ -73,9 +73,7 @@ def write(results: pd.DataFrame, path: str | Path) -> None:
 def read(path: str | Path) -> pd.DataFrame:
     """Results from a CSV file that `write` made; StudyError if it is not one."""
     try:
-        found = pd.read_csv(
-            path, dtype=COLUMNS, keep_default_na=False, na_values=[""], float_precision="round_trip", encoding="utf-8"
-        )
+        found = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:  # parser errors are ValueErrors
         raise StudyError(f"{path} cannot be read as results ({error}): run notebook 08 again, or restore it.") from None
     if list(found) != list(COLUMNS):
@@ -95,6 +93,12 @@ def of_kind(results: pd.DataFrame, kind: str, extractor: str | None = None) -> p
 def extractors(results: pd.DataFrame) -> list[str]:
     """Names of the feature spaces in which quality was judged, in order of appearance."""
     return list(results.loc[results["kind"] == "quality", "extractor"].dropna().unique())
+
+
+def arm_of(line: Any) -> Arm:
+    """The arm of a line of results, as `itertuples` or `iterrows` give it, with its seed."""
+    generator, selection = (None if pd.isna(name) else name for name in (line.generator, line.selection))
+    return Arm(line.regime, generator, selection, line.seed)
 
 
 def by_subset(results: pd.DataFrame, metric: str, extractor: str | None = None) -> pd.DataFrame:

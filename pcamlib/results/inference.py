@@ -249,13 +249,13 @@ def saved_scores(study: Study, results: pd.DataFrame) -> Scores:
     """
     found: Scores = {}
     ran = frame.of_kind(results, "classification").drop_duplicates(["subset", "arm", "seed"])
-    for line in ran.astype(object).where(ran.notna(), None).itertuples():
-        arm = Arm(line.regime, line.generator, line.selection)
-        path = study.root / f"subset-{line.subset}" / "classifiers" / arm._replace(seed=line.seed).id / SCORES
+    for line in ran.itertuples():
+        arm = frame.arm_of(line)
+        path = study.root / f"subset-{line.subset}" / "classifiers" / arm.id / SCORES
         if path.exists():
             with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
                 scores = load_file(path)["test"]
-            found.setdefault(arm, {}).setdefault(line.subset, []).append(scores)
+            found.setdefault(arm._replace(seed=0), {}).setdefault(line.subset, []).append(scores)
     return found
 
 

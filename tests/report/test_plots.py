@@ -14,7 +14,7 @@ from PIL import Image
 
 from pcamlib.core import paper
 from pcamlib.report import plots, result_plots
-from pcamlib.results import frame
+from pcamlib.results import load
 
 
 @pytest.fixture
@@ -159,8 +159,8 @@ def test_nearest_pairs_stand_above_each_other_with_their_ratio():
 
 
 def test_figure_4(run):
-    rows = frame.collect(run, 2)
-    figure = result_plots.quality_figure_4(rows, "judge-b")
+    df = load(run, 2)
+    figure = result_plots.quality_figure_4(df, "judge-b")
     assert [len(bars(axes)) for axes in figure.axes] == [9, 9, 9]
     heights = [bar.get_height() for bar in bars(figure.axes[0])]
     assert heights == pytest.approx([1005, 1055, 1065, 505, 555, 565, 405, 455, 465])
@@ -172,7 +172,7 @@ def test_figure_4(run):
 
 
 def test_figure_5(run):
-    figure = result_plots.auc_figure_5(frame.collect(run, 2))
+    figure = result_plots.auc_figure_5(load(run, 2))
     assert len(figure.axes) == 3
     for axes, generator in zip(figure.axes, paper.GENERATORS, strict=True):
         assert len(bars(axes)) == 6
@@ -195,7 +195,7 @@ def test_figure_6_with_an_arm_not_run(run):
             regime="synthetic",
             selection="class",
         )
-    figure = result_plots.auc_figure_6(frame.collect(run, 2), note="Where from.")
+    figure = result_plots.auc_figure_6(load(run, 2), note="Where from.")
     assert len(bars(figure.axes[0])) == 8
     assert texts(figure).count("not run") == 1
     assert lines(figure.axes[0], "#009E73") == pytest.approx([80.5])
@@ -203,15 +203,15 @@ def test_figure_6_with_an_arm_not_run(run):
 
 
 def test_one_subset_has_no_whiskers_and_no_band(tmp_path):
-    rows = frame.collect(write_run(tmp_path / "run", 1), 1)
-    axes = result_plots.auc_figure_6(rows).axes[0]
+    df = load(write_run(tmp_path / "run", 1), 1)
+    axes = result_plots.auc_figure_6(df).axes[0]
     assert len(bars(axes)) == 9 and not axes.collections
     assert len(axes.patches) == 9  # no band beside the bars
 
 
 def test_nothing_run_still_draws_and_says_so(run):
-    rows = [row for row in frame.collect(run, 2) if row["kind"] == "selection"]
-    for figure in (result_plots.auc_figure_5(rows), result_plots.quality_figure_4(rows, "judge-a")):
+    df = load(run, 2).query("kind == 'selection'")
+    for figure in (result_plots.auc_figure_5(df), result_plots.quality_figure_4(df, "judge-a")):
         assert not any(bars(axes) for axes in figure.axes)
         assert "not run" in texts(figure)
         assert pixels(figure).size
@@ -221,15 +221,17 @@ def test_the_forest_plot_has_every_arm_with_its_interval(tmp_path):
     root = write_run(tmp_path / "run", 3)
     for subset in range(3):
         not_run(root / f"subset-{subset}/results/classification-dit.json", regime="synthetic", selection="none")
-    rows = frame.collect(root, 3)
-    figure = result_plots.forest(rows, note="Where from.")
+    df = load(root, 3)
+    varied = (df["metric"] == "auc") & (df["arm"] != "traditional")
+    df.loc[varied, "value"] += 0.001 * df["subset"]  # equal differences would have no interval
+    figure = result_plots.forest(df, note="Where from.")
     upper, lower = figure.axes
     assert len(upper.get_yticks()) == 31 - 9 and len(lower.get_yticks()) == 9
     assert texts(figure).count("not run") == 1 and "Where from." in texts(figure)
     marks = {line.get_ydata()[0]: line for line in upper.lines if line.get_marker() in ("D", "s")}
     names = [label.get_text() for label in upper.get_yticklabels()]
     unet = marks[names.index("U-Net transfer (realism)")]
-    assert unet.get_xdata()[0] == pytest.approx(2.4) and to_hex(unet.get_color()).upper() == plots.COLOURS["unet"]
+    assert unet.get_xdata()[0] == pytest.approx(2.5) and to_hex(unet.get_color()).upper() == plots.COLOURS["unet"]
     assert sum(line.get_linewidth() == 2 and line.get_marker() == "None" for line in upper.lines) == 22
     drawn = {
         "regime": "transfer",
@@ -238,7 +240,7 @@ def test_the_forest_plot_has_every_arm_with_its_interval(tmp_path):
         "traditional": {"low": -0.5, "high": 0.5},
     }
     others = {"traditional": None, "regime": "baseline", "generator": None, "selection": None}
-    upper = result_plots.forest(rows, {"rows": [drawn, others]}).axes[0]
+    upper = result_plots.forest(df, {"rows": [drawn, others]}).axes[0]
     assert any(list(line.get_xdata()) == [-50, 50] for line in upper.lines), (
         "the bootstrap's interval where there is one"
     )

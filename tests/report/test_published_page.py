@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from made_up import not_run, write_run
 
@@ -9,31 +10,32 @@ from pcamlib.core import paper
 from pcamlib.core.files import write_json
 from pcamlib.core.settings import load_profile
 from pcamlib.report import published_page
-from pcamlib.results import frame
+from pcamlib.results import frame, inference, load
 from pcamlib.results.published import published_folder, published_runs
 
 
 @pytest.fixture
 def own(tmp_path):
-    return frame.collect(write_run(tmp_path / "phantom-demo", 2), 2)
+    return load(write_run(tmp_path / "phantom-demo", 2), 2)
 
 
 def test_protocols_differ_line_by_line(own):
     published = published_runs()[0]
-    lines = {row["label"]: row for row in published_page.protocol({"slice": published.rows, "this run": own}).rows}
-    assert lines["data"]["run 0"].endswith("re-encoded as JPEG (quality 75, halved chroma)")
-    assert lines["data"]["run 1"] == "phantom: procedural patches, no tissue"
-    assert (lines["classifier starts from"]["paper"], lines["classifier starts from"]["run 0"]) == (
+    data = published_page.protocol({"slice": published.results, "this run": own}).data
+    lines = data.droplevel(0).to_dict("index")
+    assert lines["data"]["slice"].endswith("re-encoded as JPEG (quality 75, halved chroma)")
+    assert lines["data"]["this run"] == "phantom: procedural patches, no tissue"
+    assert (lines["classifier starts from"]["paper"], lines["classifier starts from"]["slice"]) == (
         "ImageNet weights", "random initialisation",
     )  # fmt: skip
-    assert (lines["subsets × real patches"]["paper"], lines["subsets × real patches"]["run 1"]) == (
+    assert (lines["subsets × real patches"]["paper"], lines["subsets × real patches"]["this run"]) == (
         "5 × 26,215",
         "2 × 256",
     )
     assert lines["pixels, learning rate × batch"]["paper"] == "96 × 96, 0.0001 × 32"
-    assert lines["pixels, learning rate × batch"]["run 1"] == published_page.CHANGED, "a made-up profile"
-    assert lines["features of the distance"]["run 1"] == "judge-a" and lines["seeds of a subset"]["run 1"] == "1"
-    sections = " ".join(row["section"] for row in published_page.protocol({"this run": own}).rows)
+    assert lines["pixels, learning rate × batch"]["this run"] == published_page.CHANGED, "a made-up profile"
+    assert lines["features of the distance"]["this run"] == "judge-a" and lines["seeds of a subset"]["this run"] == "1"
+    sections = " ".join(data.index.get_level_values(0))
     for column in (
         "FID",
         "precision",
@@ -49,39 +51,39 @@ def test_protocols_differ_line_by_line(own):
 
 def test_settings_are_those_of_the_profile_only_while_it_is_the_same(own):
     slice_ = load_profile("slice")
-    rows = [row | {"provenance": row["provenance"] | {"profile": "slice", "profile_sha": slice_.sha}} for row in own]
-    lines = {row["label"]: row["run 0"] for row in published_page.protocol({"a run": rows}).rows}
+    same = own.assign(profile="slice", profile_sha=slice_.sha)
+    lines = published_page.protocol({"a run": same}).data.droplevel(0)["a run"]
     assert lines["pixels, learning rate × batch"].startswith(f"{slice_.classifier.image_size} × ")
     assert lines["orientations shown, guidance, sampler"].startswith(f"{slice_.orientations}, ")
-    rows[0] = rows[0] | {"provenance": rows[0]["provenance"] | {"profile_sha": "another"}}
-    assert published_page.protocol({"a run": rows}).rows[4]["run 0"] == published_page.CHANGED
+    same.loc[0, "profile_sha"] = "another"
+    assert published_page.protocol({"a run": same}).data["a run"].iloc[4] == published_page.CHANGED
 
 
 def test_paper_published_and_own_stand_beside_each_other(tmp_path):
     root = write_run(tmp_path / "run", 3)
     for subset in range(3):
         not_run(root / f"subset-{subset}/results/classification-unet.json", regime="transfer", selection="class")
-    rows = frame.collect(root, 3)
-    drawn = {("transfer", "unet", "realism"): {"low": -0.01, "high": 0.05}}
-    lines = {row["label"]: row for row in published_page.beside({"a": rows, "b": rows}, {"a": drawn, "b": {}}).rows}
-    best = lines["U-Net transfer (realism)"]
-    assert (best["paper"], best["run 0"], best["run 1"]) == (
+    df, nothing = load(root, 3), inference.intervals(None, "traditional")
+    drawn = pd.DataFrame({"low": [-0.01], "high": [0.05], "q": [0.5]}, index=["transfer-unet-realism"])
+    data = published_page.beside({"a": df, "b": df}, {"a": drawn, "b": nothing}).data
+    lines, auc = data["minus traditional"], data[published_page.HEADINGS["auc"]]
+    assert lines.loc["U-Net transfer (realism)"].tolist() == [
         "+0.55",
         "+2.40 (−1.00 to +5.00)",
-        "+2.40 (+2.40 to +2.40)",
-    )
-    assert best["auc 0"] == "88.40 ± 1.00"
-    assert {lines["U-Net transfer (class-based)"][key] for key in ("run 0", "auc 0")} == {"not run"}
-    assert lines["Traditional augmentation"]["run 0"] == "+0.00" and lines["Twice the real data"]["paper"] == "–"
+        "+2.40 (none: the same in every subset)",
+    ]
+    assert auc.loc["U-Net transfer (realism)", "a"] == "88.40 ± 1.00"
+    assert lines.loc["U-Net transfer (class-based)", "a"] == auc.loc["U-Net transfer (class-based)", "a"] == "not run"
+    assert lines.loc["Traditional augmentation", "a"] == "+0.00" and lines.loc["Twice the real data", "paper"] == "–"
     assert len(lines) == len(paper.TABLE_2) + 9 + 3
 
 
 def test_the_page_of_a_build(own, tmp_path):
     published = published_runs()[0]
     text = published_page.page(own, None, published_folder())
-    assert text.startswith("# Published results") and f"book/reference/{published.name}.json" in text
+    assert text.startswith("# Published results") and f"book/reference/{published.name}.csv" in text
     assert (
-        text.count('<div class="pcam-table">') == 2 + 2 * len(frame.extractors(published.rows)) + 3 + 1
+        text.count('<div class="pcam-table">') == 2 + 2 * len(frame.extractors(published.results)) + 3 + 1
     )  # protocol, AUC, two for each judge, memorisation, Table 2, differences, trials
     for part in (
         "Data: phantom (procedural",
@@ -92,13 +94,13 @@ def test_the_page_of_a_build(own, tmp_path):
     ):
         assert part in text
     assert "same data and profile" not in text and "same data and profile" in published_page.page(
-        published.rows, None, published_folder()
+        published.results, None, published_folder()
     )
     assert "No run is published" in published_page.page(own, None, tmp_path)
 
 
 def test_a_published_run_with_a_bootstrap_shows_it(own, tmp_path):
-    write_json(tmp_path / "made-up.json", own)
+    frame.write(own, tmp_path / "made-up.csv")
     row = {"regime": "transfer", "generator": "unet", "selection": "realism", "baseline": None}
     row |= {"auc": {"low": 0.8111, "high": 0.9222}, "traditional": {"low": -0.0111, "high": 0.0222, "q": None}}
     write_json(tmp_path / "bootstrap" / "made-up.json", {"draws": 9, "test_n": 99, "rows": [row]})

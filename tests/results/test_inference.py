@@ -13,10 +13,10 @@ from scipy import stats as scipy_stats
 from pcamlib import data, metrics, study
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import read_json
-from pcamlib.results import frame, inference
-from pcamlib.results.frame import BASELINE, TRADITIONAL
+from pcamlib.results import inference, load
+from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm
 
-SYNTHETIC = ("transfer", "unet", "realism")
+SYNTHETIC = Arm("transfer", "unet", "realism")
 
 
 def test_over_subsets_is_the_one_sample_t_test():
@@ -34,6 +34,19 @@ def test_over_subsets_is_the_one_sample_t_test():
         "sign flips have at best 2 / 2^3"
     )
     assert inference.over_subsets([0.0, 0.0]).p == 1
+
+
+@pytest.mark.parametrize(
+    "values", [[0.05] * 3, np.float32([0.85, 0.75, 0.65]) - np.float32([0.8, 0.7, 0.6]), [0.05, 0.050002, 0.05]]
+)
+def test_no_spread_is_no_certainty(values):
+    """Equal differences, those of float32 metrics (equal but for rounding), and a spread that is printed as 0.00."""
+    found = inference.over_subsets([float(v) for v in values])
+    assert (found.low, found.high, found.p, found.flip_p) == (-np.inf, np.inf, 0.25, 0.25)
+    arms = {BASELINE: [0.8, 0.7, 0.6], TRADITIONAL: [0.8 + values[0], 0.7 + values[1], 0.6 + values[2]]}
+    line = inference.compared(made_up.measured(arms), BASELINE).loc["traditional"]
+    assert line["mean"] == pytest.approx(0.05, abs=1e-5) and line["n"] == 3
+    assert (line["low"], line["high"], line["p"]) == (-np.inf, np.inf, 0.25) and np.isnan(line["effect"])
 
 
 @pytest.mark.parametrize("n, least", [(2, 0.5), (3, 0.25), (5, 0.0625), (6, 0.03125)])
@@ -55,21 +68,23 @@ def test_welch_is_scipys():
     found = inference.welch([(1, 93.54, 0.38), (-1, 92.99, 0.26)], 5)
     assert found.p == pytest.approx(reference.pvalue)
     assert found.low < 0.55 < found.high and found.mean == pytest.approx(0.55)
-    assert inference.welch([(1, 2.0, 0.0), (-1, 1.0, 0.0)], 5).p == 0
+    exact = inference.welch([(1, 0.02, 0.0), (-1, 0.01, 0.0)], 5)
+    assert exact == inference.welch([(1, 0.02, 5e-5), (-1, 0.01, 5e-5)], 5), "printed as 0.00, so at most 0.005 %"
+    assert exact.low < 0.01 < exact.high and 0 < exact.p < 1e-6
 
 
 def test_false_discovery_by_hand():
-    p = {("a", None, None): 0.01, ("b", None, None): 0.04, ("c", None, None): 0.03}
+    p = {Arm("a"): 0.01, Arm("b"): 0.04, Arm("c"): 0.03}
     assert list(inference.false_discovery(p).values()) == pytest.approx([0.03, 0.04, 0.04])
     assert inference.false_discovery({}) == {}
 
 
 def test_sure_differences_of_one_kind_of_arm_make_no_room_for_another():
-    mixed = {("transfer", "unet", s): p for s, p in zip(("none", "realism", "class"), (0.04, 0.5, 0.9))}
-    alone = {("synthetic", g, s): 0.001 for g in ("unet", "dit", "histogan") for s in ("none", "realism", "class")}
+    mixed = {Arm("transfer", "unet", s): p for s, p in zip(("none", "realism", "class"), (0.04, 0.5, 0.9))}
+    alone = {Arm("synthetic", g, s): 0.001 for g in ("unet", "dit", "histogan") for s in ("none", "realism", "class")}
     found = inference.false_discovery(alone | mixed)
     assert {arm: found[arm] for arm in mixed} == inference.false_discovery(mixed)
-    assert found["transfer", "unet", "none"] == pytest.approx(0.12) and list(found) == [*alone, *mixed]
+    assert found[Arm("transfer", "unet", "none")] == pytest.approx(0.12) and list(found) == [*alone, *mixed]
 
 
 def test_resampled_auc_is_the_auc_of_the_resampled_patches():
@@ -121,7 +136,7 @@ def test_one_subset_has_an_interval_of_seeds_and_patches_and_no_p_value():
 def test_few_subsets_do_not_make_it_too_sure():
     """Training noise alone, far above that of the patches: no arm differs, and p < 0.05 is rare."""
     rng, labels = np.random.default_rng(0), np.tile([0, 1], 400)
-    hard, arms = rng.normal(size=800), [("transfer", str(i), "none") for i in range(8)]
+    hard, arms = rng.normal(size=800), [Arm("transfer", str(i), "none") for i in range(8)]
     called = 0
     for _ in range(12):
         scores = {
@@ -131,6 +146,15 @@ def test_few_subsets_do_not_make_it_too_sure():
         found = inference.bootstrap(labels, scores, draws=200)
         called += sum(found[arm]["traditional"]["p"] < 0.05 for arm in arms)
     assert called <= 10, "of 96"
+
+
+def test_draws_without_spread_have_no_interval():
+    """Two perfect classifiers: every draw has the same AUC, and the same difference."""
+    labels = np.tile([0, 1], 50)
+    scores = {arm: {k: [labels.astype(np.float32)] for k in range(3)} for arm in (BASELINE, TRADITIONAL, SYNTHETIC)}
+    found = inference.bootstrap(labels, scores, draws=50)[SYNTHETIC]
+    for key, mean in {"auc": 1.0, "traditional": 0.0}.items():
+        assert found[key] == {"mean": mean, "low": None, "high": None, "p": None}
 
 
 def test_pairing_makes_it_surer():
@@ -156,7 +180,7 @@ def test_a_full_study_takes_seconds():
     """32 arms of 5 subsets at 3,000 test patches, a tenth of the draws."""
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1], 1500)
-    arms = [BASELINE, TRADITIONAL, *(("transfer", str(i), "none") for i in range(30))]
+    arms = [BASELINE, TRADITIONAL, *(Arm("transfer", str(i), "none") for i in range(30))]
     scores = {arm: {k: [rng.random(3000, np.float32)] for k in range(5)} for arm in arms}
     started = time.process_time()
     inference.bootstrap(labels, scores, draws=100)
@@ -176,7 +200,7 @@ def run(tmp_path, pcam):
                 {"test": (gain * labels + rng.normal(size=len(labels))).astype(np.float32)}, folder / inference.SCORES
             )
     s = study.Study(pcam, "made-up", "d0", None, 0, root, None, None, None, 0.0)
-    return s, frame.collect(root, 2)
+    return s, load(root, 2)
 
 
 def test_a_runs_bootstrap_is_kept_with_its_scale(run):
@@ -185,8 +209,9 @@ def test_a_runs_bootstrap_is_kept_with_its_scale(run):
     assert read_json(s.root / "results" / "bootstrap-2.json") == result
     assert result["provenance"]["subsets"] == [0, 1] and result["test_n"] == 32
     found = inference.intervals(result, "traditional")
-    assert set(found) == {SYNTHETIC} and found[SYNTHETIC]["q"] == found[SYNTHETIC]["p"]
-    assert inference.intervals(None, "auc") == {}
+    (row,) = [row for row in result["rows"] if row["traditional"]]
+    assert list(found.index) == [SYNTHETIC.name] and found["q"].item() == row["traditional"]["p"]
+    assert inference.intervals(None, "auc").empty
 
 
 def test_runs_without_scores_have_no_bootstrap_and_damage_is_named(run, tmp_path):
@@ -203,6 +228,5 @@ def test_runs_without_scores_have_no_bootstrap_and_damage_is_named(run, tmp_path
 
 def test_compared_pairs_over_subsets(run):
     found = inference.compared(run[1], TRADITIONAL)
-    assert len(found) == 31 and found[BASELINE].mean == pytest.approx(-0.05) and found[BASELINE].p == 0.5, (
-        "equal in both subsets"
-    )
+    assert len(found) == 31 and found.loc["baseline", "mean"] == pytest.approx(-0.05)
+    assert found.loc["baseline", "p"] == 0.5, "equal in both subsets"

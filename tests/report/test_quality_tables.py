@@ -1,0 +1,72 @@
+"""Table 1, the measures beside it, and memorisation."""
+
+from __future__ import annotations
+
+import pytest
+from made_up import not_run, write_run
+
+from pcamlib.core import paper
+from pcamlib.report import quality_tables
+from pcamlib.report.tables import HEADINGS
+from pcamlib.results import load
+
+FID = HEADINGS["fid"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "phantom-demo")
+
+
+@pytest.fixture
+def df(run):
+    return load(run, 2)
+
+
+def test_table_1_has_the_papers_rows_then_calibration(df):
+    data = quality_tables.table_1(df, "judge-a").data
+    assert list(data.index.get_level_values(1)) == ["HistoGAN", "U-Net", "DiT"] * 3 + list(
+        quality_tables.CALIBRATION.values()
+    )
+    assert list(data.index.get_level_values(0)[:9:3]) == list(paper.SELECTION_HEADINGS.values())
+    row = data.loc[("Realism score", "DiT")]
+    assert row[FID].tolist() == ["40.02 ± 1.78", "45.50 ± 0.71"]  # 45 and 46
+    assert row[HEADINGS["precision"], "ours"] == "50.00 ± 0.00" and row["Images judged", "ours"] == "250"
+    assert data.loc[("Calibration (ours)", "VAE reconstructions (the cap)"), (FID, "paper")] == "–"
+
+
+def test_kid_density_coverage_and_acceptance_have_a_table(df):
+    table = quality_tables.table_1_more(df, "judge-a")
+    assert table.data.loc[("Realism score", "DiT")].tolist() == [
+        "12.50 ± 0.00", "1.10 ± 0.00", "90.00 ± 0.00", "75.00 ± 0.00", "75.00 ± 0.00", "43.00 ± 0.00",
+    ]  # fmt: skip
+    assert table.data.loc[("No image selection", "DiT"), ("Candidates accepted, %", "tumour")] == "–"
+    assert "subsets of 125 images" in table.notes and "at most 0.30" in table.notes and "gatekeeper" in table.notes
+    assert "k = 3, a sphere includes its surface" in table.notes
+
+
+def test_memorisation_table_has_the_controls_and_each_subsets_p(df):
+    table = quality_tables.table_memorisation(df)
+    first, second, ratio = table.data.columns.levels[0][[3, 0, 2]]
+    row = table.data.loc[("Controls", "Reconstructions of training patches (everything is)")]
+    assert row[first].tolist() == ["98.00 ± 0.00", "< 0.001, < 0.001"] and row[ratio].tolist() == ["0.10"]
+    assert table.data.loc[("Class-based realism score", "U-Net"), (second, "ours")] == "30.00 ± 0.00"
+    assert len(table.data) == 11 and "50.0 %" in table.notes
+    nothing = quality_tables.table_memorisation(df[df["kind"] != "memorisation"])
+    assert set(nothing.data.to_numpy().ravel()) == {"not run"}
+
+
+def test_two_extractors_never_share_a_table(df):
+    a, b = (quality_tables.table_1(df, judge) for judge in ("judge-a", "judge-b"))
+    assert a.data.loc[("No image selection", "U-Net"), (FID, "ours")] == "50.50 ± 0.71"
+    assert b.data.loc[("No image selection", "U-Net"), (FID, "ours")] == "505.00 ± 7.07"
+    assert "judge-b" not in a.title + a.notes and "judge-b (about judge-b)" in b.notes and "judge-b" in b.title
+
+
+def test_without_quality_every_cell_says_so(run, df):
+    data = quality_tables.table_1(df[df["kind"] != "quality"], "judge-a").data
+    assert len(data) == 11 and set(data.drop(columns="paper", level=1).to_numpy().ravel()) == {"not run"}
+    assert data[FID, "paper"].iloc[0] == "126.71 ± 17.13"
+    not_run(run / "subset-1/results/quality.json", generator="dit", selection="class")
+    data = quality_tables.table_1(load(run, 2), "judge-a").data
+    assert data.loc[("Class-based realism score", "DiT"), (FID, "ours")] == "46.00 ± – (n = 1)"
