@@ -10,13 +10,15 @@ import h5py
 import kill
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from pcamlib import data, study
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import lock, read_json
 from pcamlib.experiments import classification
-from pcamlib.results import frame
+from pcamlib.results import frame, load
+from pcamlib.results.loading import NO_FILE
 from pcamlib.workflow import book
 
 
@@ -186,14 +188,13 @@ def test_an_arm_without_a_class_is_not_run(open_tiny, monkeypatch):
 
 def test_the_smoke_study_is_complete(smoke):
     _, run, _ = smoke
-    assert frame.missing(run, 1) == []
-    rows = frame.collect(run, 1)
-    tested = [row for row in rows if row["kind"] == "classification"]
-    assert len(tested) == 32 and all(row["status"] == "ok" or row["reason"] for row in tested)
-    assert all(row["status"] == "ok" for row in tested if row["selection"] in (None, "none"))
-    judged = [row for row in rows if row["kind"] == "quality"]
-    assert len(judged) == 2 * 11
-    assert all(row["status"] == "ok" for row in judged if row["selection"] in (None, "none"))
+    df = load(run)
+    assert df["status"].eq("ok").eq(df["reason"].isna()).all() and not df["reason"].eq(NO_FILE).any()
+    assert df.loc[df["kind"] == "classification", "arm"].nunique() == 32
+    assert len(df[(df["kind"] == "quality") & (df["metric"] == "fid")]) == 2 * 11
+    unselected = df[df["selection"].isna() | df["selection"].eq("none")]
+    assert unselected["status"].eq("ok").all()
+    pd.testing.assert_frame_equal(frame.read(run / "results.csv"), df, check_exact=True)
     for path in run.rglob("results/*.json"):
         provenance = read_json(path)["provenance"]
         assert provenance["data"] == "phantom" and provenance["profile"] == "smoke" and provenance["device"]

@@ -12,10 +12,9 @@ from pcamlib import data, metrics
 from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import load_profile
 from pcamlib.experiments import classification, features
-from pcamlib.experiments.classification import Arm
 from pcamlib.report import tables
-from pcamlib.results import frame, inference
-from pcamlib.results.frame import TRADITIONAL
+from pcamlib.results import frame, inference, load
+from pcamlib.results.arms import Arm
 
 
 def test_an_arm_brings_seeds_to_what_it_starts_from():
@@ -58,7 +57,7 @@ def test_calibration_error_by_hand():
 
 
 def test_seeds_are_trained_kept_and_averaged(open_tiny, monkeypatch):
-    few = [Arm("traditional"), Arm("transfer-real", control=True)]
+    few = [Arm("traditional"), Arm("transfer-real")]
     monkeypatch.setattr(classification, "arms", lambda generator: few)
     one = classification.evaluate(open_tiny(runs="one"), "real")["rows"]
     s = open_tiny(runs="two", **{"classifier.seeds": 2, "classifier.seeded": ["transfer-real"]})
@@ -87,10 +86,9 @@ def test_seeds_are_trained_kept_and_averaged(open_tiny, monkeypatch):
     again = classification.evaluate(s, "real")["rows"]
     assert again == rows and {path: path.stat().st_mtime_ns for path in folders.rglob("result.json")} == times
 
-    collected = frame.collect(s.root, 1)
+    df = load(s.root, 1)
     mean = (by_id["traditional"]["auc"] + by_id["traditional-seed1"]["auc"]) / 2
-    assert frame.per_subset(collected, TRADITIONAL, "auc") == {0: pytest.approx(mean)}
-    assert frame.seeds(collected, TRADITIONAL) == [2]
-    assert [row["seeds"] for row in tables.table_2(collected).rows[:2]] == ["not run", "2"]
-    drawn = inference.evaluate(s, collected, 1, draws=50)
+    assert frame.by_subset(df, "auc")["traditional"].to_dict() == {0: pytest.approx(mean)}
+    assert tables.table_2(df).data["Training", "seeds"].iloc[:2].tolist() == ["not run", "2"]
+    drawn = inference.evaluate(s, df, 1, draws=50)
     assert {tuple(row["seeds"]) for row in drawn["rows"]} == {(2, 2)}
