@@ -30,6 +30,7 @@ def provenance(subset: int, **other: Any) -> dict[str, Any]:
         "n_real": 256,
         "device": "cpu",
         "threads": 1,
+        "processor": "a processor",
         "precision": "fp32",
         "seconds": 10.0,
         "version": "0.1.0+abc",

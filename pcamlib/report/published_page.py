@@ -26,8 +26,6 @@ JPEG_SLICE = ("27330f0e6e0ded51", "c5af6480e2c8191e")
 
 The first is of every row; the second, in results published before that, is of 64 rows of each split.
 """
-
-
 CHANGED = "not those of a profile as it is now"
 
 

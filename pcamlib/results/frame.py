@@ -47,7 +47,7 @@ COLUMNS = {
     "kind": "str", "subset": "int64", "arm": "str", "regime": "str", "generator": "str", "selection": "str",
     "control": "bool", "seed": "int64", "extractor": "str", "metric": "str", "value": "float64", "status": "str",
     "reason": "str", **ROW, "arm_version": "str", "arm_created": "str", "judge": "str", **PROVENANCE,
-    "class_0": "str", "class_1": "str", "subset_size": "Int64", "study_seed": "Int64", "file": "str",
+    "processor": "str", "class_0": "str", "class_1": "str", "subset_size": "Int64", "study_seed": "Int64", "file": "str",
 }  # fmt: skip
 """Name and type of every column.
 
@@ -55,7 +55,7 @@ kind: "training", "selection", "quality", "memorisation" or "classification". ar
 where no classifier is trained), generator and selection. status: "ok", or "not run" with its reason and without a value.
 n_real to model_choice: counts and settings of the arm. arm_version, arm_created: of a classifier, where its file holds
 several. The rest is the provenance of the result file; `subset_size` is its count of real patches, and `seconds` are
-those of the whole file.
+those of the whole file. `processor` is missing in results made before it was recorded.
 """
 
 

@@ -134,7 +134,8 @@ def row_lines(
     line |= {name: row.get(name) for name in ("extractor", "reason", "judge", *ROW)} | {"status": status}
     line |= {"arm_version": row.get("version"), "arm_created": row.get("created")}
     line |= {name: provenance[name] for name in PROVENANCE} | dict(zip(("class_0", "class_1"), provenance["classes"]))
-    line |= {"subset_size": provenance["n_real"], "study_seed": provenance["seed"], "file": file}
+    line |= {"subset_size": provenance["n_real"], "study_seed": provenance["seed"]}
+    line |= {"processor": provenance.get("processor"), "file": file}
     values = row if "seconds" not in row else {**row, "train_seconds": row["seconds"]}
     metrics = [m for m in METRICS[kind] if m in values or not m.startswith("accepted")]
     return [line | {"metric": m, "value": _number(values[m], m, path) if status == "ok" else None} for m in metrics]

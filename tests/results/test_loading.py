@@ -35,7 +35,12 @@ def test_one_line_per_subset_arm_space_and_metric(run):
     assert line["value"] == pytest.approx(0.86 + 0.01 + 0.002 + 0.01) and not line["control"]
     assert (line["n_real"], line["n_synthetic"], line["test_n"], line["threshold"]) == (256, 256, 1024, 0.5)
     assert (line["data_sha"], line["profile_sha"], line["threads"], line["seconds"]) == ("d0", "p0", 1, 10.0)
-    assert (line["subset_size"], line["class_1"], line["torch"]) == (256, "tumour", "2")
+    assert (line["subset_size"], line["class_1"], line["torch"], line["processor"]) == (
+        256,
+        "tumour",
+        "2",
+        "a processor",
+    )
     assert line["file"] == "subset-1/results/classification-unet.json"
     assert df.loc[df["control"], "arm"].nunique() == 3 and frame.extractors(df) == ["judge-a", "judge-b"]
 
