@@ -146,7 +146,7 @@ def timm_space(architecture: str, weights: str) -> Extractor:
             f"quality.timm: {architecture!r} is not a timm model: correct its architecture in the profile."
         )
     if weights == "imagenet":
-        model, source = classifier.build("imagenet", architecture), "timm's ImageNet weights"
+        model, source = classifier.build("imagenet", architecture, "quality.timm"), "timm's ImageNet weights"
     else:
         model = timm.create_model(architecture, pretrained=False)
         path = classifier.load_weights(model, weights, "quality.timm", architecture)

@@ -25,12 +25,16 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)  # ImageNet's, as it
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 
-def build(pretrained: str, architecture: str = ARCHITECTURE) -> torch.nn.Module:
+def build(
+    pretrained: str, architecture: str = ARCHITECTURE, parameter: str = "classifier.pretrained"
+) -> torch.nn.Module:
     """A timm model with one output logit.
 
     pretrained
         "none": random initialisation from torch's seed; "imagenet": timm's weights from the hub or its cache; else
         the path of a .safetensors or .pth file of timm's or torchvision's ResNet18 weights.
+    parameter
+        The key of the profile that asked for the weights, named in the error.
 
     Raises StudyError if weights are asked for and cannot be had; nothing is put in their place.
     """
@@ -41,11 +45,12 @@ def build(pretrained: str, architecture: str = ARCHITECTURE) -> torch.nn.Module:
             return timm.create_model(architecture, pretrained=pretrained == "imagenet", num_classes=1)
         except Exception as error:  # the hub client raises its own, requests' and the system's errors
             raise StudyError(
-                f"ImageNet weights {architecture} could not be loaded ({' '.join(str(error).split())[:160]}): set "
-                "classifier.pretrained to the path of a weights file, or to 'none' for random initialisation."
+                f"{parameter}: ImageNet weights {architecture} could not be loaded "
+                f"({' '.join(str(error).split())[:160]}): give the path of a weights file instead"
+                + (", or 'none' for random initialisation." if parameter == "classifier.pretrained" else ".")
             ) from None
     model = timm.create_model(architecture, pretrained=False, num_classes=1)
-    load_weights(model, pretrained, "classifier.pretrained", architecture)
+    load_weights(model, pretrained, parameter, architecture)
     return model
 
 
