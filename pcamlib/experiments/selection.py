@@ -24,6 +24,7 @@ from pcamlib.experiments.features import Extractor
 from pcamlib.study import SELECTIONS, Study
 
 BATCH = 64
+THRESHOLD = 1.0  # a candidate passes with R >= 1 (§3.3)
 SCORES_KEPT = 2000  # per selection and class, for the histogram
 
 
@@ -77,10 +78,10 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
                 if wanted[s] <= 0:
                     continue
                 tally[s]["seen"][c] += size
-                tally[s]["passed"][c] += size if s == "none" else int((shard[f"{s}_score"] >= 1).sum())
+                tally[s]["passed"][c] += size if s == "none" else int((shard[f"{s}_score"] >= THRESHOLD).sum())
                 tally[s]["kept"][c] += int(shard[f"{s}_keep"].sum())
             for s in scores:
-                scores[s][c] += _finite(shard[f"{s}_score"])
+                scores[s][c] += _stored(shard[f"{s}_score"])
     for s in SELECTIONS:
         _assemble(study.synthetic(generator, s), s, shards, study, generator, tally[s])
     result = study.write_result(
@@ -101,9 +102,11 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
     return result
 
 
-def _finite(scores: np.ndarray) -> list[float]:
-    """Scores for people to look at: four decimals, and no more than 1e6."""
-    return np.minimum(scores, 1e6).round(4).tolist()
+def _stored(scores: np.ndarray) -> list[float]:
+    """Scores (N,) as they are stored: four decimals, at most 1e6, and below 1 where the score itself is below 1."""
+    rounded = np.minimum(scores, 1e6).round(4)
+    # R = 0.99996 was dropped; stored as 1.0 it would read as kept
+    return np.where((scores < THRESHOLD) & (rounded >= THRESHOLD), 0.9999, rounded).tolist()
 
 
 def _rates(selection: str, counts: dict[str, list[int]]) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def _make(
     shard: dict[str, np.ndarray] = {"none_keep": np.arange(size) < wanted["none"]}
     for s, manifold in gates.items():
         shard[f"{s}_score"] = manifold[c].score(features)
-        passed = shard[f"{s}_score"] >= 1
+        passed = shard[f"{s}_score"] >= THRESHOLD
         shard[f"{s}_keep"] = passed & (np.cumsum(passed) <= wanted[s])
     kept = np.logical_or.reduce([shard[f"{s}_keep"] for s in SELECTIONS])
     # safetensors writes a NumPy array's memory as it lies: what is not contiguous would come back scrambled
@@ -160,7 +163,7 @@ def _assemble(
             images.append(shard["images"][keep[shard["row"]]])
             labels += [c] * int(keep.sum())
             for s in scores:
-                scores[s] += _finite(shard[f"{s}_score"][keep])
+                scores[s] += _stored(shard[f"{s}_score"][keep])
     write_json(
         folder / "card.json",
         {

@@ -68,6 +68,14 @@ def test_a_generator_that_never_passes_ends_at_the_cap_and_says_so(open_tiny):
     assert selection.synthetic(s, "dit", "none").images.shape == (32, 96, 96, 3)
 
 
+def test_a_stored_score_agrees_with_the_decision():
+    """0.99996 was dropped, so it may not be stored as the 1.0 to which it rounds."""
+    scores = np.array([0.5, 0.99994, 0.99996, np.nextafter(1, 0), 1.0, 1.00004, 2.00009, 1e12])
+    stored = np.array(selection._stored(scores))
+    np.testing.assert_array_equal(stored >= 1, scores >= 1)
+    np.testing.assert_array_equal(stored, [0.5, 0.9999, 0.9999, 0.9999, 1, 1, 2.0001, 1e6])
+
+
 def test_a_killed_selection_goes_on_to_the_same_sets(open_tiny, monkeypatch):
     monkeypatch.setattr(selection, "BATCH", 8)
     whole, cut = (open_tiny(runs=name, **{"selection.candidates": 8}) for name in ("whole", "cut"))
