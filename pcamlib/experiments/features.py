@@ -218,9 +218,19 @@ def inception(weights: str) -> Extractor:
     return Extractor("inception-v3", about, extract)
 
 
-def judges(study: Study) -> list[Extractor]:
-    """The spaces quality is judged in, the one that speaks first in front: Inception-V3 or the judge, the random
-    VGG16, then the profile's timm models. StudyError if weights that the profile asks for are missing."""
-    chosen = study.profile.quality
-    first = inception(chosen.inception) if chosen.inception else judge(study).extractor
-    return [first, random_vgg16(), *(timm_space(space.architecture, space.weights) for space in chosen.timm)]
+def first_space(study: Study, own: Judge | None = None) -> Extractor:
+    """The feature space of the main tables: Inception-V3 if the profile names its weights, else the study's judge.
+
+    own: the judge, if it is loaded already.
+    """
+    weights = study.profile.quality.inception
+    return inception(weights) if weights else (own or judge(study)).extractor
+
+
+def judges(study: Study, own: Judge | None = None) -> list[Extractor]:
+    """All spaces in which quality is measured: `first_space`, the random VGG16, then the profile's timm models.
+
+    own: the judge, if it is loaded already. StudyError if weights that the profile asks for are missing.
+    """
+    timm_spaces = [timm_space(space.architecture, space.weights) for space in study.profile.quality.timm]
+    return [first_space(study, own), random_vgg16(), *timm_spaces]

@@ -41,15 +41,20 @@ def evaluate(study: Study) -> dict[str, Any]:
             else:
                 sets[g, s] = partial(data.load, study.synthetic(g, s), "train")
                 sizes.append(counts["kept"])
-    if len(study.others):
-        sets["real", None] = lambda: study.other_real
-    else:
+    other = np.bincount(data.labels(study.data_root, "train")[study.others], minlength=2)
+    if not len(study.others):
         reasons["real", None] = "no real patches are left outside the subset"
+    elif min(other / sizes[0]) < LEAST_SHARE:
+        reasons["real", None] = f"only {other.tolist()} real patches per class are left outside the subset"
+    else:
+        sets["real", None] = lambda: study.other_real
+        sizes.append(other)
     decoder = autoencoder.load(study)
     sets["autoencoder", None] = lambda: Arrays(autoencoder.reconstruct(decoder, study.real.images), study.real.labels)
     common = np.min(sizes, axis=0)
 
-    judge, extractors = features.judge(study), features.judges(study)
+    judge = features.judge(study)
+    extractors = features.judges(study, judge)
     real = {e.name: e(first_per_class(study.real, common).images) for e in extractors}
     radii = {name: metrics.radii(x, k) for name, x in real.items()}
     rows = []

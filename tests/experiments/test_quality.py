@@ -1,0 +1,61 @@
+"""Table 1 of one subset: every row at the same counts, sets that are too small left out, the judge loaded once."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from small_selection import GATE, Sampler
+
+from pcamlib.experiments import features, quality, selection
+from pcamlib.study import GENERATORS
+
+
+@pytest.fixture
+def sampled(open_tiny, monkeypatch):
+    """A study with 16 + 16 patches, all synthetic sets, and a judge that measures colour."""
+    s = open_tiny(**{"selection.candidates": 8})
+    for generator in GENERATORS:
+        selection.select(s, generator, Sampler(s), GATE)
+    loaded = []
+
+    def judge(study):
+        loaded.append(study)
+        return features.Judge(GATE, lambda images: GATE(images)[:, 0] / 255)
+
+    monkeypatch.setattr(features, "judge", judge)
+    monkeypatch.setattr(features, "random_vgg16", lambda: dataclasses.replace(GATE, name="second"))
+    monkeypatch.setattr(quality.autoencoder, "load", lambda study: None)
+    monkeypatch.setattr(quality.autoencoder, "reconstruct", lambda decoder, images: images)
+    return s, loaded
+
+
+def with_others(study, first, second):
+    """The study with this many other real patches of each class."""
+    labels = quality.data.labels(study.data_root, "train")
+    free = np.setdiff1d(np.arange(len(labels)), study.rows)
+    rows = [free[labels[free] == c][:n] for c, n in ((0, first), (1, second))]
+    return dataclasses.replace(study, others=np.sort(np.concatenate(rows)))
+
+
+def test_every_row_is_at_the_common_count_the_floor_too(sampled):
+    s, _ = sampled
+    result = quality.evaluate(with_others(s, 10, 22))
+    assert result["common_count"] == [10, 16]
+    assert len(result["rows"]) == 2 * 11
+    for row in result["rows"]:
+        assert row["status"] == "ok" and row["n_real"] == row["n_fake"] == 26, row
+
+
+def test_a_floor_without_enough_patches_of_a_class_is_not_run(sampled):
+    s, _ = sampled
+    for others, reason in ((7, 25), "only [7, 25] real patches"), ((0, 0), "no real patches are left"):
+        result = quality.evaluate(with_others(s, *others))
+        assert result["common_count"] == [16, 16]
+        (floor,) = [row for row in result["rows"] if row["generator"] == "real" and row["extractor"] == GATE.name]
+        assert floor["status"] == "not run" and reason in floor["reason"]
+
+
+def test_the_judge_is_loaded_once(sampled):
+    s, loaded = sampled
+    quality.evaluate(s)
+    assert len(loaded) == 1
