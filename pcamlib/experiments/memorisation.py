@@ -66,7 +66,7 @@ def evaluate(study: Study) -> dict[str, Any]:
     turned and mirrored patches, the nearest patch is looked for in all eight orientations. New patches that equal a
     training patch byte for byte, as PCam's sampling with replacement has them, are left out.
     """
-    space, turns = features.judges(study)[0], study.profile.orientations
+    space, turns = features.first_space(study), study.profile.orientations
     fresh, source, copies = new_patches(study)
     train = Indexed(space, study.real.images, turns)
     new = Indexed(space, fresh, turns)
@@ -75,7 +75,7 @@ def evaluate(study: Study) -> dict[str, Any]:
     sets: dict[tuple[str, str | None], Callable[[], np.ndarray | None]] = {
         (g, s): partial(_synthetic, study, g, s) for s in SELECTIONS for g in GENERATORS
     }
-    sets["real", None] = partial(_validation, study)
+    sets["real", None] = lambda: data.load(study.data_root, "valid", _validation_rows(study)[0]).images
     sets["autoencoder", None] = lambda: autoencoder.reconstruct(decoder, study.real.images)
     rows, pairs = [], {}
     for (generator, chosen), load in sets.items():
@@ -139,11 +139,14 @@ def _permutation_p(train: np.ndarray, new: np.ndarray) -> float:
 def new_patches(study: Study) -> tuple[np.ndarray, str, int]:
     """Real patches that no generator of this subset has seen: uint8 (N, 96, 96, 3), where from, copies left out.
 
-    Other rows of the train split, as many as the subset has; the validation split if too few are left.
+    Other rows of the train split, as many as the subset has. If too few are left, validation patches, none of which is
+    in the control.
     """
-    images, source = study.other_real.images, "other rows of the train split"
-    if not len(images):
-        images, source = study.split("valid").images, "the validation split, because no train rows are left"
+    if len(study.others):
+        images, source = study.other_real.images, "other rows of the train split"
+    else:
+        images = data.load(study.data_root, "valid", _validation_rows(study)[1]).images
+        source = "half of the validation split, because no train rows are left"
     known = {image.tobytes() for image in study.real.images}
     keep = np.array([image.tobytes() not in known for image in images])
     return images[keep], source, int((~keep).sum())
@@ -154,10 +157,13 @@ def _synthetic(study: Study, generator: str, chosen: str) -> np.ndarray | None:
     return None if made is None else made.images
 
 
-def _validation(study: Study) -> np.ndarray:
+def _validation_rows(study: Study) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the validation split: for the control, and for the new patches if no train rows are left (else none)."""
     labels = data.labels(study.data_root, "valid")
-    (rows,) = data.subsets(labels, n=1, size=min(len(labels), len(study.rows)), seed=study.profile.subsets.seed)
-    return data.load(study.data_root, "valid", rows).images
+    parts = 1 if len(study.others) else 2
+    size = min(len(labels) // parts, len(study.rows))
+    control, *new = data.subsets(labels, n=parts, size=size, seed=study.profile.subsets.seed)
+    return control, new[0] if new else control[:0]
 
 
 def _ratio(near: Nearest, other: Nearest) -> np.ndarray:

@@ -24,7 +24,7 @@ def textured(n, seed):
 
 
 def run(samples, turns=1, n=120):
-    train, new = memorisation.Patches(SPACE, textured(n, 0), turns), memorisation.Patches(SPACE, textured(n, 1), turns)
+    train, new = memorisation.Indexed(SPACE, textured(n, 0), turns), memorisation.Indexed(SPACE, textured(n, 1), turns)
     baseline = train.nearest(new.features[:n]).distance
     near, other = train.nearest(small(samples)), new.nearest(small(samples))
     return compare(near, other, baseline, n), near
@@ -102,6 +102,18 @@ def test_byte_for_byte_copies_are_not_new(open_tiny):
     s = dataclasses.replace(s, others=np.concatenate([s.rows[:3], s.others[3:]]))  # as PCam has them
     images, source, copies = memorisation.new_patches(s)
     assert copies == 3 and len(images) == 29
-    everything = open_tiny(runs="all", **{"subsets.size": 128, "subsets.count": 1})
-    images, source, _ = memorisation.new_patches(everything)
-    assert "validation split" in source and len(images) == 32
+
+
+@pytest.mark.parametrize("size, source", [(32, "other rows of the train split"), (128, "half of the validation split")])
+def test_the_control_is_never_compared_with_itself(open_tiny, monkeypatch, size, source):
+    s = open_tiny(**{"subsets.size": size, "subsets.count": 1, "orientations": 1})
+    monkeypatch.setattr(memorisation.features, "first_space", lambda study: SPACE)
+    monkeypatch.setattr(memorisation.selection, "synthetic", lambda *which: None)
+    monkeypatch.setattr(memorisation.autoencoder, "load", lambda study: None)
+    monkeypatch.setattr(memorisation.autoencoder, "reconstruct", lambda decoder, images: images)
+    result = memorisation.evaluate(s)
+    control, copied = result["rows"][-2:]
+    assert result["new"].startswith(source) and result["n_new"] == (32 if size == 32 else 16)
+    assert control["generator"] == "real" and 0.2 < control["nearer_train"] / control["nearer_train_expected"] < 2
+    assert control["least_ratio"] > 0.3, "a patch that finds itself is infinitely nearer to the new ones"
+    assert copied["nearer_train"] == 1 and copied["least_ratio"] == 0
