@@ -1,15 +1,17 @@
-"""Memorisation: are generated patches nearer to the training patches than new real patches are?
+"""Memorisation: do generated patches resemble the training patches more than new real patches do?
 
-A generator that copies its training set scores well in every table of quality. Two questions, asked in the space of
-the first judge, tell copying from learning. Both compare with *new* patches: real ones that no generator has seen.
+A generator that copies its training set scores well in every table of quality. Two measures separate copying from
+learning. Both use the main feature space and compare with *new* patches: real ones that the generators have not seen.
 
-*Nearer to training*: does the nearest real patch of a sample, of all training and new patches, belong to the training
-set? Whoever learned the distribution and not the patches hits it as often as its share of them. The test permutes which
-real patches count as training ones, since samples that share a nearest patch are not independent.
-*Closer than new*: is a sample closer to the training set than a new patch is? One half where samples are as far from
-it as new patches, less where they lie off the manifold (Mann-Whitney test; Meehan et al. 2020, arXiv 2004.05675). It is
-what someone asks whose patients are in the training set, but blur alone raises it: a bland sample is near to everything.
-The first question is fair to poor samples too, so copying is a high value of both.
+*Nearer to training* is the share of samples whose nearest real patch, among training and new patches together, is a
+training patch. A generator that has learned the distribution is expected to reach the training set's share of these
+patches. The permutation test permutes which real patches count as training patches, because samples that share a nearest
+patch are not independent.
+
+*Closer than new* is the probability that a sample is closer to the training set than a new patch is (Mann-Whitney test;
+Meehan et al. 2020, arXiv 2004.05675). It is 1/2 if samples are as far from it as new patches, and less if they lie off
+the manifold. Blur alone raises it, because a bland image is near to everything. The first measure does not have this
+weakness, so copying shows as a high value of both.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ PAIRS = 6  # nearest pairs kept per generator, for the figure
 
 
 class Nearest(NamedTuple):
-    """Of each sample: distance float64 (M,) to the nearest patch, its row int64 (M,), its orientation int64 (M,)."""
+    """For each of M samples: the distance float64 (M,) to its nearest real patch, that patch's row and orientation int64 (M,)."""
 
     distance: np.ndarray
     row: np.ndarray
@@ -40,31 +42,34 @@ class Nearest(NamedTuple):
 
 
 class Indexed:
-    """Real patches uint8 (N, 96, 96, 3) in a feature space, in `turns` orientations: 1, or 8 with turned and mirrored."""
+    """Real patches uint8 (N, 96, 96, 3) as features, ready for nearest-neighbour searches.
+
+    turns: 1 for the patches as they are, 8 for every rotated and mirrored version too.
+    """
 
     def __init__(self, space: Extractor, images: np.ndarray, turns: int):
         self.n = len(images)
         self.features = np.concatenate([space(oriented(images, turn)) for turn in range(turns)])
 
     def nearest(self, features: np.ndarray) -> Nearest:
-        """The nearest patch in any orientation of each row of features (M, D)."""
+        """The nearest real patch, in any orientation, for each row of features (M, D)."""
         distance, index = metrics.nearest(real=self.features, fake=features)
         return Nearest(distance, index % self.n, index // self.n)
 
 
 def oriented(images: np.ndarray, turn: int) -> np.ndarray:
-    """Patches (N, 96, 96, 3) in orientation 0..7 as `tensors.orient` counts: quarter turns, 4..7 mirrored first."""
+    """Patches (N, 96, 96, 3) in orientation `turn`, 0 to 7, numbered as in `tensors.orient`."""
     images = images[:, :, ::-1] if turn >= 4 else images
     return np.ascontiguousarray(np.rot90(images, turn % 4, (1, 2)))
 
 
 def evaluate(study: Study) -> dict[str, Any]:
-    """Compute and write results/memorisation.json: a row per generator and selection, and two controls.
+    """Compute both measures for every synthetic set and write results/memorisation.json; returns its content.
 
-    The controls say what the numbers mean here: patches of the validation split, from other slides (nothing copied),
-    and the autoencoder's reconstructions of the training patches (everything copied). Where generators also learn from
-    turned and mirrored patches, the nearest patch is looked for in all eight orientations. New patches that equal a
-    training patch byte for byte, as PCam's sampling with replacement has them, are left out.
+    Two controls calibrate them: patches of the validation split, from other slides (nothing is copied), and the
+    autoencoder's reconstructions of the training patches (everything is copied). If the profile lets generators learn from
+    rotated and mirrored patches, the nearest patch is searched in all eight orientations. New patches that equal a
+    training patch byte for byte, which PCam's sampling with replacement produces, are left out and counted.
     """
     space, turns = features.first_space(study), study.profile.orientations
     fresh, source, copies = new_patches(study)
@@ -105,15 +110,19 @@ def evaluate(study: Study) -> dict[str, Any]:
 
 
 def compare(near: Nearest, other: Nearest, new_to_train: np.ndarray, n_train: int) -> dict[str, float | int]:
-    """The two questions of this module, from distances.
+    """Both measures of this module, from distances.
 
-    near, other: of each sample, the nearest of the n_train training patches and the nearest new patch; new_to_train:
-    (n_new,) distance of each new patch to its nearest training patch. Returns shares 0..1 (ties count half) with their
-    one-sided p values, and the least ratio of the two distances.
+    near, other
+        For each sample, its nearest among the n_train training patches and its nearest new patch.
+    new_to_train
+        (n_new,) distance of each new patch to its nearest training patch.
+
+    Returns shares from 0 to 1 (ties count half) with one-sided p values, the counts, and the least ratio of the two
+    distances of a sample.
     """
     n_new = len(new_to_train)
     hits = (near.distance < other.distance) + (near.distance == other.distance) / 2
-    # how many samples each real patch is the nearest one of: a few central patches may serve many bland samples
+    # how many samples each real patch is the nearest one of: a few central patches may be nearest to many bland samples
     served = np.bincount(near.row, hits, n_train), np.bincount(other.row, 1 - hits, n_new)
     test = scipy_stats.mannwhitneyu(new_to_train, near.distance, alternative="greater")
     return {
@@ -130,15 +139,19 @@ def compare(near: Nearest, other: Nearest, new_to_train: np.ndarray, n_train: in
 
 
 def _permutation_p(train: np.ndarray, new: np.ndarray) -> float:
-    """P(as many samples at the training patches, if which real patches were trained on had been drawn at random)."""
+    """P value of the number of samples nearest to a training patch, if the training patches were a random choice.
+
+    train (n_train,), new (n_new,): how many samples each real patch is the nearest one of.
+    """
     rng, pool = np.random.default_rng(0), np.concatenate([train, new])
     drawn = [rng.permutation(pool)[: len(train)].sum() for _ in range(PERMUTATIONS)]
     return (1 + int((np.array(drawn) >= train.sum()).sum())) / (1 + PERMUTATIONS)
 
 
 def new_patches(study: Study) -> tuple[np.ndarray, str, int]:
-    """Real patches that no generator of this subset has seen: uint8 (N, 96, 96, 3), where from, copies left out.
+    """Real patches that no generator of this subset has seen.
 
+    Returns the patches uint8 (N, 96, 96, 3), a phrase that says where they are from, and how many copies were left out.
     Other rows of the train split, as many as the subset has. If too few are left, validation patches, none of which is
     in the control.
     """
@@ -171,7 +184,7 @@ def _ratio(near: Nearest, other: Nearest) -> np.ndarray:
 
 
 def _closest(near: Nearest, other: Nearest) -> list[dict[str, float | int]]:
-    """The samples that are nearest to a training patch, compared with how near a new one comes."""
+    """The PAIRS samples with the smallest ratio of the distances to their nearest training and nearest new patch."""
     ratio = _ratio(near, other)
     return [
         {"sample": int(i), "row": int(near.row[i]), "turn": int(near.turn[i]), "ratio": float(ratio[i])}
@@ -180,7 +193,10 @@ def _closest(near: Nearest, other: Nearest) -> list[dict[str, float | int]]:
 
 
 def pair_images(study: Study, generator: str, pairs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """(samples, training patches turned to match), each uint8 (P, 96, 96, 3), of `pairs` in memorisation.json."""
+    """Samples and their nearest training patches in the matching orientation, each uint8 (P, 96, 96, 3).
+
+    pairs: a generator's list in memorisation.json. StudyError if notebook 05 has not run for it.
+    """
     made = selection.synthetic(study, generator, "none").images
     near = [oriented(study.real.images[pair["row"]][None], pair["turn"])[0] for pair in pairs]
     return made[[pair["sample"] for pair in pairs]], np.stack(near)

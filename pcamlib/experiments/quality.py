@@ -1,4 +1,4 @@
-"""Table 1 for one subset: 3 generators x 3 selections and the two calibration rows, in every judging space (§4.3)."""
+"""Table 1 for one subset: every generator and selection and two calibration rows, in every feature space (§4.3)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from pcamlib.models import autoencoder
 from pcamlib.study import GENERATORS, SELECTIONS, Study
 
 KID_SIZE = 1000  # Bińkowski et al. 2018; halves of smaller sets, since subsets that are the whole set have no spread
-LEAST_SHARE = 0.5  # a set with less than half of what was asked for is "not run": at its count no row would mean much
+LEAST_SHARE = 0.5  # a set below this share of the real count is "not run": it would lower the common count too far
 
 
 def evaluate(study: Study) -> dict[str, Any]:
-    """Compute and write results/quality.json: FID, KID, precision, recall, F1, density and coverage per set and
-    extractor; and label_auc.
+    """Compute the quality of every synthetic set and write results/quality.json; returns its content.
 
-    label_auc is the AUC of the judge, a classifier of real patches, for the class each image was asked to show: does
-    the label steer the sample? It does not depend on the extractor.
+    Rows hold FID, KID, precision, recall, F1, density and coverage per set and extractor, and label_auc: the AUC of the
+    judge, a classifier of real patches, for the class that each image was asked to show. It measures whether the label
+    steers the sample and does not depend on the extractor.
 
-    Every set, and the real reference (the subset's own patches), is cut to one common count per class, the smallest
-    among the sets that are run, because all these metrics depend on sample size.
+    All these metrics depend on sample size. So every set, and the real reference (the subset's own patches), is cut to
+    one common count per class, the smallest among the sets that are evaluated. A set with less than half of the real
+    count is "not run". Raises StudyError if notebook 02 or 05 has not run.
     """
     k = study.profile.quality.k
-    sets: dict[tuple[str, str | None], Callable[[], Arrays]] = {}  # loaded one at a time: at full size each is 0.7 GB
+    sets: dict[
+        tuple[str, str | None], Callable[[], Arrays]
+    ] = {}  # loaded one at a time: a set of the paper's size is 0.7 GB
     sizes = [np.bincount(study.real.labels, minlength=2)]
     reasons: dict[tuple[str, str | None], str] = {}
     for g in GENERATORS:
@@ -82,7 +85,7 @@ def evaluate(study: Study) -> dict[str, Any]:
 
 
 def _compare(real: np.ndarray, radii: np.ndarray, fake: np.ndarray, k: int) -> dict[str, Any]:
-    """All numbers of one row; `radii` are those of `real`. Fewer images than dimensions bias the Fréchet distance upwards; the table says so."""
+    """All metrics of one row, from features (N, D) and (M, D); `radii` (N,) are those of `real`."""
     near = metrics.neighbour_metrics(real=real, fake=fake, k=k, real_radii=radii)
     return {
         "n_real": len(real),
@@ -98,9 +101,12 @@ def _compare(real: np.ndarray, radii: np.ndarray, fake: np.ndarray, k: int) -> d
 
 
 def distances(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
-    """Fréchet distance, KID, its standard error and subset size of two sets of features (N, D) and (M, D)."""
+    """Fréchet distance, KID, KID's standard error and its subset size, for features (N, D) and (M, D).
+
+    Fewer images than dimensions bias the Fréchet distance upwards; counts are reported beside every value.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of fewer images than dimensions: counts stand beside every value
+        warnings.simplefilter("ignore", UserWarning)  # fewer images than dimensions
         fid = metrics.frechet_distance(real=real, fake=fake)
     size = min(KID_SIZE, min(len(real), len(fake)) // 2)
     kid, kid_se = metrics.kernel_distance(real=real, fake=fake, subset_size=size)
@@ -108,6 +114,6 @@ def distances(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
 
 
 def first_per_class(arrays: Arrays, counts: np.ndarray) -> Arrays:
-    """The first counts[c] patches of each class."""
+    """The first counts[c] patches of each class c, class 0 first; all there are if there are fewer."""
     rows = np.concatenate([np.flatnonzero(arrays.labels == c)[: counts[c]] for c in (0, 1)])
     return Arrays(arrays.images[rows], arrays.labels[rows])

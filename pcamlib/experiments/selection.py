@@ -1,10 +1,10 @@
-"""Selection while generating (§3.3): one stream of candidates per generator, read by all selections.
+"""Selection while generating (§3.3): one stream of candidates per generator, from which every selection takes its patches.
 
-Candidates come class by class in batches that are a function of (seed, generator, class, batch number). "none" keeps
-the first as many as there are real patches; "realism" keeps those with R >= 1 against all real patches, "class" those
-with R >= 1 against the real patches of the class asked for, each until it has the real count or the cap is reached.
-Every batch is kept as a renamed shard, so a killed selection continues; PCam files are assembled last, because an
-HDF5 file cut by a kill cannot be read.
+Candidates are generated class by class in batches; a batch is a function of (seed, generator, class, batch number).
+"none" keeps the first candidates. "realism" keeps those with R >= 1 (Eq. 11) against all real patches, "class" those with
+R >= 1 against the real patches of the class that was asked for. Each stops when it has as many patches as the real data,
+or when the cap on candidates is reached. Every batch is stored in a file of its own, so an interrupted selection resumes.
+The PCam files are written last, because an interrupted HDF5 file cannot be read.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ SCORES_KEPT = 2000  # per selection and class, for the histogram
 
 
 class Sampler(Protocol):
-    """Turns labels (B,) of 0 and 1 into patches uint8 (B, 96, 96, 3), a function of labels and seed."""
+    """Maps labels (B,) of 0 and 1 to patches uint8 (B, 96, 96, 3). The same labels and seed give the same patches."""
 
     def __call__(self, labels: np.ndarray, seed: int) -> np.ndarray: ...
 
 
 def manifolds(study: Study, gatekeeper: Extractor) -> dict[str, list[metrics.Manifold]]:
-    """Real radii, computed once per subset: for "realism" all real patches (the same for both classes), for "class" each."""
+    """The real manifold per selection and class, in the gatekeeper's feature space, with the profile's k and pruning.
+
+    "realism" compares with all real patches, so both classes share one manifold; "class" has one per class.
+    """
     k, prune = study.profile.selection.k, study.profile.selection.prune
     features, labels = gatekeeper(study.real.images), study.real.labels
     everything = metrics.Manifold(features, k=k, prune=prune)

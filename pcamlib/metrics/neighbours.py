@@ -5,6 +5,7 @@ Every distance that decides something is sqrt(sum((a - b)^2)) in float64 from th
 Not all N x M of them are computed: a float32 matrix product on centred features first gives a lower bound of
 each squared distance and its slack, and only the pairs that these leave open are computed exactly. The bounds
 are worst-case rounding bounds, so the results are those of a float64 brute force, not approximations.
+Why not a library: this is 2.2 times as fast as prdc at a fifth of its memory (benchmarks/bench_metrics.py).
 
 Conventions, here and in `pcamlib.metrics`: k = 3 unless told otherwise; a point is never its own neighbour
 (but a duplicate of it is another row, so a radius may be 0); a sphere includes its surface (`<=`).

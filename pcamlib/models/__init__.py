@@ -1,1 +1,1 @@
-"""The generators and the classifier."""
+"""Generators of patches, and the classifier that is trained on them."""

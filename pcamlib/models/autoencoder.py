@@ -1,10 +1,12 @@
-"""The variational autoencoder between pixels and latents (§3.2; Kingma & Welling 2013; Rombach et al. 2022).
+"""The variational autoencoder that maps pixels to latents and back (§3.2; Kingma & Welling 2013; Rombach et al. 2022).
 
-diffusers' AutoencoderKL with two changes for small machines, both named in the profile. *patchify*: pixels are folded
-into channels first, because at 96x96 a convolutional VAE spends its time at full resolution. *pca_shortcut*: a linear
-map of square blocks around each half of the network, set to the blocks' principal components, so that training
-starts from the best linear code and learns only what is missing; after 3,000 images a network without it still
-shows fog where 16 components show nuclei.
+It is diffusers' AutoencoderKL with two changes for small machines, both set in the profile.
+
+- *patchify* folds blocks of pixels into channels first. A convolutional VAE at 96x96 spends most of its time at full
+  resolution, and this avoids it.
+- *pca_shortcut* adds a linear map of square blocks beside the encoder and the decoder, initialised with the blocks'
+  principal components. Training then starts from the best linear code. After 3,000 images a network without it still
+  reconstructed blurred patches, while 16 components alone already showed nuclei.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ NOTEBOOK = "02_autoencoder.md"
 
 
 class Autoencoder(nn.Module):
-    """Images (B, 3, 96, 96) in [-1, 1] <-> latents (B, latent_channels, s, s), s = 96 / patchify / 2^(levels - 1)."""
+    """Images float32 (B, 3, 96, 96) in [-1, 1] to latents (B, latent_channels, s, s) and back.
+
+    s = 96 / patchify / 2^(levels - 1), where `levels` is the number of entries of block_channels.
+    """
 
     def __init__(self, settings: Settings):
         super().__init__()
@@ -56,11 +61,12 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def set_shortcut(self, images: np.ndarray) -> None:
-        """Principal components of all square blocks of `images` (N, 96, 96, 3) into the shortcut; silence the rest.
+        """Initialise the shortcut with the principal components of the square blocks of `images`, uint8 (N, 96, 96, 3).
 
-        Component i is scaled by its standard deviation to the power -1/2, all together to unit variance: half-way
-        between the plain components (the first dwarfs the others) and white ones (fine texture weighs as much as
-        colour).
+        The last layers of the network are set to zero, so that only the linear code acts at first. Component i is
+        divided by the square root of its standard deviation, and all are scaled together to unit mean variance. This is
+        half-way between plain components, where the first dwarfs the others, and whitened ones, where fine texture
+        weighs as much as colour.
         """
         k, _, block, _ = self.encode_linear.weight.shape
         x = F.unfold(to_float(images), block, stride=block).transpose(1, 2).reshape(-1, 3 * block * block).double()
@@ -72,7 +78,7 @@ class Autoencoder(nn.Module):
         self.encode_linear.bias.copy_(-(basis / scale).T @ mean)
         self.decode_linear.weight.copy_((basis * scale).T.reshape(k, 3, block, block))
         self.decode_linear.bias.zero_()
-        # the mean block is not constant over its pixels, a bias is: the network's last layer carries it
+        # the mean block differs between pixels, which the shortcut's bias cannot; the network's last layer carries it
         nn.init.zeros_(self.vae.decoder.conv_out.weight)
         mean_block = F.pixel_unshuffle(mean.reshape(1, 3, block, block), self.patchify).mean((0, 2, 3))
         self.vae.decoder.conv_out.bias.copy_(mean_block)
@@ -82,29 +88,32 @@ class Autoencoder(nn.Module):
         )  # start almost without noise
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log-variance of q(z | x)."""
+        """Mean and log-variance of q(z | x), each (B, latent_channels, s, s), for images (B, 3, 96, 96) in [-1, 1]."""
         posterior = self.vae.encode(F.pixel_unshuffle(images, self.patchify)).latent_dist
         linear = self.encode_linear(images) if hasattr(self, "encode_linear") else 0
         return posterior.mean + linear, posterior.logvar
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, 96, 96), not clipped."""
+        """Images float (B, 3, 96, 96) for latents (B, latent_channels, s, s), not clipped to [-1, 1]."""
         linear = self.decode_linear(latents) if hasattr(self, "decode_linear") else 0
         return F.pixel_shuffle(self.vae.decode(latents).sample, self.patchify) + linear
 
     @torch.no_grad()
     def to_images(self, latents: torch.Tensor) -> np.ndarray:
-        """Decoded and clipped patches, uint8 (B, 96, 96, 3)."""
+        """Decoded and clipped patches uint8 (B, 96, 96, 3) for latents (B, latent_channels, s, s)."""
         return to_uint8(self.decode(latents.to(next(self.parameters()).device)))
 
     def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruction from z = μ + σ · noise with noise ``(B, *latent_shape)``, and the mean and log-variance of q."""
+        """Reconstruction from z = μ + σ · noise, with noise ``(B, *latent_shape)``; mean and log-variance of q(z | x)."""
         mean, logvar = self.encode(images)
         return self.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean)), mean, logvar
 
 
 class AutoencoderTask(training.Task):
-    """Evidence lower bound with a Laplace likelihood (L1) and a small KL weight; Adam (§4.2); no labels."""
+    """L1 reconstruction error plus `kl_weight` times the KL divergence from N(0, I); Adam (§4.2); labels are not used.
+
+    The weight is far below that of the evidence lower bound, as usual for latent diffusion (Rombach et al. 2022).
+    """
 
     def __init__(self, settings: Settings, images: np.ndarray, orientations: int):
         super().__init__()
@@ -136,7 +145,10 @@ class AutoencoderTask(training.Task):
 
 
 def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
-    """Train the subset's autoencoder; a finished or cut training goes on from its checkpoint. Returns it and its log."""
+    """Train the subset's autoencoder, or resume its training from the last checkpoint.
+
+    Returns the model and its log, a dict per epoch. Writes autoencoder/model in the subset's folder.
+    """
     settings, folder = study.profile.autoencoder, study.folder / "autoencoder"
     torch.manual_seed(training.derive(study.seed, "autoencoder", "init"))
     task = AutoencoderTask(settings, study.real.images, study.profile.orientations)
@@ -163,13 +175,13 @@ def train(study: Study) -> tuple[Autoencoder, list[dict[str, float]]]:
 
 
 def load(study: Study) -> Autoencoder:
-    """The subset's trained autoencoder, eval mode; StudyError if notebook 02 has not run."""
+    """The subset's trained autoencoder in eval mode. StudyError if notebook 02 has not run or the files are damaged."""
     path = study.need(study.folder / "autoencoder" / "model", NOTEBOOK)
     return read(path, study.profile.autoencoder).to(training.accelerator("fp32").device)
 
 
 def pretrained(kind: type[ModelMixin], folder: Path) -> ModelMixin:
-    """diffusers' `from_pretrained`, but a tensor that is missing is an error and not drawn at random."""
+    """diffusers' `from_pretrained`, but a missing or unexpected tensor raises ValueError instead of being initialised."""
     model, info = kind.from_pretrained(folder, output_loading_info=True)
     if wrong := [key for keys in info.values() for key in keys]:
         raise ValueError(f"{len(wrong)} tensors do not fit, {str(wrong[0])[:80]} among them")
@@ -177,7 +189,7 @@ def pretrained(kind: type[ModelMixin], folder: Path) -> ModelMixin:
 
 
 def read(folder: Path, settings: Settings) -> Autoencoder:
-    """The autoencoder saved in `folder`, eval mode; StudyError if it is damaged or was made with other settings."""
+    """The autoencoder saved in `folder`, in eval mode. StudyError if it is damaged or was made with other settings."""
     with loading_weights(folder, f"remove it and run notebooks/{NOTEBOOK} again"):
         model = Autoencoder(settings)
         model.vae = pretrained(AutoencoderKL, folder / "vae")
@@ -187,7 +199,10 @@ def read(folder: Path, settings: Settings) -> Autoencoder:
 
 @torch.no_grad()
 def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
-    """Images through the mean of q(z | x) and back: uint8 (N, 96, 96, 3) in and out. The cap on every latent sample."""
+    """Encode and decode images through the mean of q(z | x): uint8 (N, 96, 96, 3) in and out.
+
+    No sample of a latent diffusion model can be expected to be better than these reconstructions.
+    """
     device = next(model.parameters()).device
     parts = [
         to_uint8(model.decode(model.encode(to_float(images[i : i + 64]).to(device))[0]))
@@ -199,21 +214,24 @@ def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
 class Latents:
     """A subset's normalised latents: values float32 (orientations, N, C, s, s), labels int64 (N,).
 
-    mean float32 (C,) per channel and std float32 (1,) over all: measured on this subset and removed, so that diffusion
-    sees unit variance; the 0.18215 of Stable Diffusion belongs to another autoencoder and other data.
+    `values` have mean 0 in each channel and unit variance over all. `mean` float32 (C,) and `std` float32 (1,) are those of
+    this subset's latents before normalisation. (Stable Diffusion's constant 0.18215 belongs to another autoencoder.)
     """
 
     def __init__(self, values: torch.Tensor, labels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor):
         self.values, self.labels, self.mean, self.std = values, labels, mean, std
 
     def denormalise(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents (B, C, s, s) as the decoder knows them."""
+        """Undo the normalisation of latents (B, C, s, s): the decoder's input."""
         return latents * self.std.to(latents).view(1, -1, 1, 1) + self.mean.to(latents).view(1, -1, 1, 1)
 
 
 @torch.no_grad()
 def encode_subset(study: Study, model: Autoencoder) -> Latents:
-    """Encode the subset once (every orientation) to the posterior mean, normalise, keep in latents.safetensors."""
+    """Encode every patch of the subset in every orientation to its posterior mean, normalise, and store the result.
+
+    Writes autoencoder/latents.safetensors on the first call and reads it afterwards.
+    """
     path = study.folder / "autoencoder" / "latents.safetensors"
     with training.main_first():
         if not path.exists():
@@ -244,7 +262,7 @@ def encode_subset(study: Study, model: Autoencoder) -> Latents:
 
 
 def load_latents(study: Study) -> Latents:
-    """The subset's latents; StudyError if notebook 02 has not run."""
+    """The subset's stored latents. StudyError if notebook 02 has not run or the file is damaged."""
     path = study.need(study.folder / "autoencoder" / "latents.safetensors", NOTEBOOK)
     with loading_weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
         return Latents(**load_file(path))

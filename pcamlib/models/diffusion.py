@@ -1,4 +1,4 @@
-"""Latent diffusion with two denoisers, U-Net and DiT (§3.2, Fig. 2): noise schedule, loss, guidance, sampling."""
+"""Latent diffusion with two denoisers, U-Net and DiT (§3.2, Fig. 2): noise schedule, loss, guidance and sampling."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ NOTEBOOK = "03_diffusion.md"
 
 
 def scheduler(settings: Settings, name: str | None = None) -> DDPMScheduler | DPMSolverMultistepScheduler:
-    """The cosine schedule (Nichol & Dhariwal 2021) with ε-prediction and the sampler `name` (default: the profile's).
+    """The cosine noise schedule (Nichol & Dhariwal 2021) with ε-prediction, for the sampler `name`.
 
-    "ddpm": Eq. 2, all steps. "dpm-solver++": the fast ODE solver of Lu et al. 2022.
+    name
+        "ddpm": the ancestral sampler of Eq. 2, in as many steps as in training. "dpm-solver++": the ODE solver of Lu et
+        al. 2022, in few steps. None: the profile's.
     """
     common = dict(num_train_timesteps=settings.timesteps, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
     if (name or settings.sampler) == "ddpm":
@@ -35,7 +37,7 @@ def scheduler(settings: Settings, name: str | None = None) -> DDPMScheduler | DP
 
 
 def build(settings: Settings, backbone: str, channels: int, size: int) -> nn.Module:
-    """A denoiser for latents (B, channels, size, size): "unet" or "dit"."""
+    """An untrained network for latents (B, channels, size, size). `backbone`: "unet" or "dit", else StudyError."""
     if backbone == "unet":
         levels = len(settings.unet.block_channels)
         return UNet2DModel(
@@ -73,7 +75,7 @@ def build(settings: Settings, backbone: str, channels: int, size: int) -> nn.Mod
 
 
 def no_label_dropout(model: nn.Module) -> None:
-    """Turn off DiT's own label dropout: each block would drop other labels than its neighbours. We drop outside."""
+    """Turn off the DiT's own label dropout: each block would drop different labels. `DiffusionTask` drops them instead."""
     for module in model.modules():
         if isinstance(module, LabelEmbedding):
             module.dropout_prob = 0.0
@@ -82,9 +84,10 @@ def no_label_dropout(model: nn.Module) -> None:
 class Denoiser(nn.Module):
     """ε_θ(x_t, t, y): x (B, C, s, s), t int64 (B,) in 0..T-1, labels int64 (B,) in {0, 1, NULL} -> (B, C, s, s).
 
-    The network F enters as ε_θ = σ_t x_t + α_t F(x_t, t, y), with α_t² = ᾱ_t and σ_t² = 1 - ᾱ_t. Where x_t is nearly pure
-    noise an untrained network then already predicts it; plain F must first learn to copy its input, and at these steps the
-    solver divides its error by α_t. (F is the v of Salimans & Ho 2022; what is trained and returned is the paper's ε.)
+    The network F is used as ε_θ = σ_t x_t + α_t F(x_t, t, y), with α_t² = ᾱ_t and σ_t² = 1 - ᾱ_t. Where x_t is nearly pure
+    noise, an untrained network then already predicts that noise. Without this, F would first have to learn to copy its
+    input, and the solver would divide its error at these steps by the small α_t. F predicts the v of Salimans & Ho 2022,
+    but the loss and the returned value are the paper's ε.
     """
 
     def __init__(self, backbone: nn.Module, settings: Settings):
@@ -102,7 +105,10 @@ class Denoiser(nn.Module):
 
 
 class DiffusionTask(training.Task):
-    """L_simple (Eq. 9) on cached latents: AdamW (§4.2), labels dropped to NULL at random, EMA of the weights."""
+    """Minimise L_simple (Eq. 9) on stored latents with AdamW (§4.2), keeping a moving average (EMA) of the weights.
+
+    A share `label_dropout` of the labels is replaced by NULL, which guidance needs (Ho & Salimans 2021).
+    """
 
     def __init__(
         self,
@@ -137,7 +143,7 @@ class DiffusionTask(training.Task):
         return {"l_simple": loss.detach()}
 
     def sheet(self) -> np.ndarray | None:
-        """Eight samples of each class from one noise each time, by the averaged weights as far as they are."""
+        """Eight samples of each class by the averaged weights, from the same noise each time."""
         if self.decoder is None:
             return None
         model, ema = self.accelerator.unwrap_model(self.modules["denoiser"]), self.ema["denoiser"]
@@ -149,9 +155,10 @@ class DiffusionTask(training.Task):
 
 
 def train(study: Study, backbone: str) -> tuple[DiffusionSampler, list[dict[str, float]]]:
-    """Train the subset's denoiser; a finished or cut training goes on from its checkpoint.
+    """Train the subset's denoiser, or resume its training from the last checkpoint.
 
-    Returns the generator (EMA weights) and the log.
+    Returns the generator with the averaged weights and the log, a dict per epoch. Writes <backbone>/model in the subset's
+    folder.
     """
     settings, folder = study.profile.diffusion, study.folder / backbone
     latents, decoder = autoencoder.load_latents(study), autoencoder.load(study)
@@ -176,7 +183,7 @@ def train(study: Study, backbone: str) -> tuple[DiffusionSampler, list[dict[str,
 
 
 def load(study: Study, backbone: str) -> DiffusionSampler:
-    """The subset's trained generator; StudyError if notebook 03 has not run."""
+    """The subset's trained generator. StudyError if notebook 03 has not run or the files are damaged."""
     path = study.need(study.folder / backbone / "model", NOTEBOOK)
     kind = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}[backbone]
     with loading_weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
@@ -189,7 +196,7 @@ def load(study: Study, backbone: str) -> DiffusionSampler:
 
 
 class DiffusionSampler:
-    """Denoiser + solver + decoder: labels in, patches out."""
+    """A generator made of denoiser, solver and decoder: labels and a seed in, patches out."""
 
     def __init__(
         self, settings: Settings, model: Denoiser, decoder: autoencoder.Autoencoder, latents: autoencoder.Latents
@@ -210,9 +217,14 @@ class DiffusionSampler:
     ) -> tuple[list[torch.Tensor], list[int]]:
         """Run the reverse process for one batch of labels int64 (B,).
 
-        Returns `keep` evenly spaced intermediate latents followed by the final ones, each float32 (B, C, s, s) in
-        the decoder's units, and their time steps. Sampler, steps and guidance default to the profile's. With guidance g the noise estimate
-        is ε_∅ + g (ε_y − ε_∅) (Ho & Salimans 2021); g = 1 is plain conditional sampling.
+        sampler, steps, guidance
+            Name of the sampler (see `scheduler`), number of steps, guidance scale; by default the profile's. With guidance
+            g the noise estimate is ε_∅ + g (ε_y − ε_∅) (Ho & Salimans 2021); g = 1 is plain conditional sampling.
+        keep
+            How many evenly spaced intermediate states to return beside the final one.
+
+        Returns `keep` intermediate latents followed by the final ones, each float32 (B, C, s, s) in the decoder's units,
+        and their time steps.
         """
         settings = self.settings
         guidance = settings.guidance if guidance is None else guidance
@@ -241,10 +253,10 @@ class DiffusionSampler:
         return [*kept, self.latents.denormalise(x)], [*times, 0]
 
     def _within_range(self, eps: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """ε for which the x_0 it implies lies within the range of the training latents, channel by channel.
+        """Change ε so that the x_0 it implies lies within the range of the training latents, channel by channel.
 
-        DDPM clips x_0 to the pixels' range (Ho et al. 2020); this is the same for latents, and keeps guidance and an
-        imperfect denoiser from driving a sample out of what the decoder knows.
+        DDPM clips x_0 to the range of pixels (Ho et al. 2020); this does the same for latents. It keeps guidance and an
+        imperfect denoiser from producing latents that the decoder has never seen.
         """
         alpha_bar = self.model.alphas_cumprod[int(t)]
         x0 = (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()

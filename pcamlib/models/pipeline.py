@@ -1,4 +1,4 @@
-"""A trained latent diffusion model as one diffusers pipeline: labels and a seed in, patches out, no run folder needed."""
+"""A trained latent diffusion model as one diffusers pipeline: labels and a seed in, patches out, without the run folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ KINDS = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}
 
 
 class PatchDecoder(ModelMixin, ConfigMixin):
-    """The autoencoder of a study with what turns a denoiser's latents into its own: mean, scale and range.
+    """The autoencoder of a study with the mean, standard deviation and range of its training latents.
 
-    settings: the profile's section `autoencoder`; channels, size: of the latents.
+    settings: the profile's section `autoencoder`. channels, size: shape of the latents, (channels, size, size).
     """
 
     config_name = "config.json"
@@ -41,15 +41,16 @@ class PatchDecoder(ModelMixin, ConfigMixin):
 
     @property
     def latents(self) -> autoencoder.Latents:
-        """Stand-in for the training latents: two of them, the lowest and the highest in every channel."""
+        """Two latents that stand in for the training set: the lowest and the highest value of every channel."""
         values = self.range.cpu().view(1, 2, -1, 1, 1).expand(1, 2, -1, self.size, self.size)
         return autoencoder.Latents(values, torch.tensor([0, 1]), self.mean.cpu(), self.std.cpu())
 
 
 class PatchPipeline(DiffusionPipeline):
-    """Denoiser and decoder of one subset. `from_pretrained(folder)` and `save_pretrained(folder)` are diffusers'.
+    """Denoiser and decoder of one subset as a pipeline with diffusers' `from_pretrained` and `save_pretrained`.
 
-    denoiser: diffusers' UNet2DModel or DiTTransformer2DModel; the other arguments are the profile's diffusion settings.
+    denoiser: diffusers' UNet2DModel or DiTTransformer2DModel. decoder: see `PatchDecoder`. The other arguments are the
+    profile's diffusion settings.
     """
 
     def __init__(
@@ -78,7 +79,10 @@ class PatchPipeline(DiffusionPipeline):
 
 
 def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:
-    """The trained generator of a run folder as a pipeline; StudyError if it is not there, or damaged."""
+    """The trained denoiser `backbone` ("unet" or "dit") of one subset of a run folder, as a pipeline.
+
+    StudyError if it is missing or damaged.
+    """
     profile = profile_of(run)
     folder = run / f"subset-{subset}"
     path, code = folder / backbone / "model", folder / "autoencoder" / "latents.safetensors"
@@ -100,7 +104,7 @@ def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:
 
 
 def profile_of(run: Path) -> Profile:
-    """The profile a run folder was made with, from its study.json."""
+    """The profile that a run folder was made with, read from its study.json. StudyError if that file is not ours."""
     try:
         return Profile.model_validate(read_json(run / "study.json")["settings"])
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Patches as tensors: number ranges and the eight orientations."""
+"""Conversion between uint8 patches and float tensors, and the eight orientations of a square patch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def orient(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-    """Turn each square image of x (B, C, S, S) to orientation which[i] in 0..7: quarter turns, 4..7 mirrored first.
+    """Bring image i of x (B, C, S, S) into orientation which[i] of `which`, int64 (B,).
 
-    Tissue on a slide has no up: all eight are equally likely, and every generator may learn from them.
+    0 to 3: that many quarter turns counter-clockwise; 4 to 7: mirrored left to right first, then which - 4 quarter
+    turns. Tissue on a slide has no preferred orientation, so all eight are equally likely. Returns a new tensor.
     """
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     for k in which.unique().tolist():

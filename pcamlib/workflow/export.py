@@ -1,9 +1,9 @@
-"""Out of the study again: data and synthetic sets as files others read, trained generators as diffusers pipelines.
+"""Export data and synthetic sets as files that other programs read, and trained generators as diffusers pipelines.
 
     pcamlib data export SOURCE DEST --as pcam|png|generator
 
-SOURCE is a data root, a synthetic set, or a run folder (then every set or generator in it). Each result carries a card and
-a note on its licence.
+SOURCE is a data root, a synthetic set, or a run folder, of which every set or generator is exported. Each result comes
+with a card and a licence note.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NO_CARD = "not stated, as the data have no card (PCam itself is CC0 1.0)"
 
 
 def sets(source: Path) -> list[tuple[str, Path]]:
-    """Sets in `source`: (path of the result below DEST, folder). StudyError if there is none."""
+    """The sets in `source`, each as (path of the result below DEST, its folder). StudyError if there is none."""
     if not source.is_dir():
         raise StudyError(f"{source} is not a folder: give a data root, a synthetic set or a run folder.")
     if _splits(source):
@@ -50,7 +50,7 @@ def _splits(folder: Path) -> list[str]:
 
 
 def licence(about: dict[str, Any]) -> str:
-    """A note on terms of use for the card `about` of a set, or for the scale of a generator's training."""
+    """The licence note, Markdown, for the card `about` of a set or of a generator."""
     provenance = about.get("provenance")
     if about.get("phantom"):
         return "# Licence\n\nThe phantom, procedural images: MIT, as the software that drew them.\n"
@@ -69,10 +69,10 @@ def licence(about: dict[str, Any]) -> str:
 
 
 def export(source: Path, dest: Path, form: str) -> list[Path]:
-    """Write `source` into the new folder `dest` in a form of FORMS; returns the folders written.
+    """Write `source` to the new folder `dest`, in a form of FORMS. Returns the folders written.
 
-    Everything is read and checked on the way. Raises StudyError for a source that holds nothing of that form or is
-    damaged; `dest` then does not appear.
+    Everything is read and checked first. Raises StudyError if the source is damaged or holds nothing of that form; `dest`
+    is then not created.
     """
     source, dest = plain_path(source), vacant(dest)
     found = _generators(source) if form == "generator" else sets(source)
@@ -118,7 +118,7 @@ def _set(folder: Path, target: Path, form: str) -> None:
 
 
 def _pngs(folder: Path, splits: list[str], classes: list[str], target: Path) -> None:
-    """<label>-<class>/<split>-<row>.png and labels.csv, which `convert` reads back to the same files."""
+    """Write <label>-<class>/<split>-<row>.png and labels.csv, from which `convert` restores the same PCam files."""
     folders = [f"{c}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}" for c, name in enumerate(classes)]
     for name in folders:
         (target / name).mkdir()
