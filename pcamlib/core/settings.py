@@ -129,17 +129,32 @@ class DiffusionSettings(Section):
 
 
 class HistoGANSettings(Section):
-    """Class-conditional GAN of Krause et al. 2021, adapted to 96x96."""
+    """Class-conditional GAN of Krause et al. 2021, adapted to 96x96.
 
+    `variant`: "stabilised", adjusted so that short training works, or "published", the recipe of the authors' source, which
+    averages no weights and may flip half of the real labels.
+    """
+
+    variant: Literal["stabilised", "published"] = "stabilised"
     noise_dim: Positive = 100
     base_channels: Positive
     epochs: Positive
     batch_size: Positive
     learning_rate: Rate
-    label_flip: Annotated[float, Field(ge=0, lt=0.5)]
+    label_flip: Annotated[float, Field(ge=0, le=0.5)]
     input_dropout: Annotated[float, Field(ge=0, lt=1)]
     ema_decay: Share
     precision: Precision = "fp32"
+
+    @model_validator(mode="after")
+    def _what_a_variant_allows(self) -> HistoGANSettings:
+        if self.variant == "stabilised" and self.label_flip == 0.5:
+            raise ValueError(
+                "label_flip of 0.5 tells the stabilised discriminator nothing: give less, or variant published"
+            )
+        if self.variant == "published" and self.ema_decay:
+            raise ValueError("variant published averages no weights: set ema_decay to 0")
+        return self
 
 
 class AugmentationSettings(Section):
@@ -249,9 +264,10 @@ class Profile(Section):
 
     @property
     def sha(self) -> str:
-        """Hash of every setting that can change a result; of one seed it is what it was before seeds could be set."""
+        """Hash of every setting that can change a result. A setting that came later is left out while it has its default."""
         seeds: set[str] = {"seeds", "seeded"} if self.classifier.seeds == 1 else set()
-        return digest(self.model_dump(exclude={"budget": True, "classifier": seeds}))
+        variant: set[str] = {"variant"} if self.histogan.variant == "stabilised" else set()
+        return digest(self.model_dump(exclude={"budget": True, "classifier": seeds, "histogan": variant}))
 
 
 def profile_names() -> list[str]:

@@ -1,25 +1,34 @@
-"""HistoGAN: the class-conditional GAN of Krause et al. 2021 (J. Pathol. 254:70) that the paper compares with.
+"""HistoGAN: the class-conditional GAN of Krause et al. 2021 (J. Pathol. 254:70), with which the paper compares.
 
-Theirs: the label embedded and joined with 100-d noise; transposed 5x5 convolutions with batch norm up to the
-image; a discriminator with input dropout, strided 5x5 convolutions and the label's embedding joined late;
-flipped labels for the discriminator. Ours, chosen on 500 real patches because short training needs them:
+Two public sources exist and differ. In the authors' MATLAB code (github.com/jnkather/histoGAN) the embedded label becomes
+one more map beside the 4x4 maps made from 100-d noise, and one more channel at the discriminator's input; it uses dropout of
+0.25 on that input, batch normalisation in both networks, and flips the discriminator's output for half of the real
+images. In a co-author's PyTorch port (github.com/mjendrusch/pytorch-histogan) the label is joined with the noise and, by
+default, enters the discriminator after the last convolution. The paper does not say which one it used.
+
+`variant: published` follows the MATLAB code (`histogan_published` has its networks, `PublishedTask` its training).
+
+`variant: stabilised` is ours. It follows neither source exactly, and was chosen on 500 real patches so that short
+training works:
 
 - The first map is 12x12, so three transposed convolutions reach 96 pixels and every 8x8 pixels, about a
   nucleus, have features of their own. Grown from 6x6, samples were one tile repeated 36 times.
-- The label's embedding joins the first map, the same at every place, instead of the noise: joined with the noise, it
-  can place tissue, and after 60 epochs all samples of a class had one layout.
-- The discriminator also sees how much the images of its batch differ (minibatch standard deviation, Karras et al.
-  2018, section 3). What both did to the Fréchet distance is in book/reference/tuning/plan.yml.
-- Spectral norm in the discriminator (Miyato et al. 2018): a deviation. Samples of a class were nearly alike in
-  the trials without it; its effect was not separated from that of the learning rate and the initialisation.
-- Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant
-  rate all samples' colour swung to and fro, and averaged weights (EMA) were worse than the last; with
-  the falling rate they nearly agree, and the averaged ones are sampled.
-- Patches are turned and mirrored as the profile's `orientations` says: tissue on a slide has no up.
+- The label's embedding joins the first map with the same value everywhere. Joined with the noise, it can place tissue,
+  and after 60 epochs all samples of a class had one layout.
+- The discriminator gets the label before its last convolution. It also sees how much the images of its batch differ
+  (minibatch standard deviation, Karras et al. 2018, section 3). The effect of both on the Fréchet distance is in
+  book/reference/tuning/plan.yml.
+- Spectral norm in the discriminator (Miyato et al. 2018) instead of batch normalisation. Without it samples of a class
+  were nearly alike in the trials; its effect was not separated from that of the learning rate and the initialisation.
+- Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant rate the
+  colours of all samples oscillated, and averaged weights (EMA) were worse than the last ones; with the falling rate both
+  nearly agree, and the averaged ones are sampled.
+- Patches are rotated and mirrored as the profile's `orientations` says.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +43,7 @@ from pcamlib import training
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, digest, read_json, write_json
 from pcamlib.core.settings import HistoGANSettings as Settings
+from pcamlib.models.histogan_published import PublishedDiscriminator, PublishedGenerator
 from pcamlib.models.tensors import orient, to_float, to_uint8
 from pcamlib.study import Study
 
@@ -41,6 +51,8 @@ CLASSES = 2
 EMBEDDING = 16  # size of the label's embedding beside the first map
 START = 12  # the generator's first map: 12 -> 24 -> 48 -> 96 pixels
 BATCH = 64  # of sampling and of the batch-norm statistics
+SMOOTHING = 0.9  # of the published variant
+FLIPS = torch.tensor([0, 2, 4, 6])  # of the orientations, those that mirroring along one or both axes gives
 WEIGHTS = "generator.safetensors"
 NOTEBOOK = "04_histogan.md"
 
@@ -97,21 +109,27 @@ class Discriminator(nn.Module):
 
 
 class GanTask(training.Task):
-    """Non-saturating GAN loss (Goodfellow et al. 2014), one discriminator and one generator update per step.
+    """Training of the stabilised variant: the non-saturating loss (Goodfellow et al. 2014), both networks in turn.
 
-    A share `label_flip` of the discriminator's targets, real or fake, is swapped (Krause's noisy labels).
-    Logged: d_loss, g_loss and the shares of real and of fake images that it calls right (d_real, d_fake).
+    A share `label_flip` of the discriminator's targets, real or fake, is swapped.
+    Logged: d_loss, g_loss, and the shares of real and of generated images that the discriminator classifies correctly
+    (d_real, d_fake).
     """
+
+    betas = (0.0, 0.999)
 
     def __init__(self, settings: Settings, images: np.ndarray, labels: np.ndarray, orientations: int):
         super().__init__()
         self.settings, self.orientations = settings, orientations
         self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
-        generator = Generator(settings.noise_dim, settings.base_channels)
-        discriminator = Discriminator(settings.base_channels, settings.input_dropout)
+        makes_images, judges_images = networks(settings.variant)
+        generator = makes_images(settings.noise_dim, settings.base_channels)
+        discriminator = judges_images(settings.base_channels, settings.input_dropout)
         for name, module in (("generator", generator), ("discriminator", discriminator)):
             self.modules[name] = module.to(memory_format=training.layout(settings.precision))
-            self.optimizers[f"{name}-adam"] = torch.optim.Adam(module.parameters(), betas=(0.0, 0.999), fused=True)
+            self.optimizers[f"{name}-adam"] = torch.optim.Adam(
+                module.parameters(), lr=settings.learning_rate, betas=self.betas, fused=True
+            )
         self.ema["generator"] = training.make_ema(generator, settings.ema_decay)
 
     def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -150,7 +168,7 @@ class GanTask(training.Task):
         }
 
     def sheet(self) -> np.ndarray:
-        """Eight samples of each class from one noise each time, by the averaged weights."""
+        """Eight samples of each class by the averaged weights, from the same noise each time."""
         generator = self.accelerator.unwrap_model(self.modules["generator"])
         live = {name: value.clone() for name, value in generator.state_dict().items()}
         self.ema["generator"].copy_to(generator.parameters())
@@ -160,12 +178,61 @@ class GanTask(training.Task):
         return images
 
 
-@torch.no_grad()
-def recompute_batchnorm_stats(generator: Generator, labels: torch.Tensor, seed: int, batches: int = 16) -> None:
-    """Measure the batch-norm statistics anew: `batches` times 64 noise vectors, labels drawn from `labels`.
+class PublishedTask(GanTask):
+    """Training of the published variant, as in the MATLAB source's modelGradients.m and ganLoss.m.
 
-    The averaged weights (EMA) never ran in training, so the statistics that the live weights left behind are
-    not theirs ("standing statistics" of Brock et al. 2019).
+    The gradients of both networks are taken before either is updated. For exactly a share `label_flip` of the real images
+    the discriminator's probability p is replaced by 1 - p; generated images keep their targets. The real term is
+    -log(0.9 p): the smoothing factor inside the logarithm adds a constant and changes no gradient. Adam with β1 = 0.5 at a
+    constant learning rate; images are mirrored along both axes at random, if the profile's `orientations` is 8.
+    """
+
+    betas = (0.5, 0.999)
+
+    def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        generator, discriminator = self.modules["generator"], self.modules["discriminator"]
+        device, n = self.accelerator.device, len(rows)
+        turns = FLIPS[torch.randint(len(FLIPS) if self.orientations == 8 else 1, (n,), generator=self.random)]
+        noise = torch.randn(n, self.settings.noise_dim, generator=self.random)
+        sign = torch.ones(n)
+        sign[torch.randperm(n, generator=self.random)[: int(self.settings.label_flip * n)]] = -1.0
+        rows, turns, noise, sign = map(self.share, (rows, turns, noise, sign))
+        n = len(rows)
+        real = orient(to_float(self.images[rows]), turns).to(device)
+        labels = self.labels[rows].to(device)
+        fake = generator(noise.to(device), labels).float()
+
+        # the generator first: its gradient then comes from the discriminator as it is, and `fake` is not drawn again
+        judge = self.accelerator.unwrap_model(discriminator)
+        judge.requires_grad_(False)
+        g_loss = F.softplus(-judge(fake, labels).float()).mean()
+        self.update("generator-adam", g_loss)
+        judge.requires_grad_(True)
+
+        logits = discriminator(torch.cat([real, fake.detach()]), labels.repeat(2), parts=2).float()
+        d_loss = F.softplus(-sign.to(device) * logits[:n]).mean() - math.log(SMOOTHING) + F.softplus(logits[n:]).mean()
+        self.update("discriminator-adam", d_loss)
+        return {
+            "d_loss": d_loss.detach(),
+            "g_loss": g_loss.detach(),
+            "d_real": (logits[:n] > 0).float().mean(),
+            "d_fake": (logits[n:] <= 0).float().mean(),
+        }
+
+
+def networks(variant: str) -> tuple[type[nn.Module], type[nn.Module]]:
+    """Classes of the generator and the discriminator of "stabilised" or "published"."""
+    return {"stabilised": (Generator, Discriminator), "published": (PublishedGenerator, PublishedDiscriminator)}[
+        variant
+    ]
+
+
+@torch.no_grad()
+def recompute_batchnorm_stats(generator: nn.Module, labels: torch.Tensor, seed: int, batches: int = 16) -> None:
+    """Recompute the batch-norm statistics from `batches` batches of 64 noise vectors, with labels drawn from `labels`.
+
+    The averaged weights (EMA) never ran in training, so the running statistics belong to other weights. These are the
+    "standing statistics" of Brock et al. 2019.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -182,11 +249,12 @@ def recompute_batchnorm_stats(generator: Generator, labels: torch.Tensor, seed: 
         norm.momentum = momentum
 
 
-def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, float]]]:
-    """Train on the subset's patches, or load what stands in `folder`: the generator (EMA, eval) and the log.
+def train(study: Study, *, folder: Path) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train on the subset's patches, resume, or load a finished generator from `folder`.
 
-    `folder` gets generator.safetensors and config.json, besides what `training.fit` writes. Raises StudyError
-    if it holds a generator made with other data or another profile.
+    Returns the generator (averaged weights, eval mode) and the log, a dict per epoch. Writes generator.safetensors and
+    config.json to `folder`, beside the files of `training.fit`. Raises StudyError if `folder` holds a generator made with
+    other data or another profile.
     """
     settings, images, labels = study.profile.histogan, study.real.images, study.real.labels
     identity = [study.data_sha, settings.model_dump(), study.profile.orientations, study.seed]
@@ -198,7 +266,8 @@ def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, floa
             )
         return load(folder), config["log"]
     torch.manual_seed(training.derive(study.seed, "histogan", "init"))
-    task = GanTask(settings, images, labels, study.profile.orientations)
+    task_class = PublishedTask if settings.variant == "published" else GanTask
+    task = task_class(settings, images, labels, study.profile.orientations)
     log = training.fit(
         task,
         folder=folder,
@@ -214,22 +283,21 @@ def train(study: Study, *, folder: Path) -> tuple[Generator, list[dict[str, floa
         if not (folder / WEIGHTS).exists():
             recompute_batchnorm_stats(generator, task.labels, training.derive(study.seed, "histogan", "settle"))
             shape = {"noise_dim": settings.noise_dim, "base_channels": settings.base_channels}
-            write_json(folder / "config.json", {"generator": shape, "identity": digest(identity), "log": log})
+            about = {"variant": settings.variant, "generator": shape}
+            write_json(folder / "config.json", about | {"identity": digest(identity), "log": log})
             # the weights come last: where they are, all is there
             with atomic(folder / WEIGHTS) as tmp_path:
                 save_file({name: value.cpu().contiguous() for name, value in generator.state_dict().items()}, tmp_path)
     return load(folder), log
 
 
-def load(folder: Path) -> Generator:
-    """The generator saved in `folder`, in eval mode on the default device.
-
-    Raises StudyError if it is missing or damaged.
-    """
+def load(folder: Path) -> nn.Module:
+    """The generator saved in `folder`, in eval mode on the study's device. StudyError if it is missing or damaged."""
     path = folder / WEIGHTS
     if not path.exists():
         raise StudyError(f"{path} is missing: run notebooks/{NOTEBOOK} for this subset first.")
-    generator = Generator(**read_json(folder / "config.json")["generator"])
+    config = read_json(folder / "config.json")
+    generator = networks(config.get("variant", "stabilised"))[0](**config["generator"])
     try:
         generator.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
@@ -239,8 +307,8 @@ def load(folder: Path) -> Generator:
 
 
 @torch.no_grad()
-def sample(generator: Generator, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1, a function of (seed, labels)."""
+def sample(generator: nn.Module, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1. The same seed and labels give the same patches."""
     device = next(generator.parameters()).device
     labels = torch.as_tensor(np.asarray(labels, np.int64))
     draw = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
