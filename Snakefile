@@ -13,7 +13,8 @@ RUN, PROFILE, DATA, RUNS = config["run"], config["profile"], config["data"], con
 SUBSETS, THREADS = int(config["subsets"]), int(config["threads"])
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 EXECUTED = f"{RUN}/subset-{{k}}/notebooks"
-GENERATORS = ["unet", "dit", "histogan"]
+AFTER = config["generators"]  # name: the notebook that has to run before its samples are drawn, or None
+GENERATORS = list(AFTER)
 
 
 def source(name):
@@ -33,7 +34,7 @@ ONE = COMMAND + "-p subset {wildcards.k}"
 wildcard_constraints:
     k=r"\d+",
     generator="|".join(GENERATORS),
-    backbone="unet|dit",
+    backbone="|".join(g for g, after in AFTER.items() if after == f"03_diffusion_{g}") or "none",
 
 
 rule all:
@@ -86,9 +87,8 @@ rule classification_real:
 
 
 def trained(wildcards):
-    if wildcards.generator == "histogan":
-        return EXECUTED.format(k=wildcards.k) + "/04_histogan.ipynb"
-    return EXECUTED.format(k=wildcards.k) + f"/03_diffusion_{wildcards.generator}.ipynb"
+    after = AFTER[wildcards.generator]
+    return [f"{EXECUTED.format(k=wildcards.k)}/{after}.ipynb"] if after else []
 
 
 rule selection:
@@ -101,7 +101,10 @@ rule selection:
 
 
 rule quality:
-    input: expand(EXECUTED + "/05_selection_{generator}.ipynb", generator=GENERATORS, allow_missing=True), source=source("06_quality")
+    input:
+        expand(EXECUTED + "/05_selection_{generator}.ipynb", generator=GENERATORS, allow_missing=True),
+        EXECUTED + "/02_autoencoder.ipynb",
+        source=source("06_quality"),
     output: EXECUTED + "/06_quality.ipynb"
     threads: THREADS
     resources: gpu=1

@@ -21,14 +21,6 @@ from pcamlib.data import phantom
 REAL = "real"  # where a generator is asked for: real patches only
 
 
-def name_of(generator: str) -> str:
-    """What a reader calls a generator (or REAL); StudyError if there is no such generator."""
-    names = {"histogan": "HistoGAN", "unet": "U-Net", "dit": "DiT", REAL: "real patches only"}
-    if generator not in names:
-        raise StudyError(f"generator {generator!r} is unknown: it is one of {', '.join(names)}.")
-    return names[generator]
-
-
 @dataclasses.dataclass(frozen=True)
 class Study:
     """An opened study: see `open_study`. Paths are absolute; row numbers refer to the train split."""

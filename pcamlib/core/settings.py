@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pcamlib.core import paper, strict_yaml
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import digest, resolve
+from pcamlib.core.generator_list import GeneratorList
 
 FOLDER = Path(__file__).parents[1] / "profiles"
 
@@ -245,7 +246,7 @@ class Profile(Section):
 
     `budget` tells a reader who needs this profile and how long it runs; it changes nothing. `threads` is the number of
     processor threads of one notebook run. With `orientations` 8 the generators see every patch in its eight rotations
-    and reflections, with 1 as it is.
+    and reflections, with 1 as it is. `generators` lists names of pcamlib.models.generators, or folders of images.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # becomes part of the run folder's name
@@ -261,13 +262,20 @@ class Profile(Section):
     classifier: ClassifierSettings
     selection: SelectionSettings
     quality: QualitySettings
+    generators: GeneratorList = list(paper.GENERATORS)
+
+    @property
+    def generator_names(self) -> list[str]:
+        """The generators by name, in the profile's order."""
+        return [item if isinstance(item, str) else item.name for item in self.generators]
 
     @property
     def sha(self) -> str:
         """Hash of every setting that can change a result. A setting that came later is left out while it has its default."""
         seeds: set[str] = {"seeds", "seeded"} if self.classifier.seeds == 1 else set()
         variant: set[str] = {"variant"} if self.histogan.variant == "stabilised" else set()
-        return digest(self.model_dump(exclude={"budget": True, "classifier": seeds, "histogan": variant}))
+        late: dict[str, Any] = {"generators": True} if self.generators == list(paper.GENERATORS) else {}
+        return digest(self.model_dump(exclude={"budget": True, "classifier": seeds, "histogan": variant} | late))
 
 
 def profile_names() -> list[str]:

@@ -16,11 +16,11 @@ from pcamlib.core.files import atomic, now, read_json, write_json
 from pcamlib.core.settings import ClassifierSettings
 from pcamlib.data import Arrays
 from pcamlib.experiments import selection
-from pcamlib.models import classifier
+from pcamlib.models import classifier, generators
 from pcamlib.results.arms import Arm, of_source
 from pcamlib.results.frame import CALIBRATION_BINS
 from pcamlib.results.inference import SCORES
-from pcamlib.study import REAL, Study, name_of
+from pcamlib.study import REAL, Study
 
 
 def arms(generator: str) -> list[Arm]:
@@ -28,7 +28,6 @@ def arms(generator: str) -> list[Arm]:
 
     Controls, because the paper confounds them: transfer and augmentation also take more steps than "traditional".
     """
-    name_of(generator)
     return of_source(None if generator == REAL else generator)
 
 
@@ -65,6 +64,8 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
 
 def run_arms(study: Study, generator: str) -> list[dict[str, Any]]:
     """Train and test what is not finished of the arms of `generator`; a row each, as in the result of `evaluate`."""
+    if generator != REAL:
+        generators.find(study, generator)
     splits = {}
     for name in ("valid", "test"):
         images, labels = study.split(name)
@@ -83,11 +84,7 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     if arm.generator:
         extra = selection.synthetic(study, arm.generator, arm.selection)
         if extra is None:
-            kept = selection.counts(study, arm.generator, arm.selection)["kept"]
-            return row | {
-                "status": "not run",
-                "reason": f"a class has no image: kept {kept} at the candidate cap",
-            }
+            return row | {"status": "not run", "reason": selection.shortage(study, arm.generator, arm.selection)}
         n_synthetic = len(extra.labels)
     if arm.regime == "double-real":
         extra = study.other_real

@@ -27,7 +27,7 @@ from pcamlib import data, metrics
 from pcamlib.experiments import features, selection
 from pcamlib.experiments.features import Extractor
 from pcamlib.models import autoencoder
-from pcamlib.study import GENERATORS, SELECTIONS, Study
+from pcamlib.study import SELECTIONS, Study
 
 PERMUTATIONS = 999
 PAIRS = 6  # nearest pairs kept per generator, for the figure
@@ -78,7 +78,7 @@ def evaluate(study: Study) -> dict[str, Any]:
     baseline = train.nearest(new.features[: new.n]).distance
     decoder = autoencoder.load(study)
     sets: dict[tuple[str, str | None], Callable[[], np.ndarray | None]] = {
-        (g, s): partial(_synthetic, study, g, s) for s in SELECTIONS for g in GENERATORS
+        (g, s): partial(_synthetic, study, g, s) for s in SELECTIONS for g in study.profile.generator_names
     }
     sets["real", None] = lambda: data.load(study.data_root, "valid", _validation_rows(study)[0]).images
     sets["autoencoder", None] = lambda: autoencoder.reconstruct(decoder, study.real.images)
@@ -87,7 +87,7 @@ def evaluate(study: Study) -> dict[str, Any]:
         row = {"generator": generator, "selection": chosen, "extractor": space.name}
         images = load()
         if images is None:
-            rows.append(row | {"status": "not run", "reason": "a class has no image"})
+            rows.append(row | {"status": "not run", "reason": selection.shortage(study, generator, chosen)})
             continue
         found = space(images)
         near, other = train.nearest(found), new.nearest(found)

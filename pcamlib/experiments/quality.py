@@ -12,11 +12,11 @@ import numpy as np
 from pcamlib import data, metrics
 from pcamlib.data import Arrays
 from pcamlib.experiments import features, selection
+from pcamlib.experiments.selection import LEAST_SHARE
 from pcamlib.models import autoencoder
-from pcamlib.study import GENERATORS, SELECTIONS, Study
+from pcamlib.study import SELECTIONS, Study
 
 KID_SIZE = 1000  # Bińkowski et al. 2018; halves of smaller sets, since subsets that are the whole set have no spread
-LEAST_SHARE = 0.5  # a set below this share of the real count is "not run": it would lower the common count too far
 
 
 def evaluate(study: Study) -> dict[str, Any]:
@@ -31,19 +31,18 @@ def evaluate(study: Study) -> dict[str, Any]:
     count is "not run". Raises StudyError if notebook 02 or 05 has not run.
     """
     k = study.profile.quality.k
-    sets: dict[
-        tuple[str, str | None], Callable[[], Arrays]
-    ] = {}  # loaded one at a time: a set of the paper's size is 0.7 GB
+    # loaded one at a time: a set of the paper's size is 0.7 GB
+    sets: dict[tuple[str, str | None], Callable[[], Arrays]] = {}
     sizes = [np.bincount(study.real.labels, minlength=2)]
     reasons: dict[tuple[str, str | None], str] = {}
-    for g in GENERATORS:
+    generators = study.profile.generator_names
+    for g in generators:
         for s in SELECTIONS:
-            counts = selection.counts(study, g, s)
-            if min(np.divide(counts["kept"], counts["requested"])) < LEAST_SHARE:
-                reasons[g, s] = f"kept {sum(counts['kept'])} of {sum(counts['requested'])} at the candidate cap"
+            if reason := selection.shortage(study, g, s, LEAST_SHARE):
+                reasons[g, s] = reason
             else:
                 sets[g, s] = partial(data.load, study.synthetic(g, s), "train")
-                sizes.append(counts["kept"])
+                sizes.append(np.array(selection.counts(study, g, s)["kept"]))
     other = np.bincount(data.labels(study.data_root, "train")[study.others], minlength=2)
     if not len(study.others):
         reasons["real", None] = "no real patches are left outside the subset"
@@ -61,7 +60,7 @@ def evaluate(study: Study) -> dict[str, Any]:
     real = {e.name: e(first_per_class(study.real, common).images) for e in extractors}
     radii = {name: metrics.radii(x, k) for name, x in real.items()}
     rows = []
-    for key in [(g, s) for s in SELECTIONS for g in GENERATORS] + [("real", None), ("autoencoder", None)]:
+    for key in [(g, s) for s in SELECTIONS for g in generators] + [("real", None), ("autoencoder", None)]:
         blank: dict[str, Any] = {"generator": key[0], "selection": key[1], "k": k}
         if key in reasons:
             rows += [blank | {"extractor": e.name, "status": "not run", "reason": reasons[key]} for e in extractors]

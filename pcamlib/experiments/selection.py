@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -21,17 +21,14 @@ from pcamlib import data, metrics, training
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.experiments.features import Extractor
+from pcamlib.models.generators import Sampler
+from pcamlib.models.image_folder import ImageFolder
 from pcamlib.study import SELECTIONS, Study
 
 BATCH = 64
 THRESHOLD = 1.0  # a candidate passes with R >= 1 (§3.3)
+LEAST_SHARE = 0.5  # a set below this share of the real count says too little to be compared
 SCORES_KEPT = 2000  # per selection and class, for the histogram
-
-
-class Sampler(Protocol):
-    """Maps labels (B,) of 0 and 1 to patches uint8 (B, 96, 96, 3). The same labels and seed give the same patches."""
-
-    def __call__(self, labels: np.ndarray, seed: int) -> np.ndarray: ...
 
 
 def manifolds(study: Study, gatekeeper: Extractor) -> dict[str, list[metrics.Manifold]]:
@@ -48,20 +45,33 @@ def manifolds(study: Study, gatekeeper: Extractor) -> dict[str, list[metrics.Man
     }
 
 
-def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor) -> dict[str, Any]:
+def select(study: Study, generator: str, sample: Sampler | ImageFolder, gatekeeper: Extractor) -> dict[str, Any]:
     """Generate and select for one generator; write the three synthetic sets and results/selection-<generator>.json.
 
-    Returns the result (schema in the file itself): per selection the counts requested, kept, seen and passed per
-    class, the acceptance rate passed / seen, and whether it ended short at the cap; "scores" holds the realism of the
-    candidates by selection and class, thinned out, for a histogram.
+    sample: makes candidates from labels and a seed, or holds images made elsewhere, which are then read in order.
+
+    Returns the result: per selection the counts requested, kept, seen and passed per class, the acceptance rate
+    passed / seen, and whether it ended short of the real count; "scores" holds the realism of the candidates by selection
+    and class, thinned out, for a histogram. A finished selection is read, not repeated. Raises StudyError if it was made
+    from other images than the folder holds now.
     """
     settings = study.profile.selection
     name = f"selection-{generator}"
+    images = {"about": sample.about, "sha": sample.sha} if isinstance(sample, ImageFolder) else None
+    shard_folder = study.folder / "candidates" / generator
+    if images:
+        shard_folder /= images["sha"]  # what an interrupted run scored of other images is not mixed with these
     if (study.results / f"{name}.json").exists() and all(
         data.file(study.synthetic(generator, s), "train", "y").exists() for s in SELECTIONS
     ):
         shutil.rmtree(study.folder / "candidates" / generator, ignore_errors=True)  # a kill may have left it
-        return read_json(study.results / f"{name}.json")
+        found = read_json(study.results / f"{name}.json")
+        if images and found.get("images", {}).get("sha") != images["sha"]:
+            raise StudyError(
+                f"{study.results / name}.json was made from other images than {sample.folder} holds now: list the new images "
+                "under another name, or choose another runs_dir."
+            )
+        return found
     gates = manifolds(study, gatekeeper)
     requested = np.bincount(study.real.labels, minlength=2)
     tally = {s: {"requested": requested.tolist(), "kept": [0, 0], "seen": [0, 0], "passed": [0, 0]} for s in SELECTIONS}
@@ -70,11 +80,15 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
     generated = [0, 0]
     for c in (0, 1):
         cap = int(np.ceil(settings.candidates * requested[c]))
+        if isinstance(sample, ImageFolder):
+            cap = min(cap, sample.counts[c])
         while generated[c] < cap and any(tally[s]["kept"][c] < requested[c] for s in SELECTIONS):
             size = min(BATCH, cap - generated[c])
-            path = study.folder / "candidates" / generator / f"{c}-{generated[c]:07d}.safetensors"
+            path = shard_folder / f"{c}-{generated[c]:07d}.safetensors"
             wanted = {s: int(requested[c]) - tally[s]["kept"][c] for s in SELECTIONS}
-            shard = _shard(path) or _make(path, c, size, wanted, study, generator, sample, gatekeeper, gates)
+            shard = _shard(path) or _make(
+                path, c, generated[c], size, wanted, study, generator, sample, gatekeeper, gates
+            )
             shards[c].append(path)
             generated[c] += size
             for s in SELECTIONS:
@@ -99,7 +113,8 @@ def select(study: Study, generator: str, sample: Sampler, gatekeeper: Extractor)
             "candidates": int(sum(generated)),
             "selections": {s: tally[s] | _rates(s, tally[s]) for s in SELECTIONS},
             "scores": {s: [x[:: len(x) // SCORES_KEPT + 1] for x in by_class] for s, by_class in scores.items()},
-        },
+        }
+        | ({"images": images} if images else {}),
     )
     shutil.rmtree(study.folder / "candidates" / generator)
     return result
@@ -129,17 +144,20 @@ def _shard(path: Path) -> dict[str, np.ndarray] | None:
 def _make(
     path: Path,
     c: int,
+    start: int,
     size: int,
     wanted: dict[str, int],
     study: Study,
     generator: str,
-    sample: Sampler,
+    sample: Sampler | ImageFolder,
     gatekeeper: Extractor,
     gates: dict[str, list[metrics.Manifold]],
 ) -> dict[str, np.ndarray]:
     """One batch: scores of all candidates, which selections keep which, and the images at least one keeps."""
-    labels = np.full(size, c)
-    images = sample(labels, training.derive(study.seed, generator, "candidates", c, path.stem))
+    if isinstance(sample, ImageFolder):
+        images = sample.take(c, start, size)
+    else:
+        images = sample(np.full(size, c), training.derive(study.seed, generator, "candidates", c, path.stem))
     features = gatekeeper(images)
     shard: dict[str, np.ndarray] = {"none_keep": np.arange(size) < wanted["none"]}
     for s, manifold in gates.items():
@@ -179,14 +197,34 @@ def _assemble(
     data.write(folder, "train", np.concatenate(images), np.array(labels))
 
 
+def _result(study: Study, generator: str) -> dict[str, Any]:
+    path = study.need(study.results / f"selection-{generator}.json", f"05_selection.md (generator {generator})")
+    return read_json(path)
+
+
 def counts(study: Study, generator: str, selection: str) -> dict[str, Any]:
     """Counts of one selection (see `select`). StudyError if notebook 05 has not run for this generator."""
-    path = study.need(study.results / f"selection-{generator}.json", f"05_selection.md (generator {generator})")
-    return read_json(path)["selections"][selection]
+    return _result(study, generator)["selections"][selection]
+
+
+def shortage(study: Study, generator: str, selection: str, least: float = 0.0) -> str | None:
+    """Why a synthetic set cannot be used ("not run"), or None if it can. StudyError as `counts`.
+
+    A set needs images of both classes, and at least a share `least` of what was asked for in each. Of a folder of images
+    made elsewhere it is LEAST_SHARE in any case, because no more of them can be drawn.
+    """
+    found = _result(study, generator)
+    kept, requested = (found["selections"][selection][key] for key in ("kept", "requested"))
+    share = min(np.divide(kept, requested))
+    if "images" in found and share < LEAST_SHARE:
+        return f"too few images: kept {kept} of {requested} from {found['images']['about']}"
+    if share < least:
+        return f"kept {sum(kept)} of {sum(requested)} at the candidate cap"
+    return f"a class has no image: kept {kept} at the candidate cap" if share == 0 else None
 
 
 def synthetic(study: Study, generator: str, selection: str) -> data.Arrays | None:
-    """A synthetic set, or None when a class has no image (the arm is "not run"). StudyError as `counts`."""
-    if min(counts(study, generator, selection)["kept"]) == 0:
+    """A synthetic set, or None if there is a `shortage` (the arm is "not run"). StudyError as `counts`."""
+    if shortage(study, generator, selection):
         return None
     return data.load(study.synthetic(generator, selection), "train")

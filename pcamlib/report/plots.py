@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pcamlib.core import paper
+from pcamlib.models import generators
 from pcamlib.results import frame
 
 __all__ = [
@@ -35,13 +36,7 @@ __all__ = [
     "show",
 ]
 
-COLOURS = {
-    "histogan": "#E69F00",
-    "unet": "#A83279",
-    "dit": "#3B1F78",
-    "baseline": "#009E73",
-    "traditional": "#0072B2",
-}
+COLOURS = generators.colours(generators.REGISTRY) | {"baseline": "#009E73", "traditional": "#0072B2"}
 GREY, INK = "#767676", "#222222"
 CLASSES = ("no tumour", "tumour")
 WIDTH = 5.2
@@ -188,7 +183,7 @@ def nearest_pairs(pairs: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[flo
     """
     rows = []
     for generator, (samples, near, ratios) in pairs.items():
-        rows.append((f"{paper.GENERATOR_NAMES[generator]}: samples", _same_shape(samples), None))
+        rows.append((f"{generators.label(generator)}: samples", _same_shape(samples), None))
         rows.append(("nearest training patches", _same_shape(near), [f"{ratio:.2f}" for ratio in ratios]))
     return _named_rows(rows, note)
 
@@ -229,7 +224,7 @@ def _stacked(panels: Mapping[str, Mapping[str, tuple[list, list]]], x: str, note
         for i, (label, (at, values)) in enumerate(lines.items()):
             colour = COLOURS.get(label, (INK, "#D55E00", "#56B4E9")[i % 3])
             style = "-" if label in COLOURS else ("-", "--", ":")[i // 3 % 3]
-            label = paper.GENERATOR_NAMES.get(label, label)
+            label = generators.label(label)
             marker = "o" if len(at) < 15 else None
             place.plot(at, values, style, color=colour, linewidth=1.5, label=label, marker=marker, markersize=3)
         plain(place)

@@ -29,12 +29,12 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import OWNER, atomic, digest, lock, project_root, resolve
 from pcamlib.core.settings import load_profile
 from pcamlib.experiments import classification, features
-from pcamlib.models import autoencoder, classifier, diffusion, histogan
-from pcamlib.study import GENERATORS, REAL, Study, open_study
+from pcamlib.models import autoencoder, classifier, generators
+from pcamlib.study import REAL, Study, open_study
 from pcamlib.training.progress import LINE
 from pcamlib.workflow.notebook import GPUS
 
-STAGES = ("autoencoder", *GENERATORS, *(f"classifiers:{g}" for g in (REAL, *GENERATORS)))
+STAGES = ("autoencoder", *generators.REGISTRY, *(f"classifiers:{g}" for g in (REAL, *generators.REGISTRY)))
 
 
 def train_stage(study: Study, stage: str) -> None:
@@ -42,10 +42,8 @@ def train_stage(study: Study, stage: str) -> None:
     if stage == "autoencoder":
         model, _ = autoencoder.train(study)
         autoencoder.encode_subset(study, model)
-    elif stage == "histogan":
-        histogan.train(study, folder=study.folder / "histogan")
-    elif stage in GENERATORS:
-        diffusion.train(study, stage)
+    elif stage in generators.REGISTRY:
+        generators.find(study, stage).train(study)
     else:
         classification.run_arms(study, stage.removeprefix("classifiers:"))
 
@@ -183,6 +181,10 @@ def run_study(
         features.timm_space(space.architecture, space.weights)
     classifier.build(settings.classifier.pretrained)
     classifier.build("none", settings.quality.judge.architecture)
+    listed = generators.listed(settings)
+    for entry in listed.values():
+        if not entry.after:  # images made elsewhere
+            entry.sampler(s)
     config = {
         "run": str(s.root),
         "profile": str(resolve(profile)) if profile.endswith((".yml", ".yaml")) else profile,
@@ -190,6 +192,7 @@ def run_study(
         "runs_dir": str(resolve(runs_dir)),
         "subsets": subsets,
         "threads": settings.threads,
+        "generators": {name: entry.after for name, entry in listed.items()},
         "python": sys.executable,
         "executor": executor,
         "cache_home": os.environ.get("XDG_CACHE_HOME", ""),

@@ -1,132 +1,145 @@
-"""Autoencoder and diffusion: shapes, schedules, guidance, resume, and that the label reaches the sample."""
+"""The registry of generators, and images made elsewhere as one of them."""
+
+import re
 
 import numpy as np
 import pytest
-import torch
+import yaml
+from conftest import settings
+from PIL import Image
+from small_selection import GATE, Sampler
 
-from pcamlib import training
+from pcamlib import data
+from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
-from pcamlib.models import autoencoder, diffusion, tensors
+from pcamlib.core.settings import load_profile
+from pcamlib.experiments import classification, selection
+from pcamlib.models import generators
+from pcamlib.study import REAL, SELECTIONS
 
 
-def test_uint8_float_round_trip_is_exact():
-    images = np.arange(256, dtype=np.uint8).repeat(96 * 96 * 3 // 256 + 1)[: 96 * 96 * 3].reshape(1, 96, 96, 3)
-    x = tensors.to_float(images)
-    assert x.shape == (1, 3, 96, 96) and x.min() >= -1 and x.max() <= 1
-    np.testing.assert_array_equal(tensors.to_uint8(x), images)
+def profile(tmp_path, **changes):
+    path = tmp_path / "p.yml"
+    path.write_text(yaml.safe_dump(settings(**changes)))
+    return load_profile(str(path))
 
 
-def test_the_eight_orientations_are_distinct_and_keep_the_centre():
-    x = torch.rand(1, 3, 96, 96).repeat(8, 1, 1, 1)
-    turned = tensors.orient(x, torch.arange(8))
-    assert torch.equal(turned[0], x[0])
-    assert len({t.numpy().tobytes() for t in turned}) == 8
-    centre = turned[:, :, 32:64, 32:64].flatten(1).sort(1).values
-    assert torch.equal(centre, centre[:1].expand_as(centre)), "the centre decides the label: its pixels must stay in it"
+def test_the_papers_generators_are_registered_under_its_names():
+    for name in paper.GENERATORS:
+        entry = generators.REGISTRY[name]
+        assert entry.name == name and entry.label == paper.GENERATOR_NAMES[name] and entry.after
+    colours = [entry.colour for entry in generators.REGISTRY.values()] + list(generators.SPARE_COLOURS)
+    assert len({colour.lower() for colour in colours}) == len(colours)
+    assert all(re.fullmatch("#[0-9A-F]{6}", colour) for colour in colours)
 
 
-def test_the_shortcut_starts_as_the_best_linear_code(open_tiny, patches):
-    settings = open_tiny(**{"autoencoder.latent_channels": 12}).profile.autoencoder
-    torch.manual_seed(0)
-    model = autoencoder.Autoencoder(settings)
-    model.set_shortcut(patches.images[:64])
-    with torch.no_grad():
-        x = tensors.to_float(patches.images[:64])
-        mean, logvar = model.encode(x)
-        out = model.decode(mean)
-    assert mean.shape == logvar.shape == (64, 12, 12, 12) and float(logvar.max()) < -5
-    blocks = torch.nn.functional.unfold(x, 8, stride=8).transpose(1, 2).reshape(-1, 192)
-    centred = blocks - blocks.mean(0)
-    basis = torch.linalg.svd(centred, full_matrices=False).Vh[:12]
-    best = (centred - centred @ basis.T @ basis).pow(2).mean()
-    assert float((out - x).pow(2).mean()) == pytest.approx(float(best), rel=0.02)
+def test_the_default_list_leaves_the_profiles_hash_as_it_was(tmp_path):
+    default = profile(tmp_path)
+    assert default.generator_names == list(paper.GENERATORS) and default.histogan.variant == "stabilised"
+    assert default.sha == load_profile("smoke").sha == "4530d241ac7a4582"
+    listed = profile(tmp_path, generators=[*paper.GENERATORS])
+    fewer = profile(tmp_path, generators=["dit"])
+    more = profile(tmp_path, generators=[*paper.GENERATORS, "flow"])
+    folder = profile(tmp_path, generators=[*paper.GENERATORS, {"name": "mine", "images": "x"}])
+    assert listed.sha == default.sha and len({default.sha, fewer.sha, more.sha, folder.sha}) == 4
 
 
-def test_autoencoder_trains_loads_and_normalises(open_tiny):
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ([], "should have at least 1 item"),
+        (["dit", "dit"], "'dit' is used twice"),
+        (["My-GAN"], "a name of lower-case letters"),
+        ([{"name": "mine"}], "{name: NAME, images: FOLDER}"),
+        ([{"name": "mine", "images": "x", "colour": "red"}], "{name: NAME, images: FOLDER}"),
+        ([{"name": "quality", "images": "x"}], "'quality' is used twice or has another meaning"),
+        ([{"name": "dit", "images": "x"}], "'dit' is used twice or has another meaning"),
+        ([3], "a name of lower-case letters"),
+        ("dit", "a valid list"),
+    ],
+)
+def test_a_list_that_cannot_be_is_refused(tmp_path, value, message):
+    with pytest.raises(StudyError, match=re.escape(message)) as caught:
+        profile(tmp_path, generators=value)
+    assert "'generators" in str(caught.value)
+
+
+def test_only_what_the_profile_lists_can_be_asked_for(open_tiny):
+    s = open_tiny(generators=["dit"])
+    assert generators.find(s, "dit").label == "DiT"
+    with pytest.raises(StudyError, match="generator 'unet' is not in profile 'smoke': it is one of dit"):
+        generators.find(s, "unet")
+    with pytest.raises(StudyError, match="generator 'unet' is not in profile"):
+        classification.evaluate(s, "unet")
+    with pytest.raises(StudyError, match="generator 'dti' is unknown: did you mean 'dit'.*{name: dti, images: FOLDER}"):
+        generators.listed(open_tiny(runs="other", generators=["dti"]).profile)
+
+
+def test_labels_and_colours_cover_what_is_not_registered():
+    assert generators.label("unet") == "U-Net" and generators.label("mine") == "mine"
+    assert generators.label(REAL) == "real patches only"
+    found = generators.colours(["mine", "dit", "theirs"])
+    assert found["dit"] == generators.REGISTRY["dit"].colour and len(set(found.values())) == 3
+
+
+# ------------------------------------------------------------------------------------------------ images made elsewhere
+
+
+def from_folder(open_tiny, images, labels, folder, runs="elsewhere", suffix="png"):
+    """A study whose one generator is a folder of these images, and its sampler."""
+    for c in (0, 1):
+        (folder / str(c)).mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images[labels == c]):
+            Image.fromarray(image).save(folder / str(c) / f"{i}.{suffix}")
+    s = open_tiny(runs=runs, generators=[{"name": "mine", "images": str(folder)}], **{"selection.candidates": 4})
+    return s, generators.find(s, "mine").sampler(s)
+
+
+def test_images_of_one_run_give_another_run_the_same_sets(open_tiny, tmp_path):
+    first = open_tiny(**{"selection.candidates": 4})
+    batches = []
+    sampler = Sampler(first)
+
+    def kept(labels, seed):
+        batches.append((sampler(labels, seed), labels))
+        return batches[-1][0]
+
+    here = selection.select(first, "unet", kept, GATE)
+    images, labels = (np.concatenate(parts) for parts in zip(*batches))
+    second, folder = from_folder(open_tiny, images, labels, tmp_path / "images")
+    there = selection.select(second, "mine", folder, GATE)
+    assert there["selections"] == here["selections"] and there["scores"] == here["scores"]
+    assert there["images"] == {"about": folder.about, "sha": folder.sha}
+    for s in SELECTIONS:
+        a, b = (data.load(run.synthetic(g, s), "train") for run, g in ((first, "unet"), (second, "mine")))
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, b.labels)
+
+
+def test_too_few_images_are_not_run_and_the_reason_names_the_folder(open_tiny, tmp_path):
     s = open_tiny()
-    model, log = autoencoder.train(s)
-    assert len(log) == s.profile.autoencoder.epochs
-    again = autoencoder.load(s)
-    images = s.real.images[:4]
-    np.testing.assert_array_equal(autoencoder.reconstruct(model, images), autoencoder.reconstruct(again, images))
-    latents = autoencoder.encode_subset(s, again)
-    assert latents.values.shape == (8, 32, 4, 12, 12)
-    assert float(latents.values.std()) == pytest.approx(1, abs=0.01)
-    assert latents.values.mean((0, 1, 3, 4)).abs().max() < 1e-3
-    np.testing.assert_array_equal(latents.labels.numpy(), s.real.labels)
+    images, labels = s.real
+    few = np.concatenate([np.flatnonzero(labels == c)[:7] for c in (0, 1)])
+    s, folder = from_folder(open_tiny, images[few], labels[few], tmp_path / "few")
+    result = selection.select(s, "mine", folder, GATE)
+    assert result["selections"]["none"]["kept"] == [7, 7] and result["selections"]["none"]["short"]
+    reason = "too few images: kept [7, 7] of [16, 16] from the folder few with [7, 7] images"
+    assert selection.shortage(s, "mine", "none") == reason and selection.synthetic(s, "mine", "none") is None
+    rows = [row for row in classification.run_arms(s, "mine") if row["selection"] == "none"]
+    assert len(rows) == 3 and all(row["status"] == "not run" and row["reason"] == reason for row in rows)
 
 
-@pytest.mark.parametrize("backbone", ["unet", "dit"])
-def test_a_missing_stage_names_its_notebook(open_tiny, backbone):
-    with pytest.raises(StudyError, match="run notebooks/02_autoencoder.md for subset 0 first"):
-        diffusion.train(open_tiny(), backbone)
+def test_a_folder_that_changed_is_refused_and_its_old_batches_are_not_used(open_tiny, tmp_path):
+    s = open_tiny()
+    s, folder = from_folder(open_tiny, *s.real, tmp_path / "images")
+    result = selection.select(s, "mine", folder, GATE)
+    assert selection.select(s, "mine", folder, GATE) == result
+    Image.fromarray(np.zeros((96, 96, 3), np.uint8)).save(tmp_path / "images" / "0" / "0.png")
+    with pytest.raises(StudyError, match="was made from other images than .*images holds now"):
+        selection.select(s, "mine", generators.find(s, "mine").sampler(s), GATE)
 
 
-def fake_latents(n=64):
-    """Latents whose mean tells the class."""
-    labels = torch.arange(n) % 2
-    values = torch.randn(1, n, 4, 12, 12, generator=training.generator("latents")) * 0.3 + (2.0 * labels - 1).view(
-        1, n, 1, 1, 1
-    )
-    return autoencoder.Latents(values, labels, torch.zeros(4), torch.ones(1))
-
-
-@pytest.mark.parametrize("backbone", ["unet", "dit"])
-def test_denoisers_start_and_count_as_designed(open_tiny, backbone):
-    settings = open_tiny().profile.diffusion
-    model = diffusion.Denoiser(diffusion.build(settings, backbone, 4, 12), settings)
-    x, t = torch.randn(6, 4, 12, 12), torch.randint(100, (6,))
-    labels = torch.tensor([0, 1, diffusion.NULL] * 2)
-    model.train()
-    torch.manual_seed(0)
-    first = model(x, t, labels)
-    assert first.shape == x.shape
-    assert torch.equal(first, model(x, t, labels)), "no dropout of labels inside the network"
-    if backbone == "dit":
-        sigma = (1 - model.alphas_cumprod[t]).sqrt().view(-1, 1, 1, 1)
-        torch.testing.assert_close(first, sigma * x, msg="adaLN-Zero: the untrained network adds nothing")
-
-
-@pytest.mark.parametrize("backbone", ["unet", "dit"])
-def test_the_label_steers_as_far_as_guidance_lets_it(open_tiny, tmp_path, backbone):
-    settings = open_tiny(**{"diffusion.epochs": 40, "diffusion.learning_rate": 3e-3}).profile.diffusion
-    torch.manual_seed(0)
-    task = diffusion.DiffusionTask(settings, backbone, fake_latents())
-    log = training.fit(
-        task, folder=tmp_path / backbone, n=64, epochs=40, batch_size=16, seed=0, precision="fp32", identity=backbone
-    )
-    assert log[-1]["l_simple"] < 0.7 * log[0]["l_simple"]
-    generator = diffusion.DiffusionSampler(settings, task.modules["denoiser"], None, fake_latents())
-    labels = torch.tensor([0, 1] * 8)
-
-    def gap(**options):
-        means = generator.denoise(labels, seed=3, **options)[0][-1].mean((1, 2, 3))
-        return float(means[labels == 1].mean() - means[labels == 0].mean())
-
-    assert gap(guidance=1, steps=10) > 1.2, "class means are 2 apart in the data"
-    assert gap(guidance=1, sampler="ddpm") > 1.2
-
-    def swapped(guidance):
-        """How far the samples of one noise move when their labels are swapped."""
-        one, other = (generator.denoise(y, seed=3, steps=10, guidance=guidance)[0][-1] for y in (labels, 1 - labels))
-        return float((one - other).abs().mean())
-
-    assert swapped(0) < 1e-4, "without guidance towards a label the label must not matter"
-    assert swapped(0.3) < swapped(1)
-    kept, times = generator.denoise(labels, seed=3, keep=3)
-    assert len(kept) == len(times) == 4 and times[0] > times[1] > times[-1] == 0
-    assert torch.equal(kept[-1], generator.denoise(labels, seed=3)[0][-1])
-
-
-def test_the_fast_solver_keeps_unit_variance_on_the_cosine_schedule(open_tiny):
-    """With the exact score of N(0, 1) data, samples must have standard deviation 1 (unclipped the solver gave 30)."""
-    settings = open_tiny(**{"diffusion.timesteps": 1000}).profile.diffusion
-    for name, steps in (("dpm-solver++", 20), ("ddpm", 1000)):
-        schedule = diffusion.scheduler(settings, name)
-        schedule.set_timesteps(steps)
-        g = torch.Generator().manual_seed(0)
-        x = torch.randn(20000, generator=g).view(-1, 1, 1, 1)
-        for t in schedule.timesteps:
-            eps = (1 - schedule.alphas_cumprod[t]) ** 0.5 * x  # E[eps | x_t] for standard normal data
-            x = schedule.step(eps, t, x, generator=g).prev_sample
-        assert float(x.std()) == pytest.approx(1, abs=0.06), name
+def test_a_folder_that_is_not_there_is_named(open_tiny, tmp_path):
+    s = open_tiny(generators=[{"name": "mine", "images": str(tmp_path / "none")}])
+    with pytest.raises(StudyError, match="generators: .*none is not a folder"):
+        generators.find(s, "mine").sampler(s)
