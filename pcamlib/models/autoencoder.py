@@ -181,8 +181,11 @@ def load(study: Study) -> Autoencoder:
 
 
 def pretrained(kind: type[ModelMixin], folder: Path) -> ModelMixin:
-    """diffusers' `from_pretrained`, but a missing or unexpected tensor raises ValueError instead of being initialised."""
-    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    """diffusers' `from_pretrained` for safetensors files only.
+
+    A missing or unexpected tensor raises ValueError instead of being initialised. No pickle is ever read.
+    """
+    model, info = kind.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
     if wrong := [key for keys in info.values() for key in keys]:
         raise ValueError(f"{len(wrong)} tensors do not fit, {str(wrong[0])[:80]} among them")
     return model

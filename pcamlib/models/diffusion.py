@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DModel
@@ -17,6 +21,7 @@ from pcamlib.study import Study
 
 CLASSES = 2
 NULL = CLASSES  # the "no label" class that makes guidance possible
+SAMPLERS = ("ddpm", "dpm-solver++")
 BATCH = 64  # of sampling; part of what makes a sample reproducible
 NOTEBOOK = "03_diffusion.md"
 
@@ -27,9 +32,13 @@ def scheduler(settings: Settings, name: str | None = None) -> DDPMScheduler | DP
     name
         "ddpm": the ancestral sampler of Eq. 2, in as many steps as in training. "dpm-solver++": the ODE solver of Lu et
         al. 2022, in few steps. None: the profile's.
+
+    StudyError for another name.
     """
+    if (name := name or settings.sampler) not in SAMPLERS:
+        raise StudyError(f"sampler {name!r} is unknown: it is one of {', '.join(SAMPLERS)}.")
     common = dict(num_train_timesteps=settings.timesteps, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
-    if (name or settings.sampler) == "ddpm":
+    if name == "ddpm":
         # the default clips x_0 to [-1, 1]; latents of unit variance go well beyond it
         return DDPMScheduler(**common, clip_sample=False)
     # without the clip the cosine schedule's last steps, almost pure noise, blow samples up by a factor of thirty
@@ -72,6 +81,14 @@ def build(settings: Settings, backbone: str, channels: int, size: int) -> nn.Mod
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     return model
+
+
+def integer(value: Any, name: str) -> int:
+    """`value` as an int, whatever integer type it has; StudyError that names the argument if it is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise StudyError(f"{name} is {value!r}: give an integer.") from None
 
 
 def no_label_dropout(model: nn.Module) -> None:
@@ -224,13 +241,19 @@ class DiffusionSampler:
             How many evenly spaced intermediate states to return beside the final one.
 
         Returns `keep` intermediate latents followed by the final ones, each float32 (B, C, s, s) in the decoder's units,
-        and their time steps.
+        and their time steps. StudyError for an unknown sampler, steps that are no integer from 1 to the number of
+        training steps, and a guidance that is not finite.
         """
         settings = self.settings
         guidance = settings.guidance if guidance is None else guidance
+        if isinstance(guidance, str) or not math.isfinite(guidance):
+            raise StudyError(f"guidance is {guidance!r}: give a finite number; 1 is plain conditional sampling.")
         schedule = scheduler(settings, sampler)
-        default = settings.timesteps if (sampler or settings.sampler) == "ddpm" else settings.sampling_steps
-        schedule.set_timesteps(steps or default)
+        if steps is None:
+            steps = settings.timesteps if (sampler or settings.sampler) == "ddpm" else settings.sampling_steps
+        if not 1 <= integer(steps, "steps") <= settings.timesteps:
+            raise StudyError(f"steps is {steps}: this model was trained with {settings.timesteps}, give 1 to as many.")
+        schedule.set_timesteps(integer(steps, "steps"))
         device = next(self.model.parameters()).device
         noise = torch.Generator().manual_seed(seed)  # on the CPU: the same start on every device
         x = torch.randn((len(labels), *self.latents.values.shape[2:]), generator=noise).to(device)
@@ -265,7 +288,11 @@ class DiffusionSampler:
 
     @torch.no_grad()
     def sample(self, labels: np.ndarray, seed: int, **options: object) -> np.ndarray:
-        """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1, a function of (labels, seed, options of denoise)."""
+        """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1, a function of labels, seed and the options of `denoise`.
+
+        StudyError as `denoise`, and for a seed that is no integer.
+        """
+        seed = integer(seed, "seed")
         labels = torch.as_tensor(np.asarray(labels, np.int64))
         parts = []
         for i in range(0, len(labels), BATCH):

@@ -62,11 +62,37 @@ class PatchPipeline(DiffusionPipeline):
         self.register_modules(denoiser=denoiser, decoder=decoder)
         self.register_to_config(timesteps=timesteps, sampler=sampler, sampling_steps=sampling_steps, guidance=guidance)
 
-    def __call__(self, labels: Sequence[int], seed: int = 0, **options: Any) -> np.ndarray:
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> PatchPipeline:
+        """diffusers' `from_pretrained`, but weights are read from safetensors files only, never from a pickle."""
+        return super().from_pretrained(folder, **options | {"use_safetensors": True})
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """diffusers' `save_pretrained`, without the path from which the parts were loaded on this machine."""
+        for part in (self, self.denoiser, self.decoder):
+            part.register_to_config(_name_or_path="")
+        super().save_pretrained(folder, **options)
+
+    def __call__(
+        self,
+        labels: Sequence[int],
+        seed: int = 0,
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> np.ndarray:
         """Patches uint8 (N, 96, 96, 3) RGB for N labels of 0 and 1: a function of labels, seed and options.
 
-        options: sampler, steps and guidance, as in `diffusion.DiffusionSampler.denoise`. StudyError for another label.
+        sampler, steps, guidance: as in `diffusion.DiffusionSampler.denoise`; by default those of the study. Raises
+        StudyError for other labels, options out of range, and a pipeline that was converted to half precision.
         """
+        for part in (self.denoiser, self.decoder):
+            if part.dtype != torch.float32:
+                raise StudyError(
+                    f"the pipeline is in {part.dtype} and computes in torch.float32: load it without torch_dtype, or call "
+                    ".to(torch.float32)."
+                )
         labels = np.asarray(labels)
         if labels.ndim != 1 or not len(labels) or not np.isin(labels, (0, 1)).all():
             raise StudyError(f"labels must be a list of 0 and 1, got {labels.tolist()!r}.")
@@ -75,7 +101,7 @@ class PatchPipeline(DiffusionPipeline):
         )
         model = diffusion.Denoiser(self.denoiser, settings).to(self.device)
         generator = diffusion.DiffusionSampler(settings, model, self.decoder.autoencoder, self.decoder.latents)
-        return generator.sample(labels, seed, **options)
+        return generator.sample(labels, seed, sampler=sampler, steps=steps, guidance=guidance)
 
 
 def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:

@@ -28,6 +28,31 @@ FORMS = {
     "generator": "the generators of a run: diffusers pipelines (unet, dit) and HistoGAN's weights",
 }
 NOTICE = "LICENCE.md"
+USE = {
+    "pipeline": """# Generate patches
+
+```python
+from pcamlib.models.pipeline import PatchPipeline
+
+images = PatchPipeline.from_pretrained("this folder")([0, 1], seed=0)  # uint8 (2, 96, 96, 3), one per label
+```
+
+pcamlib must be installed. diffusers' own `DiffusionPipeline.from_pretrained` cannot load this folder, because it does not
+know pcamlib's classes. The folder `denoiser` alone is a diffusers model and loads without pcamlib. Weights are safetensors.
+""",
+    "histogan": """# Generate patches
+
+```python
+from pathlib import Path
+
+from pcamlib.models import histogan
+
+images = histogan.sample(histogan.load(Path("this folder")), [0, 1], seed=0)  # uint8 (2, 96, 96, 3), one per label
+```
+
+pcamlib must be installed.
+""",
+}
 NO_CARD = "not stated, as the data have no card (PCam itself is CC0 1.0)"
 
 
@@ -169,6 +194,7 @@ def _generator(folder: Path, target: Path, form: str) -> None:
         "provenance": provenance,
     }
     write_json(target / data.CARD, about | {"settings": _names_only(pipeline.profile_of(run).model_dump())})
+    (target / "README.md").write_text(USE["histogan" if folder.name == "histogan" else "pipeline"], encoding="utf-8")
     (target / NOTICE).write_text(licence(about), encoding="utf-8")
 
 

@@ -65,7 +65,8 @@ def test_pngs_come_back_as_they_left(run, pcam, tmp_path):
 
 
 def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, tmp_path, monkeypatch):
-    s = open_tiny()
+    own = str(tmp_path / "images made elsewhere")
+    s = open_tiny(generators=["histogan", "unet", "dit", {"name": "mine", "images": own}])
     model, log = autoencoder.train(s)
     autoencoder.encode_subset(s, model)
     labels = np.array([0, 1, 1])
@@ -95,6 +96,10 @@ def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, t
     )
     with pytest.raises(StudyError, match="labels must be a list of 0 and 1"):
         pipe([0, 2])
+    for path in (tmp_path / "generators").rglob("*"):
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), f"{path} holds a path of this machine"
+    assert read_json(gan_folder / "card.json")["settings"]["generators"][-1]["images"] == "images made elsewhere"
+    assert "DiffusionPipeline.from_pretrained` cannot load" in (folder / "README.md").read_text()
 
     # the README's own lines
     readme = (project_root() / "README.md").read_text()
