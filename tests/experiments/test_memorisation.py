@@ -109,6 +109,7 @@ def test_the_control_is_never_compared_with_itself(open_tiny, monkeypatch, size,
     s = open_tiny(**{"subsets.size": size, "subsets.count": 1, "orientations": 1})
     monkeypatch.setattr(memorisation.features, "first_space", lambda study: SPACE)
     monkeypatch.setattr(memorisation.selection, "synthetic", lambda *which: None)
+    monkeypatch.setattr(memorisation.selection, "shortage", lambda *which: "a class has no image")
     monkeypatch.setattr(memorisation.autoencoder, "load", lambda study: None)
     monkeypatch.setattr(memorisation.autoencoder, "reconstruct", lambda decoder, images: images)
     result = memorisation.evaluate(s)
