@@ -1,6 +1,8 @@
 """Rectified flow: what it learns, how it samples, that it resumes."""
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 
 from pcamlib import training
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import read_json
+from pcamlib.core.files import project_root, read_json
 from pcamlib.models import autoencoder, flow, generators
 from pcamlib.models.diffusion import NULL
 
@@ -86,3 +88,19 @@ def test_flow_is_trained_when_it_is_asked_for_and_resumes(open_tiny, monkeypatch
     straight = open_tiny(runs="straight", generators=["flow"])
     autoencoder.encode_subset(straight, autoencoder.train(straight)[0])
     np.testing.assert_array_equal(images, generators.find(straight, "flow").sampler(straight)(labels, seed=5))
+
+
+def test_the_page_shows_the_code_that_runs():
+    """Every line of Python on the page "Add a generator" stands in the package, in the same order."""
+    page = (project_root() / "book" / "add_a_generator.md").read_text(encoding="utf-8")
+    source = Path(flow.__file__).read_text(encoding="utf-8") + Path(generators.__file__).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+
+    def plain(text):
+        return re.sub(r"-> [^:]*|: torch\.Tensor|\s|#[^\n]*", "", text.replace('"#1B7837"', "COLOUR"))
+
+    for block in blocks:
+        rows = iter(plain(line) for line in source.splitlines())
+        for line in filter(None, map(plain, block.splitlines())):
+            assert any(line in row for row in rows), line
