@@ -23,7 +23,7 @@ from pcamlib.models.image_folder import ImageFolder
 from pcamlib.study import REAL, Study
 
 Log = list[dict[str, float]]
-SPARE_COLOURS = ("#56B4E9", "#8C510A", "#CC79A7", "#767676")  # of images made elsewhere, in turn
+SPARE_COLOURS = ("#A500FF", "#3C0000", "#FF5AFF")  # of images made elsewhere, in turn
 
 
 class Sampler(Protocol):
@@ -107,7 +107,7 @@ REGISTRY = {
             "dit", "DiT", "#3B1F78", "03_diffusion_dit",
             partial(_train_diffusion, backbone="dit"), partial(_diffusion, backbone="dit"),
         ),
-        Entry("flow", "Rectified flow", "#1B7837", "02_autoencoder", _train_flow, _flow),
+        Entry("flow", "Rectified flow", "#B40000", "02_autoencoder", _train_flow, _flow),
     )
 }  # fmt: skip
 

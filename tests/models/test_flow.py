@@ -98,7 +98,7 @@ def test_the_page_shows_the_code_that_runs():
     assert len(blocks) == 3
 
     def plain(text):
-        return re.sub(r"-> [^:]*|: torch\.Tensor|\s|#[^\n]*", "", text.replace('"#1B7837"', "COLOUR"))
+        return re.sub(r"-> [^:]*|: torch\.Tensor|\s|#[^\n]*", "", text.replace('"#B40000"', "COLOUR"))
 
     for block in blocks:
         rows = iter(plain(line) for line in source.splitlines())

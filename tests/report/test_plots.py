@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from pcamlib.core import paper
+from pcamlib.models import generators
 from pcamlib.report import plots, result_plots
 from pcamlib.results import load
 
@@ -268,7 +269,7 @@ def test_colours_are_told_apart_by_the_colour_blind(name):
         f = np.where(f > 0.008856, np.cbrt(f), 7.787 * f + 16 / 116)
         return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
-    pairs = combinations(plots.COLOURS.values(), 2)
+    pairs = combinations([*plots.COLOURS.values(), *generators.SPARE_COLOURS], 2)
     assert min(float(np.linalg.norm(lab(a) - lab(b))) for a, b in pairs) >= 15
 
 
