@@ -38,7 +38,9 @@ def evaluate(study: Study) -> dict[str, Any]:
     generators = study.profile.generator_names
     for g in generators:
         for s in SELECTIONS:
-            if reason := selection.shortage(study, g, s, LEAST_SHARE):
+            # a filtered folder is nearly always short, and would cut every other set to its count
+            least = 1.0 if s != "none" and selection.made_elsewhere(study, g) else LEAST_SHARE
+            if reason := selection.shortage(study, g, s, least):
                 reasons[g, s] = reason
             else:
                 sets[g, s] = partial(data.load, study.synthetic(g, s), "train")

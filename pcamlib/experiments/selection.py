@@ -207,6 +207,11 @@ def counts(study: Study, generator: str, selection: str) -> dict[str, Any]:
     return _result(study, generator)["selections"][selection]
 
 
+def made_elsewhere(study: Study, generator: str) -> bool:
+    """Whether a generator is a folder of images. StudyError as `counts`."""
+    return "images" in _result(study, generator)
+
+
 def shortage(study: Study, generator: str, selection: str, least: float = 0.0) -> str | None:
     """Why a synthetic set cannot be used ("not run"), or None if it can. StudyError as `counts`.
 
@@ -216,7 +221,7 @@ def shortage(study: Study, generator: str, selection: str, least: float = 0.0) -
     found = _result(study, generator)
     kept, requested = (found["selections"][selection][key] for key in ("kept", "requested"))
     share = min(np.divide(kept, requested))
-    if "images" in found and share < LEAST_SHARE:
+    if "images" in found and share < max(least, LEAST_SHARE):
         return f"too few images: kept {kept} of {requested} from {found['images']['about']}"
     if share < least:
         return f"kept {sum(kept)} of {sum(requested)} at the candidate cap"

@@ -59,3 +59,20 @@ def test_the_judge_is_loaded_once(sampled):
     s, loaded = sampled
     quality.evaluate(s)
     assert len(loaded) == 1
+
+
+def test_a_filtered_folder_that_is_short_does_not_cut_the_others(sampled, monkeypatch):
+    s, _ = sampled
+    short = {"requested": [16, 16], "kept": [15, 16]}
+    found = {"images": {"about": "the folder mine with [16, 16] images"}}
+    found["selections"] = {name: short for name in ("realism", "class")} | {"none": short | {"kept": [16, 16]}}
+    results = {g: selection._result(s, g) for g in GENERATORS} | {"unet": found}
+    monkeypatch.setattr(selection, "_result", lambda study, generator: results[generator])
+    result = quality.evaluate(s)
+    rows = {row["selection"]: row for row in result["rows"] if row["generator"] == "unet"}
+    assert result["common_count"] == [16, 16] and rows["none"]["status"] == "ok"
+    for name in ("realism", "class"):
+        assert (
+            rows[name]["reason"]
+            == "too few images: kept [15, 16] of [16, 16] from the folder mine with [16, 16] images"
+        )
