@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pcamlib.core.files import OWNER, atomic, disk_full_as_error, lock, project_
 from pcamlib.metrics import agreement
 from pcamlib.report import published_page
 from pcamlib.results import load
+from pcamlib.workflow import contents
 
 UNFINISHED = "unfinished"  # file in _build/ while a build runs: found by the next, it means a full build
 
@@ -55,7 +57,7 @@ def build_book(run: Path, subsets: int, root: Path) -> Path:
     need_jupyter_book()
     with _one_at_a_time(root):
         collect_pages(run, subsets, root / "book" / "executed", root / "book" / "reference")
-        return render(root)
+        return render(root, contents.follow(root))
 
 
 @contextlib.contextmanager
@@ -125,8 +127,8 @@ def without_paths(notebook: dict[str, Any], run: Path) -> dict[str, Any]:
     return notebook
 
 
-def render(root: Path) -> Path:
-    """Build the Jupyter Book in `root` strictly and return its index page.
+def render(root: Path, options: Sequence[str] = ()) -> Path:
+    """Build the Jupyter Book in `root` strictly, with further `options` of its command, and return its index page.
 
     While it runs, a file marks the build as unfinished; it goes when the build has succeeded. A build that finds the mark
     removes what is there and renders every page again. Raises StudyError, with the first complaint, if the build fails.
@@ -139,7 +141,7 @@ def render(root: Path) -> Path:
                 shutil.rmtree(build / name, ignore_errors=True)
         build.mkdir(exist_ok=True)
         mark.touch()
-    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "-n", "-W", "--keep-going"]
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "-n", "-W", "--keep-going", *options]
     path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {OWNER: str(os.getpid()), "PYTHONPATH": path}
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}

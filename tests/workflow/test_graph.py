@@ -9,12 +9,14 @@ import pytest
 
 from pcamlib.core.files import project_root
 from pcamlib.models import generators
+from pcamlib.workflow.study import targets
 
 
 def planned(folder, listed):
     """How often each rule would run for one subset, by Snakemake's own plan."""
     config = {"run": str(folder), "profile": "smoke", "data": "phantom", "runs_dir": str(folder), "subsets": 1}
     config |= {"threads": 1, "python": sys.executable, "executor": "local", "generators": listed}
+    config |= {"cache_home": "", "targets": [str(path) for path in targets(folder, 1)]}
     (folder / "config.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "snakemake", "--snakefile", project_root() / "Snakefile", "--directory", folder]
     command += ["--configfile", folder / "config.json", "--cores", "1", "--dry-run", "--quiet", "rules", "--nolock"]

@@ -1,0 +1,54 @@
+"""The book's chapters follow the notebooks that were run."""
+
+import shutil
+
+import yaml
+
+from pcamlib.core.files import project_root
+from pcamlib.workflow import contents
+
+TOC = yaml.safe_load((project_root() / "_toc.yml").read_text())
+
+
+def chapters(toc):
+    return [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+
+
+def notebooks(toc=TOC):
+    names = [file.removeprefix("book/executed/") for file in chapters(toc) if file.startswith("book/executed/0")]
+    return set(names)
+
+
+def test_the_default_run_changes_nothing():
+    assert contents.contents(TOC, notebooks()) == (TOC, {})
+
+
+def test_other_generators_get_chapters_and_absent_ones_a_page_that_says_so():
+    executed = {name for name in notebooks() if not name.endswith(("_unet", "_dit", "histogan"))}
+    executed |= {f"{kind}_{name}" for kind in ("05_selection", "07_classification") for name in ("flow", "my_gan")}
+    toc, pages = contents.contents(TOC, executed)
+    assert set(chapters(TOC)) < set(chapters(toc)) and len(chapters(toc)) == len(chapters(TOC)) + 4
+    files = chapters(toc)
+    at = files.index("book/executed/05_selection_flow")
+    assert (
+        files[at - 1].startswith("book/executed/05_selection_") and files[at + 1] == "book/executed/05_selection_my_gan"
+    )
+    titles = {c["file"]: c.get("title") for part in toc["parts"] for c in part["chapters"]}
+    assert titles["book/executed/07_classification_flow"] == "Classification: Rectified flow"
+    assert titles["book/executed/05_selection_my_gan"] == "Selection: my_gan"
+    assert pages["05_selection_dit"] == f"# Selection: DiT\n\n{contents.NOT_RUN}\n" and "04_histogan" in pages
+    assert not set(pages) & executed
+
+
+def test_pages_come_and_go_with_the_notebooks(tmp_path):
+    target = tmp_path / "book" / "executed"
+    target.mkdir(parents=True)
+    shutil.copy(project_root() / "_toc.yml", tmp_path)
+    for name in notebooks() - {"05_selection_dit"}:
+        (target / f"{name}.ipynb").touch()
+    assert contents.follow(tmp_path) == [] and (target / "05_selection_dit.md").exists()
+    (target / "05_selection_dit.ipynb").touch()
+    (target / "05_selection_flow.ipynb").touch()
+    option, path = contents.follow(tmp_path)
+    assert option == "--toc" and not (target / "05_selection_dit.md").exists()
+    assert "book/executed/05_selection_flow" in chapters(yaml.safe_load(open(path)))
