@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pcamlib.core import paper
 
@@ -23,8 +23,8 @@ class ImagesSettings(BaseModel):
     images: str
 
 
-def _check(generators: Any) -> Any:
-    """Refuse entries of another form, and names that are used twice or mean something else."""
+def check(generators: Any) -> Any:
+    """The list as it was given. ValueError for entries of another form, and names that are used twice or are taken."""
     items = generators if isinstance(generators, list) else [generators]
     names = [item["name"] if isinstance(item, dict) and item.keys() == {"name", "images"} else item for item in items]
     for name, item in zip(names, items):
@@ -33,6 +33,3 @@ def _check(generators: Any) -> Any:
         if name in RESERVED or (name != item and name in paper.GENERATORS) or names.count(name) > 1:
             raise ValueError(f"{name!r} is used twice or has another meaning: choose another name")
     return generators
-
-
-GeneratorList = Annotated[list[str | ImagesSettings], BeforeValidator(_check), Field(min_length=1)]

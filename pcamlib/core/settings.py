@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pcamlib.core import paper, strict_yaml
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import digest, resolve
-from pcamlib.core.generator_list import GeneratorList
+from pcamlib.core.generator_list import ImagesSettings, check
 
 FOLDER = Path(__file__).parents[1] / "profiles"
 
@@ -262,7 +262,9 @@ class Profile(Section):
     classifier: ClassifierSettings
     selection: SelectionSettings
     quality: QualitySettings
-    generators: GeneratorList = list(paper.GENERATORS)
+    generators: Annotated[list[str | ImagesSettings], Field(min_length=1)] = list(paper.GENERATORS)
+
+    _usable = field_validator("generators", mode="before")(check)
 
     @property
     def generator_names(self) -> list[str]:

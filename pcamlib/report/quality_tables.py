@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from pcamlib.core import paper
+from pcamlib.models import generators
 from pcamlib.report.tables import (
     HEADINGS,
     NOT_COMPARABLE,
@@ -16,7 +19,7 @@ from pcamlib.report.tables import (
     provenance_sentence,
 )  # fmt: skip
 from pcamlib.results import frame
-from pcamlib.results.arms import JUDGED, Arm
+from pcamlib.results.arms import Arm, generators_of, judged
 from pcamlib.results.frame import NOT_RUN
 
 CALIBRATION = {
@@ -29,11 +32,10 @@ MEMORISATION_CONTROLS = {
 }
 
 
-def _rows(section: str, controls: dict[str, str]) -> pd.MultiIndex:
+def _rows(sets: Sequence[tuple[str, str | None]], section: str, controls: dict[str, str]) -> pd.MultiIndex:
     """Section and name of every image set, in Table 1's order; then those of the two controls."""
     return pd.MultiIndex.from_tuples(
-        (section, controls[g]) if s is None else (paper.SELECTION_HEADINGS[s], paper.GENERATOR_NAMES[g])
-        for g, s in JUDGED
+        (section, controls[g]) if s is None else (paper.SELECTION_HEADINGS[s], generators.label(g)) for g, s in sets
     )
 
 
@@ -42,13 +44,14 @@ def table_1(results: pd.DataFrame, extractor: str) -> Table:
 
     One table per extractor: distances and shares of two feature spaces must never meet in a column.
     """
-    quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in JUDGED]
-    judged = counts(quality, "n_fake")
-    columns = {("Images judged", "ours"): [judged.get(arm.name, NOT_RUN) for arm in arms]}
+    sets = judged(generators_of(results))
+    quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in sets]
+    count = counts(quality, "n_fake")
+    columns = {("Images judged", "ours"): [count.get(arm.name, NOT_RUN) for arm in arms]}
     printed = {(row.generator, row.selection): row for row in paper.TABLE_1}
     for metric in ("fid", "precision", "recall", "f1"):
         columns[HEADINGS[metric], "paper"] = [
-            getattr(printed[images], metric).printed if images in printed else NOT_PRINTED for images in JUDGED
+            getattr(printed[images], metric).printed if images in printed else NOT_PRINTED for images in sets
         ]
         columns[HEADINGS[metric], "ours"] = cells(results, metric, arms, extractor)
     few = ""
@@ -60,20 +63,21 @@ def table_1(results: pd.DataFrame, extractor: str) -> Table:
         "of 26,215, ImageNet-pretrained Inception-V3 for FID, an unstated extractor for precision and recall, "
         f"{NOT_COMPARABLE}: compare the order of the rows."
     )
-    data = pd.DataFrame(columns, index=_rows("Calibration (ours)", CALIBRATION))
+    data = pd.DataFrame(columns, index=_rows(sets, "Calibration (ours)", CALIBRATION))
     return Table(f"Table 1. Image quality, judged by {extractor}", data, notes)
 
 
 def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
     """What Table 1 of the paper does not have: KID, density, coverage, label AUC, and how many candidates passed."""
-    quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in JUDGED]
+    sets = judged(generators_of(results))
+    quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in sets]
     selected = frame.of_kind(results, "selection")
     columns = {
         (HEADINGS[metric], "ours"): cells(results, metric, arms, extractor)
         for metric in ("kid", "density", "coverage", "label_auc")
     }
     for c, name in enumerate(("no tumour", "tumour")):
-        selections = [Arm("selection", *images) for images in JUDGED]
+        selections = [Arm("selection", *images) for images in sets]
         columns["Candidates accepted, %", name] = cells(results, f"accepted_{c}", selections, missing=NOT_PRINTED)
     errors = quality.loc[quality["metric"] == "kid_se", "value"]
     error = f" (at most {1000 * errors.max():.2f})" if len(errors) else ""
@@ -86,7 +90,7 @@ def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
         f"each image was meant to show (50 is chance). Candidates accepted: by the classifier that selects ({gatekeepers}), not by "
         f"this judge. {provenance_sentence(results, 'quality')}"
     )
-    data = pd.DataFrame(columns, index=_rows("Calibration (ours)", CALIBRATION))
+    data = pd.DataFrame(columns, index=_rows(sets, "Calibration (ours)", CALIBRATION))
     return Table(
         f"In addition to Table 1: further measures by {extractor}, and the share accepted by selection", data, notes
     )
@@ -94,7 +98,8 @@ def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
 
 def table_memorisation(results: pd.DataFrame) -> Table:
     """Are samples nearer to the training patches than new patches are? See `pcamlib.experiments.memorisation`."""
-    ran, arms = frame.of_kind(results, "memorisation"), [Arm("memorisation", *images) for images in JUDGED]
+    sets = judged(generators_of(results))
+    ran, arms = frame.of_kind(results, "memorisation"), [Arm("memorisation", *images) for images in sets]
     images = counts(ran, "n_fake")
     columns = {("Images", "ours"): [images.get(arm.name, NOT_RUN) for arm in arms]}
     for metric, heading in (
@@ -117,7 +122,7 @@ def table_memorisation(results: pd.DataFrame) -> Table:
         "on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided, of a share as high as "
         f"this without copying, not corrected for the number of rows. {provenance_sentence(results, 'memorisation')}"
     )
-    return Table("Memorisation", pd.DataFrame(columns, index=_rows("Controls", MEMORISATION_CONTROLS)), notes)
+    return Table("Memorisation", pd.DataFrame(columns, index=_rows(sets, "Controls", MEMORISATION_CONTROLS)), notes)
 
 
 def _p(value: float) -> str:

@@ -18,9 +18,10 @@ from matplotlib.patches import Patch
 
 from pcamlib.core import paper
 from pcamlib.experiments import selection
+from pcamlib.models import generators
 from pcamlib.report.plots import COLOURS, GREY, INK, new_figure, plain
 from pcamlib.results import frame, inference
-from pcamlib.results.arms import ARMS, BASELINE, TRADITIONAL, Arm
+from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm, classifiers, generators_of
 from pcamlib.study import Study
 
 Bars = tuple[str, str, list[pd.Series]]
@@ -32,7 +33,11 @@ REFERENCES = {
 }
 FLOOR, CAP = (GREY, "--"), (INK, ":")
 HATCHES = {"augmentation": "", "transfer": "////"}
-GENERATOR_BARS = {paper.GENERATOR_NAMES[g]: (COLOURS[g], "") for g in paper.GENERATORS}
+
+
+def _generator_bars(colours: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The legend of generators."""
+    return {generators.label(generator): (colour, "") for generator, colour in colours.items()}
 
 
 def _values(results: pd.DataFrame, arm: Arm, metric: str, extractor: str | None = None) -> pd.Series:
@@ -94,10 +99,11 @@ def quality_figure_4(results: pd.DataFrame, extractor: str, note: str = "") -> F
     def get(generator: str, name: str | None, metric: str) -> pd.Series:
         return _values(results, Arm("quality", generator, name), metric, extractor)
 
+    colours = generators.colours(generators_of(results))
     figure, axes = new_figure(3, 1, 6.2, note)
     for place, metric in zip(axes[:, 0], ("fid", "precision", "recall"), strict=True):
         factor = 1 if metric == "fid" else 100
-        bars = [(COLOURS[g], "", [get(g, s, metric) for s in paper.SELECTIONS]) for g in paper.GENERATORS]
+        bars = [(colour, "", [get(g, s, metric) for s in paper.SELECTIONS]) for g, colour in colours.items()]
         _bars(place, bars, factor)
         _line(place, get("real", None, metric), factor, *FLOOR)
         _line(place, get("autoencoder", None, metric), factor, *CAP)
@@ -108,7 +114,7 @@ def quality_figure_4(results: pd.DataFrame, extractor: str, note: str = "") -> F
         )
         place.set_title(title, fontsize=9.5, loc="left")
         place.set_ylim(bottom=0)
-    _legend(figure, GENERATOR_BARS, {"real against real": FLOOR, "VAE reconstructions": CAP})
+    _legend(figure, _generator_bars(colours), {"real against real": FLOOR, "VAE reconstructions": CAP})
     return figure
 
 
@@ -133,13 +139,14 @@ def _truncate(axes: Sequence[Axes], results: pd.DataFrame, regimes: tuple[str, .
 
 def auc_figure_5(results: pd.DataFrame, note: str = "") -> Figure:
     """Figure 5: test AUC by generator (panels), regime and selection; baseline green, traditional blue."""
-    figure, axes = new_figure(3, 1, 6.4, note)
-    for place, generator in zip(axes[:, 0], paper.GENERATORS, strict=True):
+    colours = generators.colours(generators_of(results))
+    figure, axes = new_figure(len(colours), 1, 0.7 + 1.9 * len(colours), note)
+    for place, (generator, colour) in zip(axes[:, 0], colours.items(), strict=True):
         bars = []
         for regime, hatch in HATCHES.items():
             values = [_values(results, Arm(regime, generator, s), "auc") for s in paper.SELECTIONS]
-            bars.append((COLOURS[generator], hatch, values))
-        _auc_panel(place, results, bars, paper.GENERATOR_NAMES[generator])
+            bars.append((colour, hatch, values))
+        _auc_panel(place, results, bars, generators.label(generator))
     _truncate(axes[:, 0], results, ("baseline", "traditional", "augmentation", "transfer"))
     _legend(figure, {paper.REGIME_NAMES[r]: (INK, hatch) for r, hatch in HATCHES.items()}, REFERENCES)
     return figure
@@ -147,14 +154,15 @@ def auc_figure_5(results: pd.DataFrame, note: str = "") -> Figure:
 
 def auc_figure_6(results: pd.DataFrame, note: str = "") -> Figure:
     """Figure 6: test AUC of training on synthetic images only, by generator and selection; lines as in 5."""
+    colours = generators.colours(generators_of(results))
     figure, axes = new_figure(1, 1, 3.0, note)
     bars = [
-        (COLOURS[g], "", [_values(results, Arm("synthetic", g, s), "auc") for s in paper.SELECTIONS])
-        for g in paper.GENERATORS
+        (colour, "", [_values(results, Arm("synthetic", g, s), "auc") for s in paper.SELECTIONS])
+        for g, colour in colours.items()
     ]
     _auc_panel(axes[0, 0], results, bars, "Trained on synthetic images only")
     _truncate(axes[:, 0], results, ("baseline", "traditional", "synthetic"))
-    _legend(figure, GENERATOR_BARS, REFERENCES)
+    _legend(figure, _generator_bars(colours), REFERENCES)
     return figure
 
 
@@ -170,7 +178,8 @@ def forest(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None, note:
     ends = (
         pd.concat([drawn, tested.drop(drawn.index, errors="ignore")]).replace([math.inf, -math.inf], math.nan).dropna()
     )
-    arms = [arm for arm in ARMS if arm != TRADITIONAL]
+    colours = COLOURS | generators.colours(generators_of(results))
+    arms = [arm for arm in classifiers(generators_of(results)) if arm != TRADITIONAL]
     alone = [arm for arm in arms if arm.regime == "synthetic"]
     others = [arm for arm in arms if arm not in alone]
     figure, axes = new_figure(2, 1, 8.0, note, height_ratios=[len(others), len(alone)])
@@ -182,7 +191,7 @@ def forest(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None, note:
                 where = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
                 place.annotate(frame.NOT_RUN, (0, y), va="center", fontsize=7.5, color=GREY, **where)
                 continue
-            colour = COLOURS.get(arm.generator or arm.regime, GREY)
+            colour = colours.get(arm.generator or arm.regime, GREY)
             if arm.name in ends.index:
                 place.plot(100 * ends.loc[arm.name], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
             mark = "D" if arm.regime == "transfer" else "s"

@@ -17,8 +17,9 @@ from pandas.io.formats.style import Styler
 
 from pcamlib.core import paper
 from pcamlib.core.files import digest
+from pcamlib.models import generators
 from pcamlib.results import frame, inference
-from pcamlib.results.arms import ARMS, BASELINE, TRADITIONAL, Arm
+from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm, classifiers, generators_of
 from pcamlib.results.frame import CALIBRATION_BINS, NOT_RUN
 
 NOT_PRINTED = "–"
@@ -140,9 +141,14 @@ def _rows(arms: Sequence[Arm]) -> pd.MultiIndex:
         elif arm.generator is None:
             names.append(("Real images only", arm.title))
         elif arm.regime == "synthetic":
-            names.append(("Synthetic images only", paper.GENERATOR_NAMES[arm.generator] + selection))
+            names.append(("Synthetic images only", generators.label(arm.generator) + selection))
         else:
-            names.append((paper.SELECTION_HEADINGS[arm.selection], arm.title.removesuffix(selection)))
+            names.append(
+                (
+                    paper.SELECTION_HEADINGS[arm.selection],
+                    f"{generators.label(arm.generator)} {paper.REGIME_NAMES[arm.regime]}",
+                )
+            )
     return pd.MultiIndex.from_tuples(names)
 
 
@@ -154,25 +160,26 @@ def table_2(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None) -> T
 
     bootstrap: the result of `inference.evaluate`, for the intervals of the AUC; without, they are Student's t.
     """
+    arms = classifiers(generators_of(results))
     ran, drawn = frame.of_kind(results, "classification"), inference.intervals(bootstrap, "auc")
     real, synthetic = counts(ran, "n_real"), counts(ran, "n_synthetic")
     seeds = ran.groupby(["arm", "subset"])["seed"].nunique()
-    images = [f"{real.get(a.name)} + {synthetic.get(a.name)}" if a.generator else real.get(a.name) for a in ARMS]
+    images = [f"{real.get(a.name)} + {synthetic.get(a.name)}" if a.generator else real.get(a.name) for a in arms]
     columns = {
-        ("Training", "real + synthetic images"): [x if a.name in real else NOT_RUN for a, x in zip(ARMS, images)],
-        ("Training", "seeds"): [listed(seeds[a.name], "–") if a.name in real else NOT_RUN for a in ARMS],
+        ("Training", "real + synthetic images"): [x if a.name in real else NOT_RUN for a, x in zip(arms, images)],
+        ("Training", "seeds"): [listed(seeds[a.name], "–") if a.name in real else NOT_RUN for a in arms],
     }
     printed = {Arm(row.regime, row.generator, row.selection): row for row in paper.TABLE_2}
     for metric in ("accuracy", "auc", "sensitivity", "specificity", "ece"):
         if metric != "ece":
             columns[HEADINGS[metric], "paper"] = [
-                getattr(printed[a], metric).printed if a in printed else NOT_PRINTED for a in ARMS
+                getattr(printed[a], metric).printed if a in printed else NOT_PRINTED for a in arms
             ]
-        columns[HEADINGS[metric], "ours"] = cells(results, metric, ARMS)
+        columns[HEADINGS[metric], "ours"] = cells(results, metric, arms)
         if metric == "auc":
             values = frame.by_subset(ran, "auc")
             columns[HEADINGS[metric], "95 % interval"] = [
-                _auc_interval(values[a.name].dropna().tolist(), drawn, a) if a.name in values else NOT_RUN for a in ARMS
+                _auc_interval(values[a.name].dropna().tolist(), drawn, a) if a.name in values else NOT_RUN for a in arms
             ]
     how = "a bootstrap over subsets, seeds and test patches" if len(drawn) else "Student's t over subsets"
     notes = (
@@ -183,7 +190,7 @@ def table_2(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None) -> T
         f"ImageNet, full PCam, five subsets of 26,215, 100 epochs, {NOT_COMPARABLE}: compare differences to traditional "
         "augmentation. It shows training on synthetic images only as a figure (6), without numbers."
     )
-    return Table("Table 2. Classification of the test split", pd.DataFrame(columns, index=_rows(ARMS)), notes)
+    return Table("Table 2. Classification of the test split", pd.DataFrame(columns, index=_rows(arms)), notes)
 
 
 def _auc_interval(values: list[float], drawn: pd.DataFrame, arm: Arm) -> str:
@@ -202,6 +209,7 @@ def table_differences(results: pd.DataFrame, metric: str = "auc", bootstrap: dic
 
     bootstrap: the result of `inference.evaluate`; it is of the AUC, so for other metrics it is not shown.
     """
+    arms = classifiers(generators_of(results))
     ran, of = frame.of_kind(results, "classification"), results["subset"].nunique()
     bootstrap = bootstrap if metric == "auc" else None
     columns: dict[tuple[str, str], list[str]] = {}
@@ -210,10 +218,10 @@ def table_differences(results: pd.DataFrame, metric: str = "auc", bootstrap: dic
         drawn = inference.intervals(bootstrap, against.name)
         q = drawn["q"].dropna().to_dict()
         if not len(drawn):
-            tested = [a for a in ARMS if a.name in tests.index and tests.loc[a.name, "n"] >= 3]
+            tested = [a for a in arms if a.name in tests.index and tests.loc[a.name, "n"] >= 3]
             adjusted = inference.false_discovery({a: tests.loc[a.name, "p"] for a in tested})
             q = {a.name: p for a, p in adjusted.items()}
-        lines = [_difference(a, against, tests, each, drawn, q, of) for a in ARMS]
+        lines = [_difference(a, against, tests, each, drawn, q, of) for a in arms]
         headings = (
             "mean ± sd", "each subset", "95 % t interval", "exact p (sign flips)", "effect size g",
             "95 % bootstrap interval", "q within its family",
@@ -233,7 +241,7 @@ def table_differences(results: pd.DataFrame, metric: str = "auc", bootstrap: dic
         "(Benjamini and Hochberg) for the number of arms of its family: real and synthetic images, synthetic only, real only. "
         f"Differences that are equal in all subsets have no interval, and the exact p. {inference.TOO_NARROW}"
     )
-    return Table("Paired differences", pd.DataFrame(columns, index=_rows(ARMS)), notes)
+    return Table("Paired differences", pd.DataFrame(columns, index=_rows(arms)), notes)
 
 
 def _difference(

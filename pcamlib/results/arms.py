@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from pcamlib.core import paper
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Arm(NamedTuple):
@@ -46,7 +50,7 @@ class Arm(NamedTuple):
         """The arm's name for readers, for example "U-Net transfer (realism)"."""
         if self.generator is None:
             return paper.REGIME_NAMES[self.regime]
-        name = f"{paper.GENERATOR_NAMES[self.generator]} {paper.REGIME_NAMES[self.regime]}"
+        name = f"{paper.GENERATOR_NAMES.get(self.generator, self.generator)} {paper.REGIME_NAMES[self.regime]}"
         return f"{name} ({paper.SELECTION_NAMES[self.selection]})"
 
 
@@ -54,16 +58,39 @@ BASELINE, TRADITIONAL = Arm("baseline"), Arm("traditional")
 CONTROLS = tuple(Arm(regime) for regime in paper.CONTROLS)
 MIXED = ("augmentation", "transfer")
 """Regimes that use synthetic images together with real ones."""
-IMAGE_SETS = tuple((generator, selection) for selection in paper.SELECTIONS for generator in paper.GENERATORS)
-"""(generator, selection) of the nine synthetic sets, in the order of Table 1."""
-JUDGED = (*IMAGE_SETS, ("real", None), ("autoencoder", None))
-"""All image sets that are judged: the synthetic ones and the two calibration sets."""
-ARMS = (
-    *(Arm(row.regime, row.generator, row.selection) for row in paper.TABLE_2),
-    *(Arm("synthetic", *images) for images in IMAGE_SETS),
-    *CONTROLS,
-)
-"""All classifiers: the twenty of Table 2 in its order, the nine of Figure 6, and the controls."""
+
+
+def image_sets(generators: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """(generator, selection) of all synthetic sets of these generators, in the order of Table 1."""
+    generators = tuple(generators)
+    return tuple((generator, selection) for selection in paper.SELECTIONS for generator in generators)
+
+
+def judged(generators: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
+    """All image sets that are judged: the synthetic ones and the two calibration sets."""
+    return (*image_sets(generators), ("real", None), ("autoencoder", None))
+
+
+def classifiers(generators: Iterable[str]) -> tuple[Arm, ...]:
+    """All classifiers: those of Table 2 in its order, with other generators in their sections, of Figure 6, and controls."""
+    images = image_sets(generators)
+    found = [Arm(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
+    for regime in MIXED:
+        for generator, selection in images:
+            if Arm(regime, generator, selection) not in found:
+                alike = [i for i, arm in enumerate(found) if (arm.regime, arm.selection) == (regime, selection)]
+                found.insert(alike[-1] + 1, Arm(regime, generator, selection))
+    return (*found, *(Arm("synthetic", *pair) for pair in images), *CONTROLS)
+
+
+def generators_of(results: pd.DataFrame) -> list[str]:
+    """The paper's generators, then the other ones that a frame of results has."""
+    others = [name for name in results["generator"].dropna().unique() if name not in ("real", "autoencoder")]
+    return list(dict.fromkeys([*paper.GENERATORS, *others]))
+
+
+IMAGE_SETS, JUDGED, ARMS = (of(paper.GENERATORS) for of in (image_sets, judged, classifiers))
+"""Those of the paper's three generators: nine synthetic sets, eleven judged ones, 29 classifiers and the controls."""
 
 
 def of_source(generator: str | None) -> list[Arm]:

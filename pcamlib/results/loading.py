@@ -12,19 +12,38 @@ import pandas as pd
 from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import read_json
-from pcamlib.results.arms import JUDGED, Arm, of_source
+from pcamlib.results.arms import Arm, judged, of_source
 from pcamlib.results.frame import METRICS, NOT_RUN, PER_CLASS, PROVENANCE, ROW, extractors, tidy
 
 NO_FILE = "its result file does not exist"
-FILES = {
-    **{name: [Arm("training", name)] for name in ("autoencoder", *paper.GENERATORS)},
-    **{f"selection-{g}": [Arm("selection", g, s) for s in paper.SELECTIONS] for g in paper.GENERATORS},
-    "quality": [Arm("quality", *images) for images in JUDGED],
-    "memorisation": [Arm("memorisation", *images) for images in JUDGED],
-    "classification-real": of_source(None),
-    **{f"classification-{g}": of_source(g) for g in paper.GENERATORS},
-}
-"""The result files of a subset, without ".json", and the arms of each."""
+
+
+def files(generators: Iterable[str], folders: Iterable[str] = ()) -> dict[str, list[Arm]]:
+    """The result files of a subset, without ".json", and the arms of each; `folders` are generators that are not trained."""
+    generators, folders = tuple(generators), tuple(folders)
+    return {
+        **{name: [Arm("training", name)] for name in ("autoencoder", *generators) if name not in folders},
+        **{f"selection-{g}": [Arm("selection", g, s) for s in paper.SELECTIONS] for g in generators},
+        "quality": [Arm("quality", *images) for images in judged(generators)],
+        "memorisation": [Arm("memorisation", *images) for images in judged(generators)],
+        "classification-real": of_source(None),
+        **{f"classification-{g}": of_source(g) for g in generators},
+    }
+
+
+FILES = files(paper.GENERATORS)
+
+
+def _files_of_run(run: Path) -> dict[str, list[Arm]]:
+    """`files` of the paper's generators and of the other ones that the run's profile lists."""
+    path = run / "study.json"
+    settings = read_json(path).get("settings", {}) if path.exists() else {}
+    listed = settings.get("generators", [])
+    folders = [item["name"] for item in listed if not isinstance(item, str)]
+    names = [item if isinstance(item, str) else item["name"] for item in listed]
+    return files(dict.fromkeys([*paper.GENERATORS, *names]), folders)
+
+
 _UNBOUNDED = {"fid", "kid_se", "density", "least_ratio", "train_loss", "train_seconds", "images"}
 _UNBOUNDED |= {f"{name}_{c}" for name in PER_CLASS[:-1] for c in (0, 1)}
 
@@ -67,7 +86,7 @@ def load(run_folder: str | Path, subsets: int | Iterable[int] | None = None) -> 
     _check(found, run)
     spaces = extractors(found) or [None]
     for subset in wanted:
-        for name, arms in FILES.items():
+        for name, arms in _files_of_run(run).items():
             path = _path(run, subset, name)
             if not path.exists():
                 lines += [x for arm in arms for x in _absent(arm, subset, path.relative_to(run).as_posix(), spaces)]
@@ -80,7 +99,7 @@ def _path(run: Path, subset: int | str, name: str) -> Path:
 
 def _files(run: Path, subset: int | str) -> list[Path]:
     """The result files of a subset that exist."""
-    return [path for path in (_path(run, subset, name) for name in FILES) if path.exists()]
+    return [path for path in (_path(run, subset, name) for name in _files_of_run(run)) if path.exists()]
 
 
 def _kind(file: str) -> str:
