@@ -53,7 +53,7 @@ def open_file(path: Path, missing: str) -> h5py.File:
 
 
 def dataset(f: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
-    """The uint8 dataset `name` of shape (N, *shape), N at least 1; StudyError if there is none or it must not be read."""
+    """The uint8 dataset `name` of shape ``(N, *shape)``, N at least 1; StudyError if it is absent or unsafe to read."""
     path = f.filename
     with explain(path):
         if (
