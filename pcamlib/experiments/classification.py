@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,33 @@ from pcamlib.results.arms import Arm, of_source
 from pcamlib.results.frame import CALIBRATION_BINS
 from pcamlib.results.inference import SCORES
 from pcamlib.study import REAL, Study
+
+
+class Regime(NamedTuple):
+    """What one regime trains on and for how long; which weights it starts from says `Arm.source`.
+
+    real: how many sets of real patches (the subset, then as many others); synthetic: whether synthetic patches join
+    them; epochs: in multiples of the profile's.
+    """
+
+    real: int = 1
+    synthetic: bool = False
+    augmented: bool = True
+    epochs: int = 1
+
+
+REGIMES = {
+    "baseline": Regime(augmented=False),
+    "traditional": Regime(),
+    "traditional-2x": Regime(epochs=2),
+    "transfer-real": Regime(),
+    "double-real": Regime(real=2),
+    "synthetic": Regime(real=0, synthetic=True),
+    "transfer": Regime(),
+    "augmentation": Regime(synthetic=True),
+}
+STARTED_FROM = {"traditional", "synthetic"}
+"""Regimes whose weights another arm needs."""
 
 
 def arms(generator: str) -> list[Arm]:
@@ -79,42 +106,26 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     if result.exists():
         _discard(arm, folder)
         return read_json(result)
-    row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
-    real, extra, start, epochs, n_synthetic = study.real, None, None, settings.epochs, 0
-    if arm.generator:
-        extra = selection.synthetic(study, arm.generator, arm.selection)
-        if extra is None:
-            return row | {"status": "not run", "reason": selection.shortage(study, arm.generator, arm.selection)}
-        n_synthetic = len(extra.labels)
-    if arm.regime == "double-real":
-        extra = study.other_real
-        if not len(extra.labels):
-            return row | {"status": "not run", "reason": "no real patches are left outside the subset"}
-    if arm.regime == "traditional-2x":
-        epochs *= 2
-    if arm.source:
-        start = study.folder / "classifiers" / arm.source.id / "weights.safetensors"
-    if arm.regime == "synthetic":
-        train = extra
-    elif arm.regime in ("augmentation", "double-real"):
-        train = joined(real, extra)
-    else:
-        train = real
+    regime, row = REGIMES[arm.regime], {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
+    if reason := _reason_not_to_run(study, arm):
+        return row | {"status": "not run", "reason": reason}
+    start = study.folder / "classifiers" / arm.source.id / "weights.safetensors" if arm.source else None
+    epochs = settings.epochs * regime.epochs
     model, chosen, log = classifier.train(
         settings,
-        train,
+        _training_set(study, arm),
         splits["valid"],
         folder=folder,
         seed=training.derive(study.seed, "classifier", arm.seed) if arm.seed else study.seed,
-        augmented=arm.regime != "baseline",
+        augmented=regime.augmented,
         epochs=epochs,
         start=start,
         identity=[study.data_sha, arm.id],
     )
     row |= {
         "threshold": classifier.THRESHOLD,
-        "n_real": 0 if arm.regime == "synthetic" else len(real.labels) * (2 if arm.regime == "double-real" else 1),
-        "n_synthetic": n_synthetic,
+        "n_real": len(study.rows) * regime.real,
+        "n_synthetic": sum(selection.counts(study, arm.generator, arm.selection)["kept"]) if arm.generator else 0,
         "test_n": len(splits["test"].labels),
         "epochs": epochs,
         "steps": int(log[-1]["step"]),
@@ -142,6 +153,27 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     return read_json(result)
 
 
+def _reason_not_to_run(study: Study, arm: Arm) -> str | None:
+    """Why an arm cannot be trained in this subset, or None."""
+    if arm.generator:
+        return selection.shortage(study, arm.generator, arm.selection)
+    short = REGIMES[arm.regime].real == 2 and not len(study.others)
+    return "no real patches are left outside the subset" if short else None
+
+
+def _training_set(study: Study, arm: Arm) -> Arrays:
+    """The patches an arm trains on, as `REGIMES` says; batches mix them at random."""
+    regime = REGIMES[arm.regime]
+    parts = []
+    if regime.real:
+        parts.append(study.real)
+    if regime.real == 2:
+        parts.append(study.other_real)
+    if regime.synthetic:
+        parts.append(data.load(study.synthetic(arm.generator, arm.selection), "train"))
+    return Arrays(*map(np.concatenate, zip(*parts)))
+
+
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error, 0 to 1: mean gap between confidence and accuracy, over bins weighted by their size.
 
@@ -154,11 +186,5 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
 def _discard(arm: Arm, folder: Path) -> None:
     """Remove what nobody starts from once the arm's result stands: 90 MB of checkpoint, and most weights."""
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    kept = ("traditional", "synthetic") if arm.seed else ("baseline", "traditional", "synthetic")
-    if arm.regime not in kept:
+    if arm.regime not in STARTED_FROM | ({"baseline"} if not arm.seed else set()):
         (folder / "weights.safetensors").unlink(missing_ok=True)
-
-
-def joined(a: Arrays, b: Arrays) -> Arrays:
-    """Two sets of patches as one; batches mix them at random."""
-    return Arrays(np.concatenate([a.images, b.images]), np.concatenate([a.labels, b.labels]))
