@@ -60,7 +60,7 @@ lab: .venv/ready
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
 	@echo "setting up .venv (a minute or two, about 6 GB with PyTorch)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[book,test,bench,check,cluster]' || { echo "missing: packages could not be installed, see pip's message above" >&2; exit 1; }
+	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[weights,book,test,bench,check,cluster]' || { echo "missing: packages could not be installed, see pip's message above" >&2; exit 1; }
 	@touch $@
 
 clean:
