@@ -122,9 +122,8 @@ def task_of(family: str, p: Profile, batch: int) -> training.Task:
         return autoencoder.AutoencoderTask(p.autoencoder, real.images, p.orientations)
     if family == "histogan":
         return histogan.GanTask(p.histogan, real.images, real.labels, p.orientations)
-    settings = p.classifier.model_copy(update={"model_choice": "last"})
-    architecture = p.quality.judge.architecture if family == "judge" else classifier.ARCHITECTURE
-    model = classifier.build("none", architecture)
+    settings = p.classifier.model_copy(update={"model_choice": "last", "weights": "none"})
+    model = classifier.build(settings)
     return classifier.ClassifierTask(settings, model, real, real, augmented=family != "classifier-plain")
 
 

@@ -40,10 +40,10 @@ def train_autoencoder(s):
 
 
 def train_classifier(s):
-    """With a choice of the best epoch, and a network smaller than ResNet18: it saves after every step."""
-    settings = s.profile.classifier.model_copy(update={"model_choice": "best-valid-auc", "epochs": 3})
-    small = s.profile.quality.judge.architecture
-    classifier.train(settings, s.real, s.split("valid"), folder=s.folder / "best", seed=s.seed, architecture=small)
+    """With a choice of the best epoch, and a small network: it saves after every step."""
+    small = {"architecture": "regnetx_002", "weights": "none", "model_choice": "best-valid-auc", "epochs": 3}
+    settings = s.profile.classifier.model_copy(update=small)
+    classifier.train(settings, s.real, s.split("valid"), folder=s.folder / "best", seed=s.seed)
 
 
 def train_arm(s):
@@ -61,7 +61,7 @@ STAGES = {
     "dit": (lambda s: diffusion.train(s, "dit"), ["dit"], 5),
     "histogan": (lambda s: histogan.train(s, folder=s.folder / "histogan"), ["histogan"], 3),
     "best-valid-auc classifier": (train_classifier, ["best"], 6),
-    "ResNet18": (train_arm, ["classifiers/traditional"], 1),
+    "classifier": (train_arm, ["classifiers/traditional"], 1),
     "selection": (select, ["candidates", "synthetic", "results"], 1),
 }
 

@@ -32,7 +32,7 @@ def number_format(precision: str) -> str:
     """The format a stage computes in, "fp32" or "bf16", for the precision of its profile.
 
     "auto" is bf16 where the device has instructions for it and fp32 where it would be emulated: a processor without
-    them trains a ResNet18 seven times slower in bf16. Results differ between the two; every result names its format.
+    them trains seven times slower in bf16. Results differ between the two; every result names its format.
     """
     if precision != "auto":
         return precision
@@ -169,14 +169,16 @@ class AugmentationSettings(Section):
 
 
 class ClassifierSettings(Section):
-    """ResNet18 (§4.2). `pretrained` is "none", "imagenet" (from the hub's cache) or the path of a weights file.
+    """The classifier (§4.2): any timm model, started from `weights`.
 
-    Arms whose name matches a pattern of `seeded` (``"*"`` is all of them, ``"transfer-unet-*"`` some) are trained with
+    `weights` is "none", "package" (from the registry's weight packages), "imagenet" (timm's, from the hub or its cache)
+    or the path of a weights file. `precision` "auto" is measured for each network and device. Arms whose name matches a pattern of `seeded` (``"*"`` is all of them, ``"transfer-unet-*"`` some) are trained with
     `seeds` seeds, the others with one.
     """
 
-    image_size: Annotated[int, Field(ge=32, le=96)]
-    pretrained: str
+    architecture: str
+    weights: str
+    image_size: Annotated[int, Field(ge=32, le=96)] = 96
     epochs: Positive
     batch_size: Positive
     learning_rate: Rate
@@ -215,11 +217,16 @@ class SelectionSettings(Section):
 
 
 class JudgeSettings(Section):
-    """The network whose features measure quality when Inception is not used; never seen by selection."""
+    """The network whose features measure quality when Inception is not used; never seen by selection.
+
+    `weights` as in the classifier's section. Its verdict on labels is a logistic regression on these features, fitted to
+    `size` train patches outside every subset.
+    """
 
     architecture: str
+    weights: str
+    image_size: Annotated[int, Field(ge=32)] = 96
     size: Positive
-    epochs: Positive
 
 
 class TimmSpace(Section):
@@ -270,6 +277,13 @@ class Profile(Section):
     def generator_names(self) -> list[str]:
         """The generators by name, in the profile's order."""
         return [item if isinstance(item, str) else item.name for item in self.generators]
+
+    @model_validator(mode="after")
+    def _the_judge_is_not_the_gatekeeper(self) -> Profile:
+        judge = self.quality.judge.architecture
+        if judge == self.classifier.architecture:
+            raise ValueError(f"quality.judge.architecture must not be the classifier's, {judge}, which selects images")
+        return self
 
     @property
     def sha(self) -> str:

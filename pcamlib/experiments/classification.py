@@ -16,7 +16,7 @@ from pcamlib.core.files import atomic, now, read_json, write_json
 from pcamlib.core.settings import ClassifierSettings
 from pcamlib.data import Arrays
 from pcamlib.experiments import selection
-from pcamlib.models import classifier, generators
+from pcamlib.models import classifier, formats, generators
 from pcamlib.results.arms import Arm, of_source
 from pcamlib.results.frame import CALIBRATION_BINS
 from pcamlib.results.inference import SCORES
@@ -79,12 +79,14 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
     return study.write_result(
         f"classification-{generator}",
         {
-            "pretrained": settings.pretrained,
+            "architecture": settings.architecture,
+            "pretrained": settings.weights,
+            "format": str(formats.chosen(settings)),
             "test_n": len(data.labels(study.data_root, "test")),
             "image_size": settings.image_size,
             "rows": rows,
         },
-        precision=settings.precision,
+        precision=formats.chosen(settings).precision,
         seconds=round(sum(row.get("seconds", 0) for row in rows), 1),
     )
 
@@ -129,7 +131,9 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         "test_n": len(splits["test"].labels),
         "epochs": epochs,
         "steps": int(log[-1]["step"]),
-        "pretrained": start.parent.name if start else settings.pretrained,
+        "pretrained": start.parent.name if start else settings.weights,
+        "architecture": settings.architecture,
+        "format": str(formats.chosen(settings)),
         "model_choice": settings.model_choice,
         "chosen_epoch": chosen,
         "train_loss": log[-1]["loss"],

@@ -1,30 +1,32 @@
 """Feature extractors by name: uint8 patches in, float32 features out, never floats in: their range would be a guess.
 
-Each extractor's `about` says which weights, which size, which normalisation and which layer. Two roles that must not meet (the judge is not the gatekeeper). The *gatekeeper* is the subset's own
-ResNet18 and decides which samples pass (§3.3). Quality is judged in other spaces, the same for every subset and
-generator: Inception-V3 when its weights are given, else a *judge* of another architecture trained on rows outside
-every subset; and a VGG16 with random weights, which has learned nothing from anybody (Naeem et al. 2020).
+Each extractor's `about` says which weights, which size, which normalisation and which layer. Two roles that must not
+meet: the *gatekeeper* is the subset's own classifier and decides which samples pass (§3.3). Quality is judged in other
+spaces, the same for every subset and generator: Inception-V3 when its weights are given, else a *judge* of another
+architecture with ImageNet weights; and a VGG16 with random weights, which has learned nothing from anybody (Naeem et
+al. 2020).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 import torchvision
 
 from pcamlib import training
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import lock, read_json, resolve
+from pcamlib.core.files import read_json, resolve
 from pcamlib.data import SIDE, load
-from pcamlib.models import classifier
+from pcamlib.models import classifier, regression
+from pcamlib.models.weights import package_file
 from pcamlib.study import Study
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -33,9 +35,16 @@ GATEKEEPER_ARM = "traditional"
 JUDGE_SEED = 4711
 
 
-def _input(size: int) -> str:
+def _input(size: int, scale: classifier.Scale = classifier.IMAGENET) -> str:
     """What `classifier.prepare` and `classifier.normalise` do to a patch, in words."""
-    return f"area-averaged to {size} px, ImageNet mean and sd" if size < SIDE else f"{SIDE} px, ImageNet mean and sd"
+    pixels = f"area-averaged to {size} px" if size < SIDE else f"{SIDE} px"
+    return f"{pixels}, {_scaled(scale)}"
+
+
+def _scaled(scale: classifier.Scale) -> str:
+    if tuple(map(tuple, scale)) == classifier.IMAGENET:
+        return "ImageNet mean and sd"
+    return "mean and sd " + " and ".join(", ".join(f"{v:g}" for v in dict.fromkeys(values)) for values in scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Extractor:
 
 
 def gatekeeper(study: Study) -> Extractor:
-    """Pooled 512-d features of the subset's ResNet18, arm "traditional", its chosen epoch.
+    """Pooled features of the subset's classifier, arm "traditional", its chosen epoch.
 
     The paper says only "a ResNet18 trained with the real data" (§3.3). Of its two, the augmented one: features that
     turn with the patch would measure orientation. The epoch is the one this arm is tested with, so that gatekeeper and
@@ -64,53 +73,105 @@ def gatekeeper(study: Study) -> Extractor:
     path = study.need(
         study.folder / "classifiers" / GATEKEEPER_ARM / "weights.safetensors", "07_classification.md (generator real)"
     )
-    model, settings = classifier.load(path), study.profile.classifier
+    settings = study.profile.classifier
+    model = classifier.load(path, settings)
     epoch = read_json(path.parent / "result.json")["chosen_epoch"]
     about = (
-        f"ResNet18 of arm '{GATEKEEPER_ARM}', subset {study.subset}, epoch {epoch}; {_input(settings.image_size)}; "
-        "pooled layer before the logit, 512-d"
+        f"{settings.architecture} of arm '{GATEKEEPER_ARM}', subset {study.subset}, epoch {epoch}; "
+        f"{_input(settings.image_size, classifier.own_scale(model))}; pooled layer before the logit, {model.num_features}-d"
     )
-    return Extractor("gatekeeper-resnet18", about, lambda images: classifier.penultimate(model, images, settings))
+    name = f"gatekeeper-{settings.architecture}"
+    return Extractor(name, about, lambda images: classifier.penultimate(model, images, settings))
 
 
 class Judge(NamedTuple):
-    """The study's judge: its feature space, and its own verdict P(tumour), float32 (N,), on uint8 patches."""
+    """The study's judge: its feature space, and its own verdict P(tumour), float64 (N,), on uint8 patches."""
 
     extractor: Extractor
     predict: Callable[[np.ndarray], np.ndarray]
 
 
 def judge(study: Study) -> Judge:
-    """The study's judge, trained once per run folder and shared by its subsets."""
-    chosen, settings = study.profile.quality.judge, study.profile.classifier
-    settings = settings.model_copy(update={"model_choice": "last", "epochs": chosen.epochs})
-    outside = len(study.judge_rows) > 0
-    source = f"{len(study.judge_rows)} train rows outside every subset" if outside else "the validation split"
-    folder = study.root / "judge"
-    with lock(study.root / ".judge", wait=True):  # subsets may be judged side by side; the first to come trains
-        path = folder / "weights.safetensors"
-        if not path.exists():
-            train = load(study.data_root, "train", study.judge_rows) if outside else study.split("valid")
-            classifier.train(
-                settings,
-                train,
-                train,  # validation plays no part: model_choice is "last"
-                folder=folder,
-                seed=study.profile.seed * 1000 + JUDGE_SEED,
-                architecture=chosen.architecture,
-                identity=[study.data_sha, study.judge_rows.tolist()],
-            )
-    model = classifier.load(path, chosen.architecture)
+    """The study's judge: a frozen network, and a logistic regression on its features that knows the labels.
+
+    The regression is fitted to the judge's rows of the train split (outside every subset), with its strength chosen on
+    validation; where no rows are left it is fitted to the validation split, which its `about` says.
+    """
+    chosen = study.profile.quality.judge
+    space = frozen(chosen.architecture, chosen.weights, chosen.image_size, "quality.judge")
+    extractor = Extractor(f"judge-{chosen.architecture}", space.about, _remembering(space))
+
+    @functools.cache
+    def verdict() -> tuple[regression.Standard, regression.Regression]:
+        valid = study.split("valid")
+        rows = study.judge_rows
+        train = load(study.data_root, "train", rows) if len(rows) else valid
+        seen = extractor(train.images)
+        scale = regression.standard(seen)
+        check = extractor(valid.images) if len(rows) else seen
+        return scale, regression.choose((scale(seen), train.labels), (scale(check), valid.labels))
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        scale, fitted = verdict()
+        return fitted(scale(extractor(images)))
+
+    return Judge(extractor, predict)
+
+
+def _remembering(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """`function`, keeping its last answer: the judge is asked for its features and its verdict on the same patches."""
+    last: dict[str, np.ndarray] = {}
+
+    def call(images: np.ndarray) -> np.ndarray:
+        key = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+        if key not in last:
+            found = function(images)
+            last.clear()
+            last[key] = found
+        return last[key]
+
+    return call
+
+
+def frozen(architecture: str, weights: str, size: int | None, section: str, seed: int = JUDGE_SEED) -> Extractor:
+    """Pooled features of any timm model with weights as the profile's `section` gives them, at its own normalisation.
+
+    size: pixels of the input, antialiased bicubic from 96; None: the size of the network's own pretraining. weights: see
+    `classifier.network`; "none" draws them from `seed`. StudyError if the model or its weights cannot be had.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = classifier.network(architecture, weights, size, section)
+    size = size or model.pretrained_cfg["input_size"][-1]
+    device, scale = training.accelerator("fp32").device, classifier.own_scale(model)
+    model = model.eval().to(device, memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def extract(images: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(images), 64):
+            x = torch.from_numpy(images[start : start + 64]).permute(0, 3, 1, 2).to(device).float() / 255
+            if size != SIDE:
+                x = F.interpolate(x, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+            x = classifier.normalise(x, scale)
+            parts.append(model.forward_head(model.forward_features(x), pre_logits=True).float().cpu())
+        return torch.cat(parts).numpy()
+
     about = (
-        f"{chosen.architecture} from random initialisation, {chosen.epochs} epochs on {source}; "
-        f"{_input(settings.image_size)}; pooled layer before the logit, {model.num_features}-d"
+        f"{architecture}, {_origin(architecture, weights, seed)}; "
+        f"{f'bicubic to {size} px' if size != SIDE else f'{SIDE} px'}, {_scaled(scale)}; pooled, {model.num_features}-d"
     )
-    return Judge(
-        Extractor(
-            f"judge-{chosen.architecture}", about, lambda images: classifier.penultimate(model, images, settings)
-        ),
-        lambda images: classifier.probabilities(model, images, settings),
-    )
+    return Extractor(f"timm-{architecture}", about, extract)
+
+
+def _origin(architecture: str, weights: str, seed: int) -> str:
+    """Where a network's weights come from, in words."""
+    if weights == "none":
+        return f"random weights (seed {seed})"
+    if weights == "imagenet":
+        return "timm's ImageNet weights"
+    path = package_file(architecture) if weights == "package" else resolve(weights)
+    return f"weights {path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 def random_vgg16() -> Extractor:
@@ -132,44 +193,6 @@ def random_vgg16() -> Extractor:
 
     about = f"VGG16 with random weights (seed {JUDGE_SEED}); {_input(48)}; last convolution, averaged, 512-d"
     return Extractor("vgg16-random", about, extract)
-
-
-def timm_space(architecture: str, weights: str) -> Extractor:
-    """Pooled features of any timm model, at the input size and normalisation of its own pretraining.
-
-    weights: "imagenet" (timm's, from the hub or its cache) or the path of a .safetensors or .pth file; the head is not
-    loaded. Patches are resized by antialiased bicubic interpolation. StudyError if the model or its weights are not to
-    be had; nothing is put in their place.
-    """
-    if not timm.is_model(architecture):
-        raise StudyError(
-            f"quality.timm: {architecture!r} is not a timm model: correct its architecture in the profile."
-        )
-    if weights == "imagenet":
-        model, source = classifier.build("imagenet", architecture, "quality.timm"), "timm's ImageNet weights"
-    else:
-        model = timm.create_model(architecture, pretrained=False)
-        path = classifier.load_weights(model, weights, "quality.timm", architecture)
-        source = f"weights {path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    config = timm.data.resolve_model_data_config(model)
-    size, (mean, std) = config["input_size"][1:], (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
-    device = training.accelerator("fp32").device
-    model = model.eval().to(device)
-
-    @torch.no_grad()
-    def extract(images: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(images), 64):
-            x = torch.from_numpy(images[start : start + 64]).permute(0, 3, 1, 2).to(device).float() / 255
-            x = F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-            x = (x - mean.to(device)) / std.to(device)
-            parts.append(model.forward_head(model.forward_features(x), pre_logits=True).float().cpu())
-        return torch.cat(parts).numpy()
-
-    about = (
-        f"{architecture}, {source}; bicubic to {size[0]}x{size[1]}, its own mean and sd; pooled, {model.num_features}-d"
-    )
-    return Extractor(f"timm-{architecture}", about, extract)
 
 
 def inception_file(weights: str) -> Path:
@@ -232,5 +255,5 @@ def judges(study: Study, own: Judge | None = None) -> list[Extractor]:
 
     own: the judge, if it is loaded already. StudyError if weights that the profile asks for are missing.
     """
-    timm_spaces = [timm_space(space.architecture, space.weights) for space in study.profile.quality.timm]
-    return [first_space(study, own), random_vgg16(), *timm_spaces]
+    others = (frozen(space.architecture, space.weights, None, "quality.timm") for space in study.profile.quality.timm)
+    return [first_space(study, own), random_vgg16(), *others]

@@ -1,8 +1,9 @@
-"""The downstream classifier: ResNet18, its augmentation, training and test (§4.2)."""
+"""The downstream classifier: any timm network with one logit, its augmentation, training and test (§4.2)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,43 +15,48 @@ from safetensors.torch import load_file, save_file
 from pcamlib import metrics, training
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, digest, resolve
-from pcamlib.core.settings import AugmentationSettings, number_format
+from pcamlib.core.settings import AugmentationSettings
 from pcamlib.core.settings import ClassifierSettings as Settings
 from pcamlib.data import Arrays
+from pcamlib.models import formats, weights
 from pcamlib.models.tensors import orient
 
-ARCHITECTURE = "resnet18.tv_in1k"  # torchvision's weights, those of the paper's time; bare "resnet18" is a newer recipe
 THRESHOLD = 0.5
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)  # ImageNet's, as its pretrained weights expect
-STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of RGB
 
 
-def build(
-    pretrained: str, architecture: str = ARCHITECTURE, parameter: str = "classifier.pretrained"
-) -> torch.nn.Module:
-    """A timm model with one output logit.
+def build(settings: Settings) -> torch.nn.Module:
+    """The profile's network with one output logit: `network` of the classifier's section."""
+    return network(settings.architecture, settings.weights, settings.image_size, "classifier")
 
-    pretrained
-        "none": random initialisation from torch's seed; "imagenet": timm's weights from the hub or its cache; else
-        the path of a .safetensors or .pth file of timm's or torchvision's ResNet18 weights.
-    parameter
-        The key of the profile that asked for the weights, named in the error.
 
-    Raises StudyError if weights are asked for and cannot be had; nothing is put in their place.
+def network(architecture: str, start: str, size: int | None, section: str) -> torch.nn.Module:
+    """A timm model with one output logit; its head is drawn from torch's seed, whatever weights it starts from.
+
+    start: "none" (random initialisation from torch's seed), "package" (`weights.load_package`), "imagenet" (timm's
+    weights from the hub or its cache), else the path of a .safetensors or .pth file of the same network.
+    size: pixels, for networks that are built for one size only; None: that of their pretraining.
+
+    Raises StudyError, naming the profile's `section`, if the network is unknown or its weights cannot be had; nothing is
+    put in their place.
     """
     if not timm.is_model(architecture):
-        raise StudyError(f"{architecture!r} is not a timm model: correct quality.judge.architecture in the profile.")
-    if pretrained in ("none", "imagenet"):
-        try:
-            return timm.create_model(architecture, pretrained=pretrained == "imagenet", num_classes=1)
-        except Exception as error:  # the hub client raises its own, requests' and the system's errors
-            raise StudyError(
-                f"{parameter}: ImageNet weights {architecture} could not be loaded "
-                f"({' '.join(str(error).split())[:160]}): give the path of a weights file instead"
-                + (", or 'none' for random initialisation." if parameter == "classifier.pretrained" else ".")
-            ) from None
-    model = timm.create_model(architecture, pretrained=False, num_classes=1)
-    load_weights(model, pretrained, parameter, architecture)
+        raise StudyError(f"{section}: {architecture!r} is not a timm model: correct its architecture in the profile.")
+    if start == "package":
+        model = weights.load_package(architecture)
+        model.reset_classifier(1)
+        return model
+    try:
+        options = formats.size_option(architecture, size)
+        model = timm.create_model(architecture, pretrained=start == "imagenet", num_classes=1, **options)
+    except Exception as error:  # the hub client raises its own, requests' and the system's errors
+        raise StudyError(
+            f"{section}: ImageNet weights {architecture} could not be loaded ({' '.join(str(error).split())[:160]}): give "
+            "the path of a weights file instead"
+            + (", or 'none' for random initialisation." if section == "classifier" else ".")
+        ) from None
+    if start not in ("none", "imagenet"):
+        load_weights(model, start, f"{section}.weights", architecture)
     return model
 
 
@@ -152,9 +158,21 @@ def jitter(n: int, settings: AugmentationSettings, mean: torch.Tensor) -> tuple[
     return matrix, offset
 
 
-def normalise(x: torch.Tensor, layout: torch.memory_format = torch.channels_last) -> torch.Tensor:
-    """float (B, 3, S, S) in [0, 1] -> zero mean and unit variance by ImageNet's statistics, in memory as `layout` says."""
-    return x.sub(MEAN.to(x)).div_(STD.to(x)).contiguous(memory_format=layout)
+Scale = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of RGB in [0, 1] that a network's inputs are scaled by."""
+
+
+def own_scale(model: torch.nn.Module) -> Scale:
+    """The scale of a timm network's own pretraining."""
+    return model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+
+
+def normalise(
+    x: torch.Tensor, scale: Scale = IMAGENET, layout: torch.memory_format = torch.channels_last
+) -> torch.Tensor:
+    """float (B, 3, S, S) in [0, 1], minus mean, over standard deviation, in memory as `layout` says."""
+    mean, std = (torch.tensor(values).to(x).view(3, 1, 1) for values in scale)
+    return x.sub(mean).div_(std).contiguous(memory_format=layout)
 
 
 class ClassifierTask(training.Task):
@@ -169,7 +187,7 @@ class ClassifierTask(training.Task):
         self.settings, self.augmented, self.valid = settings, augmented, valid
         self.images = prepare(train.images, settings.image_size)
         self.labels = torch.from_numpy(train.labels.astype(np.float32))
-        self.layout = training.layout(settings.precision)
+        self.scale, self.layout = own_scale(model), formats.chosen(settings).memory
         self.modules["classifier"] = model.to(memory_format=self.layout)
         self.optimizers["sgd"] = torch.optim.SGD(
             model.parameters(), lr=settings.learning_rate, momentum=settings.momentum, fused=True
@@ -186,7 +204,7 @@ class ClassifierTask(training.Task):
         x = self.images[rows].to(device).float() / 255
         if self.augmented:
             x = augment(x, self.settings.augmentation)
-        logits = self.modules["classifier"](normalise(x, self.layout)).float().squeeze(1)
+        logits = self.modules["classifier"](normalise(x, self.scale, self.layout)).float().squeeze(1)
         loss = F.binary_cross_entropy_with_logits(logits, self.labels[rows].to(device))
         self.update("sgd", loss)
         return {"loss": loss.detach()}
@@ -218,15 +236,14 @@ class ClassifierTask(training.Task):
 def _forward(
     model: torch.nn.Module, images: np.ndarray | torch.Tensor, settings: Settings, features: bool
 ) -> np.ndarray:
-    device, layout = next(model.parameters()).device, training.layout(settings.precision)
-    bf16 = number_format(settings.precision) == "bf16"
-    model.eval().to(memory_format=layout)
+    device, form, scale = next(model.parameters()).device, formats.chosen(settings), own_scale(model)
+    model.eval().to(memory_format=form.memory)
     parts = []
     images = prepare(images, settings.image_size)
     for start in range(0, len(images), 256):
         x = images[start : start + 256].to(device).float() / 255
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            maps = model.forward_features(normalise(x, layout))
+        with torch.autocast(device.type, torch.bfloat16, enabled=form.precision == "bf16"):
+            maps = model.forward_features(normalise(x, scale, form.memory))
         # the head in float32: bfloat16 logits would tie neighbouring patches and blur the AUC
         out = model.forward_head(maps.float(), pre_logits=features)
         parts.append(out.float().cpu() if features else out.float().squeeze(1).sigmoid().cpu())
@@ -253,19 +270,18 @@ def train(
     augmented: bool = True,
     epochs: int | None = None,
     start: Path | None = None,
-    architecture: str = ARCHITECTURE,
     identity: object = None,
 ) -> tuple[torch.nn.Module, int, list[dict[str, float]]]:
     """Train one classifier and keep its chosen weights in folder/weights.safetensors.
 
     start
-        weights.safetensors of another classifier to fine-tune (transfer learning); None: as `settings.pretrained` says.
+        weights.safetensors of another classifier to fine-tune (transfer learning); None: as `settings.weights` says.
 
     Returns (model in eval mode, epoch chosen, log). Resumes, like everything trained by `training.fit`.
     """
     epochs = epochs or settings.epochs
     torch.manual_seed(training.derive(seed, "classifier", "init"))  # every arm of a subset starts from the same weights
-    model = build(settings.pretrained if architecture == ARCHITECTURE else "none", architecture)
+    model = build(settings)
     if start is not None:
         with loading_weights(start, "remove it and run its notebook again"):
             model.load_state_dict(load_file(start))
@@ -279,8 +295,8 @@ def train(
         epochs=epochs,
         batch_size=settings.batch_size,
         seed=seed,
-        precision=settings.precision,
-        identity=[settings.training, identity, augmented, architecture, given],
+        precision=formats.chosen(settings).precision,
+        identity=[settings.training, identity, augmented, given],
     )
     chosen = task.choose(epochs)
     if task.accelerator.is_main_process:
@@ -289,9 +305,9 @@ def train(
     return task.modules["classifier"], chosen, log
 
 
-def load(path: Path, architecture: str = ARCHITECTURE) -> torch.nn.Module:
-    """A classifier from its weights.safetensors, eval mode, on the study's device."""
-    model = timm.create_model(architecture, pretrained=False, num_classes=1)
+def load(path: Path, settings: Settings) -> torch.nn.Module:
+    """A classifier of this profile from its weights.safetensors, eval mode, on the study's device."""
+    model = build(settings.model_copy(update={"weights": "none"}))
     with loading_weights(path, "remove it and run its notebook again"):
         model.load_state_dict(load_file(path))
     return model.to(training.accelerator("fp32").device).eval()

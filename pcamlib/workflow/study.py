@@ -178,9 +178,10 @@ def run_study(
     if settings.quality.inception:
         features.inception_file(settings.quality.inception)
     for space in settings.quality.timm:
-        features.timm_space(space.architecture, space.weights)
-    classifier.build(settings.classifier.pretrained)
-    classifier.build("none", settings.quality.judge.architecture)
+        features.frozen(space.architecture, space.weights, None, "quality.timm")
+    classifier.build(settings.classifier)
+    judge = settings.quality.judge
+    classifier.network(judge.architecture, judge.weights, judge.image_size, "quality.judge")
     listed = generators.listed(settings)
     for entry in listed.values():
         if not entry.after:  # images made elsewhere

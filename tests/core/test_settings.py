@@ -22,8 +22,8 @@ def test_the_paper_profile_is_the_papers_protocol():
     for family in (p.autoencoder, p.diffusion, p.histogan):
         assert (family.epochs, family.learning_rate, family.batch_size) == (1000, 1e-4, 64)
     c = p.classifier
-    assert (c.epochs, c.learning_rate, c.batch_size, c.momentum, c.pretrained) == (100, 1e-4, 32, 0.9, "imagenet")
-    assert (c.image_size, c.schedule) == (96, "constant")
+    assert (c.epochs, c.learning_rate, c.batch_size, c.momentum, c.weights) == (100, 1e-4, 32, 0.9, "imagenet")
+    assert (c.architecture, c.image_size, c.schedule) == ("resnet18.tv_in1k", 96, "constant")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def test_the_paper_profile_is_the_papers_protocol():
         ({"classifier.epochs": 0}, "'classifier.epochs' is 0"),
         ({"classifier.epochs": "many"}, "'classifier.epochs' is 'many'"),
         ({"selection.candidates": 0.5}, "'selection.candidates' is 0.5"),
+        ({"quality.judge.architecture": "tf_efficientnet_lite0"}, "judge.architecture must not be the classifier's"),
         ({"diffusion.label_dropout": 0}, "needs label_dropout above 0"),
         ({"classifier.epochs": True}, "'classifier.epochs' is True: yes, no, on, off, true and false are truth values"),
         ({"diffusion.guidance": True}, "'diffusion.guidance' is True: .* a number or text is due here"),

@@ -71,7 +71,7 @@ def test_seeds_are_trained_kept_and_averaged(open_tiny, monkeypatch):
         }, "the first seed is what a run of one seed has"
     assert by_id["transfer-real-seed1"]["pretrained"] == "traditional-seed1"
     assert by_id["traditional-seed1"]["train_loss"] != by_id["traditional"]["train_loss"]
-    assert features.gatekeeper(s).about.startswith("ResNet18 of arm 'traditional', subset 0")
+    assert features.gatekeeper(s).about.startswith("tf_efficientnet_lite0 of arm 'traditional', subset 0")
 
     folders = s.folder / "classifiers"
     labels = data.labels(s.data_root, "test")

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from pcamlib import metrics
 from pcamlib.core.errors import StudyError
 from pcamlib.experiments import classification, features
 
@@ -25,25 +26,36 @@ def test_random_vgg_is_the_same_every_time_and_refuses_floats(patches):
         one(patches.images[:5].astype(np.float32))
 
 
-def test_the_judge_is_trained_once_on_rows_no_subset_has(open_tiny):
+def test_the_judge_is_one_network_for_all_subsets_and_learns_labels_outside_them(open_tiny, patches):
     first, second = open_tiny(subset=0), open_tiny(subset=1)
     assert not set(first.judge_rows) & (set(first.rows) | set(second.rows)) and len(first.judge_rows) == 32
     assert np.array_equal(first.judge_rows, second.judge_rows)
-    extractor, predict = features.judge(first)
-    assert predict(first.real.images[:4]).shape == (4,)
-    weights = (first.root / "judge" / "weights.safetensors").stat().st_mtime_ns
-    again = features.judge(second).extractor
-    assert (first.root / "judge" / "weights.safetensors").stat().st_mtime_ns == weights
+    one, two = features.judge(first), features.judge(second)
+    assert one.extractor.name == two.extractor.name == "judge-tf_efficientnet_lite2"
     assert (
-        extractor.name == again.name == "judge-regnetx_002" and "32 train rows outside every subset" in extractor.about
+        "lite2-9656183e.pth, SHA-256 9656183eaeafe8cb; bicubic to 32 px, mean and sd 0.5 and 0.5" in one.extractor.about
     )
-    np.testing.assert_array_equal(extractor(first.real.images[:4]), again(first.real.images[:4]))
+    np.testing.assert_array_equal(one.extractor(first.real.images[:4]), two.extractor(first.real.images[:4]))
+    verdict = one.predict(patches.images[160:])
+    np.testing.assert_array_equal(verdict, two.predict(patches.images[160:]))
+    assert metrics.classification_metrics(patches.labels[160:], verdict)["auc"] > 0.9, "the patches are easy"
 
 
-def test_without_rows_left_the_judge_learns_on_validation_and_says_so(open_tiny):
+def test_the_judge_asks_its_network_once_for_features_and_verdict(open_tiny, patches, monkeypatch):
+    judge = features.judge(open_tiny())
+    judge.predict(patches.images[:8])
+    asked = []
+    monkeypatch.setattr(features.F, "interpolate", lambda x, **_: asked.append(len(x)) or x[:, :, :32, :32])
+    judge.extractor(patches.images[:8])
+    judge.predict(patches.images[:8])
+    assert asked == [], "the verdict's features are remembered"
+    judge.extractor(patches.images[8:12])
+    assert asked == [4]
+
+
+def test_without_rows_left_the_judge_learns_on_validation(open_tiny, patches):
     s = open_tiny(**{"subsets.size": 64})
-    assert len(s.judge_rows) == 0
-    assert "the validation split" in features.judge(s).extractor.about
+    assert len(s.judge_rows) == 0 and features.judge(s).predict(patches.images[:4]).shape == (4,)
 
 
 def test_the_gatekeeper_is_the_subsets_own_classifier(open_tiny):
@@ -52,8 +64,9 @@ def test_the_gatekeeper_is_the_subsets_own_classifier(open_tiny):
         features.gatekeeper(s)
     classification.evaluate(s, "real")
     extractor = features.gatekeeper(s)
-    assert extractor.name == "gatekeeper-resnet18" and extractor(s.real.images[:3]).shape == (3, 512)
-    assert "arm 'traditional', subset 0, epoch 1; area-averaged to 32 px" in extractor.about
+    assert extractor.name == "gatekeeper-tf_efficientnet_lite0"
+    assert extractor(s.real.images[:3]).shape == (3, 1280)
+    assert "arm 'traditional', subset 0, epoch 1; area-averaged to 32 px, mean and sd 0.5 and 0.5" in extractor.about
 
 
 def test_inception_is_only_what_it_claims_to_be(tmp_path, monkeypatch, patches):
@@ -114,25 +127,25 @@ def test_any_timm_model_judges_with_weights_by_path(tmp_path, open_tiny, patches
     save_file(original.state_dict(), path)
     s = open_tiny(**{"quality.timm": [{"architecture": "resnet10t", "weights": str(path)}]})
     spaces = features.judges(s)
-    assert [space.name for space in spaces] == ["judge-regnetx_002", "vgg16-random", "timm-resnet10t"]
+    assert [space.name for space in spaces] == ["judge-tf_efficientnet_lite2", "vgg16-random", "timm-resnet10t"]
     x = torch.from_numpy(patches.images[:3]).permute(0, 3, 1, 2).float() / 255
     x = torch.nn.functional.interpolate(x, size=(176, 176), mode="bicubic", antialias=True).clamp(0, 1)
     mean, std = (torch.tensor(original.default_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
         expected = original.eval().forward_head(original.forward_features((x - mean) / std), pre_logits=True)
     np.testing.assert_allclose(spaces[-1](patches.images[:3]), expected.numpy(), rtol=1e-4, atol=1e-5)
-    assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in spaces[-1].about and "176x176" in spaces[-1].about
+    assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in spaces[-1].about and "176 px" in spaces[-1].about
 
 
 def test_timm_weights_that_are_not_there_or_not_these_are_refused(tmp_path):
     with pytest.raises(StudyError, match="quality.timm: 'resnet999' is not a timm model"):
-        features.timm_space("resnet999", "imagenet")
-    with pytest.raises(StudyError, match="quality.timm: weights file .* does not exist"):
-        features.timm_space("resnet10t", str(tmp_path / "none.safetensors"))
+        features.frozen("resnet999", "imagenet", None, "quality.timm")
+    with pytest.raises(StudyError, match="quality.timm.weights: weights file .* does not exist"):
+        features.frozen("resnet10t", str(tmp_path / "none.safetensors"), None, "quality.timm")
     path = tmp_path / "other.safetensors"
     save_file(timm.create_model("regnetx_002", pretrained=False).state_dict(), path)
-    with pytest.raises(StudyError, match="quality.timm: .* does not hold resnet10t weights"):
-        features.timm_space("resnet10t", str(path))
+    with pytest.raises(StudyError, match="quality.timm.weights: .* does not hold resnet10t weights"):
+        features.frozen("resnet10t", str(path), None, "quality.timm")
     with pytest.raises(StudyError, match="quality.timm: ImageNet weights resnet10t.* could not be loaded") as error:
-        features.timm_space("resnet10t.c3_in1k", "imagenet")
+        features.frozen("resnet10t.c3_in1k", "imagenet", None, "quality.timm")
     assert "classifier" not in str(error.value) and "none" not in str(error.value)

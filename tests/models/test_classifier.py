@@ -11,6 +11,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import AugmentationSettings
 from pcamlib.data import Arrays
 from pcamlib.models import classifier
+from pcamlib.models.weights import load_package
 
 NONE = {"rotation": "none", "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 
@@ -63,6 +64,16 @@ def test_augmentation_is_per_image_in_range_and_off_when_off():
     assert anyhow.shape == x.shape and anyhow.min() >= 0
 
 
+RESNET = {"classifier.architecture": "resnet18.tv_in1k", "classifier.image_size": 32}
+
+
+@pytest.fixture
+def resnet(open_tiny):
+    """resnet(weights) -> the classifier section of a profile with a ResNet18 that starts from them."""
+    settings = open_tiny(**RESNET).profile.classifier
+    return lambda weights: settings.model_copy(update={"weights": str(weights)})
+
+
 @pytest.fixture
 def weights():
     torch.manual_seed(5)
@@ -70,39 +81,69 @@ def weights():
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_weights_by_path_are_loaded_but_for_the_head(tmp_path, weights, suffix):
+def test_weights_by_path_are_loaded_but_for_the_head(tmp_path, weights, suffix, resnet):
     path = tmp_path / f"resnet18.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(weights, path)
-    model = classifier.build(str(path))
+    model = classifier.build(resnet(path))
     assert torch.equal(model.conv1.weight, weights["conv1.weight"]) and model.fc.weight.shape == (1, 512)
 
 
-def test_weights_that_are_not_there_are_never_replaced(tmp_path, weights):
-    with pytest.raises(StudyError, match="none.safetensors does not exist"):
-        classifier.build(str(tmp_path / "none.safetensors"))
+def test_weights_that_are_not_there_are_never_replaced(tmp_path, weights, resnet):
+    with pytest.raises(StudyError, match="classifier.weights: .*none.safetensors does not exist"):
+        classifier.build(resnet(tmp_path / "none.safetensors"))
     wrong = tmp_path / "wrong.safetensors"
     save_file({"a": torch.zeros(1)}, wrong)
     with pytest.raises(StudyError, match="does not hold resnet18"):
-        classifier.build(str(wrong))
+        classifier.build(resnet(wrong))
     wrong.write_bytes(b"nonsense")
     with pytest.raises(StudyError, match="does not hold resnet18"):
-        classifier.build(str(wrong))
+        classifier.build(resnet(wrong))
+    with pytest.raises(StudyError, match="not for 'resnet18.tv_in1k'"):
+        classifier.build(resnet("package"))
 
 
-def test_imagenet_without_network_or_cache_is_an_error(tmp_path, monkeypatch):
+def test_imagenet_without_network_or_cache_is_an_error(tmp_path, monkeypatch, resnet):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(StudyError, match="ImageNet weights resnet18.tv_in1k could not be loaded.*'none'"):
-        classifier.build("imagenet")
+        classifier.build(resnet("imagenet"))
+
+
+def test_packaged_weights_keep_their_body_and_draw_their_head_from_the_seed(open_tiny):
+    settings = open_tiny().profile.classifier
+    assert (settings.architecture, settings.weights) == ("tf_efficientnet_lite0", "package")
+    models = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        models.append(classifier.build(settings))
+    one, again, other = (model.classifier.weight for model in models)
+    assert one.shape == (1, 1280) and torch.equal(one, again) and not torch.equal(one, other)
+    original = load_package("tf_efficientnet_lite0").state_dict()
+    assert all(torch.equal(v, original[k]) for k, v in models[0].state_dict().items() if not k.startswith("classifier"))
+
+
+def test_inputs_are_scaled_as_the_network_was_pretrained(open_tiny):
+    x = torch.rand(2, 3, 8, 8)
+    scaled = classifier.normalise(x, classifier.own_scale(classifier.build(open_tiny().profile.classifier)))
+    assert (scaled - (x - 0.5) / 0.5).abs().max() < 1e-6
+    model = timm.create_model("resnet18.tv_in1k", pretrained=False)
+    assert tuple(map(tuple, classifier.own_scale(model))) == classifier.IMAGENET
+
+
+def test_a_transformer_is_built_for_the_profiles_size(open_tiny, patches):
+    changes = {"classifier.architecture": "vit_tiny_patch16_224", "classifier.weights": "none"}
+    settings = open_tiny(**changes).profile.classifier
+    model = classifier.build(settings)
+    assert model.patch_embed.img_size == (32, 32)
+    assert classifier.probabilities(model, patches.images[:3], settings).shape == (3,)
 
 
 def train(open_tiny, patches, folder, **options):
-    changes = {"classifier.epochs": 4, "classifier.learning_rate": 0.02, "classifier.precision": "fp32"} | options.pop(
-        "changes", {}
-    )
+    changes = {"classifier.epochs": 4, "classifier.learning_rate": 0.02, "classifier.precision": "fp32"}
+    changes |= RESNET | {"classifier.weights": "none"} | options.pop("changes", {})
     settings = open_tiny(**changes).profile.classifier
     train, valid = Arrays(*(a[:128] for a in patches)), Arrays(*(a[128:] for a in patches))
     return settings, valid, classifier.train(settings, train, valid, folder=folder, seed=0, **options)
@@ -118,7 +159,7 @@ def test_it_learns_resumes_its_choice_and_transfers(open_tiny, patches, tmp_path
     from pcamlib import metrics
 
     assert metrics.classification_metrics(valid.labels, scores)["auc"] == pytest.approx(max(aucs), abs=1e-6)
-    loaded = classifier.load(tmp_path / "a" / "weights.safetensors")
+    loaded = classifier.load(tmp_path / "a" / "weights.safetensors", settings)
     np.testing.assert_array_equal(scores, classifier.probabilities(loaded, valid.images, settings))
     assert classifier.penultimate(loaded, valid.images, settings).shape == (64, 512)
     start = tmp_path / "a" / "weights.safetensors"
