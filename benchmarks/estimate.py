@@ -97,15 +97,13 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
             return cost["histogan"]["image"]
         return p.diffusion.sampling_steps * cost[generator]["denoise"] + cost["autoencoder"]["decode"]
 
-    judged = "inception" if p.quality.inception else "judge"
-    per_image = (cost["features"]["inception"] if p.quality.inception else cost["judge"]["image"]) + (
-        cost["features"]["vgg16"] + cost["judge"]["image"]  # the judge's verdict
-    )
+    judged = cost["features"]["judge"]  # for the space, the verdict, or both
+    per_image = (cost["features"]["inception"] if p.quality.inception else 0) + cost["features"]["vgg16"] + judged
     sets = len(GENERATORS) * len(SELECTIONS) + 2
     distance = cost["metrics"]["distance"] * max(1, n / cost["metrics"]["rows"])
     quality = (sets + 1) * n * per_image + sets * 2 * (neighbours(n) + distance)
     quality += n * (cost["autoencoder"]["encode"] + cost["autoencoder"]["decode"])
-    judge = training_of("judge", p.quality.judge.size, p.quality.judge.epochs, p.classifier.batch_size)
+    quality += (p.quality.judge.size + s.valid) * judged
     load = cost["data"]["load"]
     held = memory("classifier", 2 * n + s.valid + s.test)
 
@@ -133,8 +131,8 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
             found[f"classification {k} {name}"] = Stage("classification", seconds, held)
         found[f"quality {k}"] = Stage(
             "quality",
-            quality + (sets + 1) * n * load + judge * (k == 0),  # one judge for all subsets
-            memory("features" if judged == "inception" else "judge", 2 * n),
+            quality + (sets + 1 + p.quality.judge.size / n) * n * load,
+            memory("features", 2 * n),
         )
     return found
 

@@ -30,11 +30,11 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import Profile, load_profile, number_format
 from pcamlib.data import phantom
 from pcamlib.experiments import features
-from pcamlib.models import autoencoder, classifier, diffusion, histogan, tensors
+from pcamlib.models import autoencoder, classifier, diffusion, formats, histogan, tensors
 
 STEPS = 12  # at most; one more warms up
 BACKBONES = ("unet", "dit")
-TRAINED = ("autoencoder", *BACKBONES, "histogan", "classifier-plain", "classifier", "judge")
+TRAINED = ("autoencoder", *BACKBONES, "histogan", "classifier-plain", "classifier")
 FAMILIES = (*TRAINED, "features", "metrics", "data")
 
 
@@ -146,13 +146,19 @@ def measure(family: str, p: Profile, budget: float) -> dict[str, Any]:
     if family in TRAINED:
         settings = section(family, p)
         batch, precision = settings.batch_size, settings.precision
+        if family.startswith("classifier"):
+            precision = formats.chosen(settings).precision
         task = task_of(family, p, batch)
         units["step"], units["flops"] = step_seconds(task, batch, precision, budget)
         units |= {"batch": batch, "precision": number_format(precision)}
         units |= _evaluated(family, p, task, budget / 2)
     elif family == "features":
         images = patches(64).images
-        networks = {"vgg16": features.random_vgg16()} | ({"inception": _inception()} if p.quality.inception else {})
+        judge = p.quality.judge
+        frozen = features.frozen(judge.architecture, "none", judge.image_size, "quality.judge")
+        networks = {"vgg16": features.random_vgg16(), "judge": frozen} | (
+            {"inception": _inception()} if p.quality.inception else {}
+        )
         units = {name: seconds_of(partial(network, images), budget / 2) / 64 for name, network in networks.items()}
     elif family == "metrics":
         rows = min(4096, _subset(p))

@@ -30,9 +30,16 @@ REGIME_NAMES = {
     "traditional-2x": "Traditional, twice the steps",
     "transfer-real": "Transfer, real to real",
     "double-real": "Twice the real data",
+    "colour": "Colour histogram",
+    "texture": "Texture (local binary patterns)",
+    "colour-texture": "Colour and texture",
+    "random-features": "Random network, regression",
+    "shuffled-labels": "Shuffled labels",
 }
 CONTROLS = ("traditional-2x", "transfer-real", "double-real")
 """Our own arms: the paper's comparisons change the images and the number of steps at once, these do not."""
+TRIVIAL = ("colour", "texture", "colour-texture", "random-features")
+"""Our controls that learn no network: a classifier that one of them beats measures nothing."""
 
 
 class Value(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ from safetensors.numpy import save_file
 from torchmetrics.functional.classification import binary_calibration_error
 
 from pcamlib import data, metrics, training
-from pcamlib.core.files import atomic, now, read_json, write_json
+from pcamlib.core import paper
+from pcamlib.core.files import atomic, code_version, now, read_json, write_json
 from pcamlib.core.settings import ClassifierSettings
 from pcamlib.data import Arrays
-from pcamlib.experiments import selection
+from pcamlib.experiments import baselines, selection
 from pcamlib.models import classifier, formats, generators
 from pcamlib.results.arms import Arm, of_source
 from pcamlib.results.frame import CALIBRATION_BINS
@@ -73,6 +75,12 @@ def runs(generator: str, settings: ClassifierSettings) -> list[Arm]:
     return [arm._replace(seed=seed) for arm in every for seed in range(settings.seeds if arm.name in several else 1)]
 
 
+def baseline_arms(generator: str) -> list[Arm]:
+    """The arms that train no network: the trivial baselines and shuffled labels with REAL, none with a generator."""
+    regimes = (*paper.TRIVIAL, baselines.SHUFFLED) if generator == REAL else ()
+    return [Arm(regime) for regime in regimes]
+
+
 def evaluate(study: Study, generator: str) -> dict[str, Any]:
     """Train and test the arms of `generator`; write results/classification-<generator>.json. Finished arms are kept."""
     settings, rows = study.profile.classifier, run_arms(study, generator)
@@ -92,14 +100,20 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
 
 
 def run_arms(study: Study, generator: str) -> list[dict[str, Any]]:
-    """Train and test what is not finished of the arms of `generator`; a row each, as in the result of `evaluate`."""
+    """Train and test what is not finished of the arms of `generator`; a row each, as in the result of `evaluate`.
+
+    The arms that train no network follow, in rows of the same form with 0 epochs and 0 steps.
+    """
     if generator != REAL:
         generators.find(study, generator)
-    splits = {}
-    for name in ("valid", "test"):
-        images, labels = study.split(name)
+    plain, splits = {name: study.split(name) for name in ("valid", "test")}, {}
+    for name, (images, labels) in plain.items():
         splits[name] = Arrays(classifier.prepare(images, study.profile.classifier.image_size), labels)  # type: ignore[arg-type]
-    return [_run(study, arm, splits) for arm in runs(generator, study.profile.classifier)]
+    rows = [_run(study, arm, splits) for arm in runs(generator, study.profile.classifier)]
+    for arm in baseline_arms(generator):
+        with training.main_first():
+            rows.append(_run_baseline(study, arm, plain))
+    return rows
 
 
 def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
@@ -145,16 +159,45 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     with training.main_first():
         if not result.exists():
             scores = {name: classifier.probabilities(model, split.images, settings) for name, split in splits.items()}
-            valid, tested = (
-                metrics.classification_metrics(splits[name].labels, scores[name], classifier.THRESHOLD)
-                for name in ("valid", "test")
-            )
-            tested["ece"] = calibration_error(splits["test"].labels, scores["test"])
-            with atomic(folder / SCORES) as tmp_path:
-                save_file({"test": scores["test"], "labels": splits["test"].labels.astype(np.uint8)}, tmp_path)
-            write_json(result, row | tested | {"valid_auc": valid["auc"]})
+            write_json(result, row | tested(splits, scores, keep=folder / SCORES))
             _discard(arm, folder)
     return read_json(result)
+
+
+def _run_baseline(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
+    folder = study.folder / "classifiers" / arm.id
+    if (folder / "result.json").exists():
+        return read_json(folder / "result.json")
+    began = time.monotonic()
+    row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
+    row |= {"threshold": classifier.THRESHOLD, "n_real": len(study.rows), "n_synthetic": 0}
+    row |= {"test_n": len(splits["test"].labels), "epochs": 0, "steps": 0, "pretrained": "none"}
+    if arm.regime == baselines.SHUFFLED:
+        strength = read_json(study.folder / "classifiers" / "colour-texture" / "result.json")["strength"]
+        each = [tested(splits, scores) for scores in baselines.shuffled(study, splits, strength)]
+        found = {key: float(np.mean([values[key] for values in each])) for key in each[0]} | {"shuffles": len(each)}
+    else:
+        scores, strength = baselines.run(study, arm.regime, splits)
+        found = tested(splits, scores, keep=folder / SCORES)
+    row |= {"strength": strength, "seconds": round(time.monotonic() - began, 1), "version": code_version()}
+    write_json(folder / "result.json", row | {"created": now()} | found)
+    return read_json(folder / "result.json")
+
+
+def tested(splits: dict[str, Arrays], scores: dict[str, np.ndarray], keep: Path | None = None) -> dict[str, float]:
+    """All metrics of the test split and "valid_auc", from P(tumour) (N,) by split; test scores go to the file `keep`."""
+    scores = {name: values.astype(np.float32) for name, values in scores.items()}
+    valid, found = (
+        metrics.classification_metrics(splits[name].labels, scores[name], classifier.THRESHOLD)
+        for name in ("valid", "test")
+    )
+    if keep:
+        with atomic(keep) as tmp_path:
+            save_file({"test": scores["test"], "labels": splits["test"].labels.astype(np.uint8)}, tmp_path)
+    return found | {
+        "ece": calibration_error(splits["test"].labels, scores["test"]),
+        "valid_auc": valid["auc"],
+    }
 
 
 def _reason_not_to_run(study: Study, arm: Arm) -> str | None:

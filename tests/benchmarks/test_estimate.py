@@ -18,7 +18,7 @@ from pcamlib.study import GENERATORS, REAL
 COST = {family: {"step": 2.0, "image": 0.5, "bytes": 1e9, "flops": 1e9} for family in timing.TRAINED}
 COST["autoencoder"] |= {"encode": 0.25, "decode": 0.125}
 COST["unet"]["denoise"] = COST["dit"]["denoise"] = 0.0625
-COST["features"] = {"vgg16": 0.5, "bytes": 2e9}
+COST["features"] = {"vgg16": 0.5, "judge": 0.25, "bytes": 2e9}
 COST["metrics"] = {"rows": 32, "dims": 512, "neighbours": 4.0, "distance": 1.0, "bytes": 1e9}
 COST["data"] = {"load": 0.01, "bytes": 1e9}
 SIZES = Sizes(subset=64, valid=20, test=30)
@@ -59,8 +59,9 @@ def test_seconds_by_hand():
     assert found["classification 0 dit"].seconds == pytest.approx(arms + (9 * 64 + 50) * 0.01)
     real = (4 + 4 + 8 + 4 + 8) * 2.0 + 5 * 50 * 0.5
     assert found["classification 0 real"].seconds == pytest.approx(real + (3 * 64 + 50) * 0.01)
-    judge = found["quality 0"].seconds - found["quality 1"].seconds
-    assert judge == pytest.approx(4 * 2.0), "one judge for all subsets"
+    sets = 9 + 2
+    quality = (sets + 1) * 64 * 0.75 + sets * 2 * (4.0 * 4 + 2.0) + 64 * 0.375 + (64 + 20) * 0.25 + (sets + 2) * 64 * 0.01
+    assert found["quality 0"].seconds == pytest.approx(quality), "the judge sees every set once, its own rows and valid"
     capped = estimate.stages(p, SIZES, COST, acceptance=0.01)["selection 0 dit"].seconds
     assert capped == pytest.approx(64 * 1.5 * (each + 4.0 * 4 / 64) + 64 * 0.01), "no more than the cap"
 
