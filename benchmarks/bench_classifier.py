@@ -35,7 +35,7 @@ def trained(precision: str | None):
         train_rows, test_rows = data.subsets(labels, n=2, size=100 if args.quick else 500, seed=0)
         train, test = (data.load(folder, "train", rows) for rows in (train_rows, test_rows))
         model = classifier.build("none")
-        task = classifier.ClassifierTask(settings, model, train, train, augmented=True)
+        task = classifier.ClassifierTask(settings, model, train, train, augment="traditional")
         device = training.accelerator("fp32").device
         x = classifier.normalise(task.images[: settings.batch_size].to(device).float() / 255, task.layout)
         model = training.accelerator(settings.precision).prepare(task.modules["classifier"]).train()

@@ -124,7 +124,9 @@ def task_of(family: str, p: Profile, batch: int) -> training.Task:
         return histogan.GanTask(p.histogan, real.images, real.labels, p.orientations)
     settings = p.classifier.model_copy(update={"model_choice": "last", "weights": "none"})
     model = classifier.build(settings)
-    return classifier.ClassifierTask(settings, model, real, real, augmented=family != "classifier-plain")
+    return classifier.ClassifierTask(
+        settings, model, real, real, augment="none" if family == "classifier-plain" else "traditional"
+    )
 
 
 def section(family: str, p: Profile) -> Any:

@@ -30,6 +30,10 @@ REGIME_NAMES = {
     "traditional-2x": "Traditional, twice the steps",
     "transfer-real": "Transfer, real to real",
     "double-real": "Twice the real data",
+    "strong-stain": "Stain jitter",
+    "strong-randaugment": "RandAugment",
+    "strong-mixup": "Mixup",
+    "strong-cutmix": "CutMix around the centre",
     "colour": "Colour histogram",
     "texture": "Texture (local binary patterns)",
     "colour-texture": "Colour and texture",
@@ -38,6 +42,8 @@ REGIME_NAMES = {
 }
 CONTROLS = ("traditional-2x", "transfer-real", "double-real")
 """Our own arms: the paper's comparisons change the images and the number of steps at once, these do not."""
+STRONG = ("strong-stain", "strong-randaugment", "strong-mixup", "strong-cutmix")
+"""Our own arms: real patches with stronger augmentation, which costs no generator."""
 TRIVIAL = ("colour", "texture", "colour-texture", "random-features")
 """Our controls that learn no network: a classifier that one of them beats measures nothing."""
 

@@ -195,7 +195,7 @@ class ClassifierSettings(Section):
     def _some_arm_matches(cls, patterns: list[str]) -> list[str]:
         rows = [(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
         rows += [("synthetic", row.generator, row.selection) for row in paper.TABLE_1]
-        names = ["-".join(filter(None, row)) for row in rows] + list(paper.CONTROLS)
+        names = ["-".join(filter(None, row)) for row in rows] + [*paper.CONTROLS, *paper.STRONG]
         for pattern in patterns:
             if not fnmatch.filter(names, pattern):
                 near = difflib.get_close_matches(pattern, names, n=1, cutoff=0)[0]

@@ -29,17 +29,17 @@ class Regime(NamedTuple):
     """What one regime trains on and for how long; which weights it starts from says `Arm.source`.
 
     real: how many sets of real patches (the subset, then as many others); synthetic: whether synthetic patches join
-    them; epochs: in multiples of the profile's.
+    them; augment: the kind of augmentation (`augmentation.KINDS`); epochs: in multiples of the profile's.
     """
 
     real: int = 1
     synthetic: bool = False
-    augmented: bool = True
+    augment: str = "traditional"
     epochs: int = 1
 
 
 REGIMES = {
-    "baseline": Regime(augmented=False),
+    "baseline": Regime(augment="none"),
     "traditional": Regime(),
     "traditional-2x": Regime(epochs=2),
     "transfer-real": Regime(),
@@ -47,17 +47,24 @@ REGIMES = {
     "synthetic": Regime(real=0, synthetic=True),
     "transfer": Regime(),
     "augmentation": Regime(synthetic=True),
+    "strong-stain": Regime(augment="stain"),
+    "strong-randaugment": Regime(augment="randaugment"),
+    "strong-mixup": Regime(augment="mixup"),
+    "strong-cutmix": Regime(augment="cutmix"),
 }
 STARTED_FROM = {"traditional", "synthetic"}
 """Regimes whose weights another arm needs."""
 
 
 def arms(generator: str) -> list[Arm]:
-    """The arms of one notebook run: "real" has the paper's 2 and our 3 controls, each generator 3 regimes x 3 selections.
+    """The arms of one notebook run: "real" has the paper's 2 and our controls, each generator 3 regimes x 3 selections.
 
-    Controls, because the paper confounds them: transfer and augmentation also take more steps than "traditional".
+    Controls, because the paper confounds them: transfer and augmentation also take more steps than "traditional"; and
+    because stronger augmentation of real patches costs nothing: what do generators add to that?
     """
-    return of_source(None if generator == REAL else generator)
+    if generator == REAL:
+        return of_source(None) + [Arm(regime) for regime in paper.STRONG]
+    return of_source(generator)
 
 
 def runs(generator: str, settings: ClassifierSettings) -> list[Arm]:
@@ -123,17 +130,17 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         _discard(arm, folder)
         return read_json(result)
     regime, row = REGIMES[arm.regime], {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
-    if reason := _reason_not_to_run(study, arm):
+    if reason := reason_not_to_run(study, arm):
         return row | {"status": "not run", "reason": reason}
     start = study.folder / "classifiers" / arm.source.id / "weights.safetensors" if arm.source else None
     epochs = settings.epochs * regime.epochs
     model, chosen, log = classifier.train(
         settings,
-        _training_set(study, arm),
+        training_set(study, arm),
         splits["valid"],
         folder=folder,
         seed=training.derive(study.seed, "classifier", arm.seed) if arm.seed else study.seed,
-        augmented=regime.augmented,
+        augment=regime.augment,
         epochs=epochs,
         start=start,
         identity=[study.data_sha, arm.id],
@@ -200,7 +207,7 @@ def tested(splits: dict[str, Arrays], scores: dict[str, np.ndarray], keep: Path 
     }
 
 
-def _reason_not_to_run(study: Study, arm: Arm) -> str | None:
+def reason_not_to_run(study: Study, arm: Arm) -> str | None:
     """Why an arm cannot be trained in this subset, or None."""
     if arm.generator:
         return selection.shortage(study, arm.generator, arm.selection)
@@ -208,7 +215,7 @@ def _reason_not_to_run(study: Study, arm: Arm) -> str | None:
     return "no real patches are left outside the subset" if short else None
 
 
-def _training_set(study: Study, arm: Arm) -> Arrays:
+def training_set(study: Study, arm: Arm) -> Arrays:
     """The patches an arm trains on, as `REGIMES` says; batches mix them at random."""
     regime = REGIMES[arm.regime]
     parts = []

@@ -15,11 +15,9 @@ from safetensors.torch import load_file, save_file
 from pcamlib import metrics, training
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, digest, resolve
-from pcamlib.core.settings import AugmentationSettings
 from pcamlib.core.settings import ClassifierSettings as Settings
 from pcamlib.data import Arrays
-from pcamlib.models import formats, weights
-from pcamlib.models.tensors import orient
+from pcamlib.models import augmentation, formats, weights
 
 THRESHOLD = 0.5
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of RGB
@@ -99,65 +97,6 @@ def prepare(images: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def augment(x: torch.Tensor, settings: AugmentationSettings) -> torch.Tensor:
-    """Per image: horizontal flip, vertical flip, rotation, colour jitter (§4.2), drawn from torch's generator.
-
-    x float (B, 3, S, S) in [0, 1]; returns the same. Brightness, contrast, saturation and hue are each an affine map
-    of RGB, so the jitter is one 3x3 matrix and one offset per image: torchvision's ranges and formulas for the first
-    three (applied in that order, clipped once), hue as a turn of the chroma plane (YIQ) instead of HSV.
-    Why not torchvision's transforms: one pass over the whole batch is 13 times as fast (benchmarks/bench_batches.py).
-    """
-    n, device = len(x), x.device
-    flip = torch.rand(2, n) < 0.5  # horizontal, vertical
-    if settings.rotation == "any":
-        x = rotate(x, torch.rand(n) * 2 * math.pi, flip)
-    else:  # a vertical flip is a horizontal one and half a turn
-        turns = torch.randint(4, (n,)) if settings.rotation == "right-angles" else torch.zeros(n, dtype=torch.int64)
-        x = orient(x, 4 * (flip[0] ^ flip[1]) + (turns + 2 * flip[1]) % 4)
-    matrix, offset = jitter(n, settings, x.mean((2, 3)).cpu())
-    x = torch.baddbmm(offset.to(device).unsqueeze(2), matrix.to(device), x.flatten(2)).view_as(x)
-    return x.clamp_(0, 1)
-
-
-def rotate(x: torch.Tensor, angle: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
-    """Images (n, 3, S, S) flipped where flip (2, n: horizontal, vertical) says so, then turned by angle (n,) radians.
-
-    Bilinear, mirrored at the edge, in one pass. The sampling grid is a row plus a column of points per image:
-    `affine_grid` multiplies every point by a 2x3 matrix, which takes as long as the sampling.
-    """
-    n, size = len(x), x.shape[-1]
-    sign = 1.0 - 2.0 * flip
-    cos, sin = angle.cos(), angle.sin()
-    points = (torch.arange(size) * 2 + 1) / size - 1
-    across = torch.stack([sign[0] * cos, sign[1] * sin], 1).view(n, 2, 1, 1) * points
-    down = torch.stack([sign[0] * -sin, sign[1] * cos], 1).view(n, 2, 1, 1) * points.view(-1, 1)
-    grid = across.to(x.device) + down.to(x.device)
-    return F.grid_sample(x, grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
-
-
-def jitter(n: int, settings: AugmentationSettings, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colour jitter of n images as RGB' = M RGB + o: M (n, 3, 3), o (n, 3); `mean` (n, 3) is each image's mean RGB."""
-    luma = torch.tensor([0.299, 0.587, 0.114])
-    eye = torch.eye(3).expand(n, 3, 3)
-
-    def factor(width: float) -> torch.Tensor:
-        return (1 + width * (2 * torch.rand(n) - 1)).view(n, 1, 1)
-
-    b, c, s = factor(settings.brightness), factor(settings.contrast), factor(settings.saturation)
-    turn = (settings.hue * (2 * torch.rand(n) - 1) * 2 * math.pi).view(n)
-    grey_mean = (b.view(n) * (mean @ luma)).view(n, 1)
-    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-    rotate = torch.zeros(n, 3, 3)
-    rotate[:, 0, 0] = 1
-    rotate[:, 1, 1] = rotate[:, 2, 2] = turn.cos()
-    rotate[:, 2, 1], rotate[:, 1, 2] = turn.sin(), -turn.sin()
-    hue = torch.linalg.inv(to_yiq) @ rotate @ to_yiq
-    saturation = s * eye + (1 - s) * luma.expand(3, 3)
-    matrix = hue @ saturation @ (b * c * eye)
-    offset = (hue @ saturation @ ((1 - c).view(n, 1) * grey_mean).expand(n, 3).unsqueeze(2)).squeeze(2)
-    return matrix, offset
-
-
 Scale = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of RGB in [0, 1] that a network's inputs are scaled by."""
 
@@ -176,15 +115,15 @@ def normalise(
 
 
 class ClassifierTask(training.Task):
-    """Binary cross-entropy, SGD with momentum (§4.2); `augmented` turns the paper's four transforms on.
+    """Binary cross-entropy, SGD with momentum (§4.2); `augment`: what is done to a batch, see `augmentation.KINDS`.
 
     With model_choice "best-valid-auc" the validation split is scored after every epoch and `tensors` keeps the best
     weights so far; with "last" validation plays no part (the paper is silent).
     """
 
-    def __init__(self, settings: Settings, model: torch.nn.Module, train: Arrays, valid: Arrays, *, augmented: bool):
+    def __init__(self, settings: Settings, model: torch.nn.Module, train: Arrays, valid: Arrays, *, augment: str):
         super().__init__()
-        self.settings, self.augmented, self.valid = settings, augmented, valid
+        self.settings, self.augment, self.valid = settings, augmentation.KINDS[augment], valid
         self.images = prepare(train.images, settings.image_size)
         self.labels = torch.from_numpy(train.labels.astype(np.float32))
         self.scale, self.layout = own_scale(model), formats.chosen(settings).memory
@@ -201,11 +140,10 @@ class ClassifierTask(training.Task):
         if self.settings.schedule == "cosine":
             for group in self.optimizers["sgd"].param_groups:
                 group["lr"] = self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * self.progress))
-        x = self.images[rows].to(device).float() / 255
-        if self.augmented:
-            x = augment(x, self.settings.augmentation)
+        x, labels = self.images[rows].to(device).float() / 255, self.labels[rows].to(device)
+        x, labels = self.augment(x, labels, self.settings.augmentation)
         logits = self.modules["classifier"](normalise(x, self.scale, self.layout)).float().squeeze(1)
-        loss = F.binary_cross_entropy_with_logits(logits, self.labels[rows].to(device))
+        loss = F.binary_cross_entropy_with_logits(logits, labels)
         self.update("sgd", loss)
         return {"loss": loss.detach()}
 
@@ -267,7 +205,7 @@ def train(
     *,
     folder: Path,
     seed: int,
-    augmented: bool = True,
+    augment: str = "traditional",
     epochs: int | None = None,
     start: Path | None = None,
     identity: object = None,
@@ -285,7 +223,7 @@ def train(
     if start is not None:
         with loading_weights(start, "remove it and run its notebook again"):
             model.load_state_dict(load_file(start))
-    task = ClassifierTask(settings, model, train, valid, augmented=augmented)
+    task = ClassifierTask(settings, model, train, valid, augment=augment)
     # synthetic patches and weights to start from are inputs: made anew, they belong to another training
     given = [digest(np.ascontiguousarray(a).data) for a in train] + [start and digest(start.read_bytes())]
     log = training.fit(
@@ -296,7 +234,7 @@ def train(
         batch_size=settings.batch_size,
         seed=seed,
         precision=formats.chosen(settings).precision,
-        identity=[settings.training, identity, augmented, given],
+        identity=[settings.training, identity, augment, given],
     )
     chosen = task.choose(epochs)
     if task.accelerator.is_main_process:

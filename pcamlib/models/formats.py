@@ -18,7 +18,7 @@ import torch
 
 from pcamlib import training
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import lock, read_json, write_json
+from pcamlib.core.files import lock, processor, read_json, write_json
 from pcamlib.core.settings import ClassifierSettings, number_format
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -79,10 +79,10 @@ def _chosen(architecture: str, size: int, batch: int, allowed: tuple[str, ...], 
 
 
 def device_name() -> str:
-    """The accelerator's name, else the processor's."""
+    """The accelerator's name, else the processor's with its widest instructions."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{torch.cpu.get_capabilities().get('cpu_name', 'cpu')} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def measure(architecture: str, size: int, batch: int, candidates: list[Format]) -> dict[Format, float]:

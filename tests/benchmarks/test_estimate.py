@@ -54,10 +54,10 @@ def test_seconds_by_hand():
     each = 5 * 0.0625 + 0.125 + 0.5
     radii = 4.0 * 4 * candidates / 64
     assert found["selection 0 dit"].seconds == pytest.approx(candidates * each + radii + 64 * 0.01)
-    assert len(classification.arms("dit")) == 9 and len(classification.arms(REAL)) == 5
+    assert len(classification.arms("dit")) == 9 and len(classification.arms(REAL)) == 9
     arms = 3 * (4 + 4 + 8) * 2.0 + 9 * 50 * 0.5  # three selections of one, one and two subsets' patches
     assert found["classification 0 dit"].seconds == pytest.approx(arms + (9 * 64 + 50) * 0.01)
-    real = (4 + 4 + 8 + 4 + 8) * 2.0 + 5 * 50 * 0.5
+    real = (4 + 4 + 8 + 4 + 8 + 4 * 4) * 2.0 + 9 * 50 * 0.5
     assert found["classification 0 real"].seconds == pytest.approx(real + (3 * 64 + 50) * 0.01)
     sets = 9 + 2
     quality = (sets + 1) * 64 * 0.75 + sets * 2 * (4.0 * 4 + 2.0) + 64 * 0.375 + (64 + 20) * 0.25 + (sets + 2) * 64 * 0.01
