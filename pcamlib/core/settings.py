@@ -208,6 +208,17 @@ class ClassifierSettings(Section):
         return self.model_dump(exclude={"seeds", "seeded"})
 
 
+class ProbeSettings(Section):
+    """The frozen network whose features the probes use; `weights` as in the classifier's section.
+
+    Patches are enlarged to `image_size` pixels: networks trained at 224 see more in them then.
+    """
+
+    architecture: str
+    weights: str
+    image_size: Annotated[int, Field(ge=32)]
+
+
 class SelectionSettings(Section):
     """Realism selection (§3.3). At most `candidates` times the real count is generated per class."""
 
@@ -267,6 +278,7 @@ class Profile(Section):
     diffusion: DiffusionSettings
     histogan: HistoGANSettings
     classifier: ClassifierSettings
+    probe: ProbeSettings
     selection: SelectionSettings
     quality: QualitySettings
     generators: Annotated[list[str | ImagesSettings], Field(min_length=1)] = list(paper.GENERATORS)

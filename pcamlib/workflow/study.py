@@ -180,8 +180,8 @@ def run_study(
     for space in settings.quality.timm:
         features.frozen(space.architecture, space.weights, None, "quality.timm")
     classifier.build(settings.classifier)
-    judge = settings.quality.judge
-    classifier.network(judge.architecture, judge.weights, judge.image_size, "quality.judge")
+    for name, part in {"probe": settings.probe, "quality.judge": settings.quality.judge}.items():
+        classifier.network(part.architecture, part.weights, part.image_size, name)
     listed = generators.listed(settings)
     for entry in listed.values():
         if not entry.after:  # images made elsewhere
