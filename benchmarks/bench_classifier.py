@@ -1,8 +1,8 @@
-"""ResNet18 training as pcamlib does it beside plain float32: `python benchmarks/bench_classifier.py [--data DIR]`.
+"""The training of a profile's classifier as pcamlib does it beside plain float32: `python benchmarks/bench_classifier.py [--data DIR]`.
 
 Forward and backward of one batch, and the AUC after short trainings of several seeds on 500 patches. The peer is the
-same network and recipe in float32, contiguous. Ours takes the profile's precision where the processor has it
-(`profiles.number_format`), and the memory format that goes with it.
+same network and recipe in float32, contiguous. Ours takes the number format and memory layout that a measurement found
+fastest for this network here (`pcamlib.models.formats`).
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ def trained(precision: str | None):
 
     def measure(args) -> dict:
         import timing
-        import torch
         from torch.utils.flop_counter import FlopCounterMode
 
         from pcamlib import data, metrics, training
-        from pcamlib.core.settings import load_profile, number_format
-        from pcamlib.models import classifier
+        from pcamlib.core.settings import load_profile
+        from pcamlib.models import classifier, formats
 
         settings = load_profile(args.profile).classifier
         settings = settings.model_copy(update={"model_choice": "last", "precision": precision or settings.precision})
-        if precision:
-            training.layout = lambda _: torch.contiguous_format
+        form = formats.Format(precision, "contiguous") if precision else formats.chosen(settings)
+        formats.chosen = lambda _: form
         _, folder = side_by_side.patches(args.data, 1024)
         labels = data.labels(folder, "train")
         train_rows, test_rows = data.subsets(labels, n=2, size=100 if args.quick else 500, seed=0)
         train, test = (data.load(folder, "train", rows) for rows in (train_rows, test_rows))
-        model = classifier.build("none")
+        model = classifier.build(settings)
         task = classifier.ClassifierTask(settings, model, train, train, augment="traditional")
         device = training.accelerator("fp32").device
-        x = classifier.normalise(task.images[: settings.batch_size].to(device).float() / 255, task.layout)
-        model = training.accelerator(settings.precision).prepare(task.modules["classifier"]).train()
+        x = classifier.normalise(task.images[: settings.batch_size].to(device).float() / 255, task.scale, task.layout)
+        model = training.accelerator(form.precision).prepare(task.modules["classifier"]).train()
 
         def both() -> None:
             model.zero_grad(set_to_none=True)
@@ -48,7 +47,7 @@ def trained(precision: str | None):
             both()
         row = {"seconds": timing.seconds_of(both, args.seconds), "flops": counter.get_total_flops()}
         row |= {"batch": len(x), "size": settings.image_size, "where": side_by_side.where(both)}
-        row |= {"precision": number_format(settings.precision), "layout": str(task.layout), "auc": []}
+        row |= {"network": settings.architecture, "precision": form.precision, "layout": form.layout, "auc": []}
         for seed in range(2 if args.quick else 5):
             with tempfile.TemporaryDirectory() as runs:
                 options = {"epochs": 1} if args.quick else {}
@@ -66,13 +65,13 @@ PEERS = {"pcamlib": trained(None), "plain float32": trained("fp32")}
 def report(rows: dict, args) -> None:
     ours = rows["pcamlib"]
     print(
-        f"\nResNet18 at {ours['size']} px, batch {ours['batch']}, forward and backward, {args.threads} threads, {args.data}"
+        f"\n{ours['network']} at {ours['size']} px, batch {ours['batch']}, forward and backward, {args.threads} threads, {args.data}"
     )
     for name, row in rows.items():
         auc = f"{np.mean(row['auc']):.3f} ± {np.std(row['auc'], ddof=1):.3f} ({len(row['auc'])} seeds)"
         print(
             f"{name:14}{row['batch'] / row['seconds']:8.1f} images/s, ours x{row['seconds'] / ours['seconds']:.2f}; AUC {auc}; "
-            f"{row['precision']}, {row['layout'].removeprefix('torch.')}"
+            f"{row['precision']}, {row['layout']}"
         )
     print(f"{side_by_side.shares(ours['flops'], ours['seconds'], ours['rates'])}; time goes to: {ours['where']}")
 

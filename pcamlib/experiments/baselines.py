@@ -6,7 +6,7 @@ features of the subset's real patches, its strength chosen on the validation spl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -54,11 +54,6 @@ def texture(images: np.ndarray) -> np.ndarray:
     return np.asarray(rows, np.float32)
 
 
-def both(images: np.ndarray) -> np.ndarray:
-    """Colour and texture, float32 (N, 150)."""
-    return np.concatenate([colour(images), texture(images)], 1)
-
-
 class Fitted(NamedTuple):
     """Scores P(tumour) by split, float64 (N,), and the strength that validation chose."""
 
@@ -66,38 +61,51 @@ class Fitted(NamedTuple):
     strength: float
 
 
-def run(study: Study, regime: str, splits: Mapping[str, Arrays]) -> Fitted:
-    """Fit one baseline to the subset; `splits` are "valid" and "test" at 96 px."""
-    settings = study.profile.classifier
-    spaces: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "colour": colour,
-        "texture": texture,
-        "colour-texture": both,
-    }
-    if regime == "random-features":
-        spaces[regime] = features.frozen(settings.architecture, "none", settings.image_size, "classifier", study.seed)
-    seen = {name: spaces[regime](arrays.images) for name, arrays in (splits | {"train": study.real}).items()}
-    scale = regression.standard(seen["train"])
-    seen = {name: scale(x) for name, x in seen.items()}
-    fitted = regression.choose((seen["train"], study.real.labels), (seen["valid"], splits["valid"].labels))
-    return Fitted({name: fitted(seen[name]) for name in splits}, fitted.strength)
+class Baselines:
+    """The baselines of one subset; `splits` are "valid" and "test" at 96 px. Features are computed when first needed."""
 
+    def __init__(self, study: Study, splits: Mapping[str, Arrays]):
+        self.study, self.splits = study, splits
+        self.spaces: dict[str, dict[str, np.ndarray]] = {}
 
-def shuffled(study: Study, splits: Mapping[str, Arrays], strength: float) -> list[dict[str, np.ndarray]]:
-    """Scores by split of `SHUFFLES` regressions on colour and texture whose training labels were permuted.
+    def seen(self, regime: str) -> dict[str, np.ndarray]:
+        """Features (N, D) of "train", "valid" and "test", scaled by mean and standard deviation of "train"."""
+        if regime not in self.spaces:
+            if regime == "colour-texture":
+                parts = [self.seen("colour"), self.seen("texture")]
+                self.spaces[regime] = {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+            else:
+                space = {"colour": colour, "texture": texture, "random-features": self._random}[regime]
+                found = {n: space(arrays.images) for n, arrays in {"train": self.study.real, **self.splits}.items()}
+                scale = regression.standard(found["train"])
+                self.spaces[regime] = {name: scale(x) for name, x in found.items()}
+        return self.spaces[regime]
 
-    One shuffle's AUC may lie far from one half, because a random direction can be near the true one; the mean must not.
-    Raises StudyError if the mean test AUC is further from one half than MARGIN and four standard errors: then labels
-    reach the classifier by another way than its training set.
-    """
-    scale = regression.standard(train := both(study.real.images))
-    seen, found = {name: scale(both(arrays.images)) for name, arrays in splits.items()}, []
-    for i in range(SHUFFLES):
-        rng = np.random.default_rng(training.derive(study.seed, SHUFFLED, i))
-        fitted = regression.fit(scale(train), rng.permutation(study.real.labels), strength)
-        found.append({name: fitted(x) for name, x in seen.items()})
-    check([metrics.classification_metrics(splits["test"].labels, scores["test"])["auc"] for scores in found])
-    return found
+    def _random(self, images: np.ndarray) -> np.ndarray:
+        c = self.study.profile.classifier
+        return features.frozen(c.architecture, "none", c.image_size, "classifier", self.study.seed)(images)
+
+    def fit(self, regime: str) -> Fitted:
+        """One baseline, fitted to the subset."""
+        seen, valid = self.seen(regime), self.splits["valid"].labels
+        fitted = regression.choose((seen["train"], self.study.real.labels), (seen["valid"], valid))
+        return Fitted({name: fitted(seen[name]) for name in self.splits}, fitted.strength)
+
+    def shuffled(self, strength: float) -> list[dict[str, np.ndarray]]:
+        """Scores by split of SHUFFLES regressions on colour and texture whose training labels were permuted.
+
+        One shuffle's AUC may lie far from one half, because a random direction can be near the true one; the mean must
+        not. Raises StudyError if the mean test AUC is further from one half than MARGIN and four standard errors: then
+        labels reach the classifier by another way than its training set.
+        """
+        seen, found = self.seen("colour-texture"), []
+        for i in range(SHUFFLES):
+            rng = np.random.default_rng(training.derive(self.study.seed, SHUFFLED, i))
+            fitted = regression.fit(seen["train"], rng.permutation(self.study.real.labels), strength)
+            found.append({name: fitted(seen[name]) for name in self.splits})
+        test = self.splits["test"].labels
+        check([metrics.classification_metrics(test, scores["test"])["auc"] for scores in found])
+        return found
 
 
 def check(aucs: list[float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,9 +118,10 @@ def run_arms(study: Study, generator: str) -> list[dict[str, Any]]:
     for name, (images, labels) in plain.items():
         splits[name] = Arrays(classifier.prepare(images, study.profile.classifier.image_size), labels)  # type: ignore[arg-type]
     rows = [_run(study, arm, splits) for arm in runs(generator, study.profile.classifier)]
+    trivial = baselines.Baselines(study, plain)
     for arm in baseline_arms(generator):
         with training.main_first():
-            rows.append(_run_baseline(study, arm, plain))
+            rows.append(_run_baseline(study, arm, trivial))
     return rows
 
 
@@ -171,8 +173,8 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     return read_json(result)
 
 
-def _run_baseline(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
-    folder = study.folder / "classifiers" / arm.id
+def _run_baseline(study: Study, arm: Arm, trivial: baselines.Baselines) -> dict[str, Any]:
+    splits, folder = trivial.splits, study.folder / "classifiers" / arm.id
     if (folder / "result.json").exists():
         return read_json(folder / "result.json")
     began = time.monotonic()
@@ -181,17 +183,17 @@ def _run_baseline(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str
     row |= {"test_n": len(splits["test"].labels), "epochs": 0, "steps": 0, "pretrained": "none"}
     if arm.regime == baselines.SHUFFLED:
         strength = read_json(study.folder / "classifiers" / "colour-texture" / "result.json")["strength"]
-        each = [tested(splits, scores) for scores in baselines.shuffled(study, splits, strength)]
+        each = [tested(splits, scores) for scores in trivial.shuffled(strength)]
         found = {key: float(np.mean([values[key] for values in each])) for key in each[0]} | {"shuffles": len(each)}
     else:
-        scores, strength = baselines.run(study, arm.regime, splits)
+        scores, strength = trivial.fit(arm.regime)
         found = tested(splits, scores, keep=folder / SCORES)
     row |= {"strength": strength, "seconds": round(time.monotonic() - began, 1), "version": code_version()}
     write_json(folder / "result.json", row | {"created": now()} | found)
     return read_json(folder / "result.json")
 
 
-def tested(splits: dict[str, Arrays], scores: dict[str, np.ndarray], keep: Path | None = None) -> dict[str, float]:
+def tested(splits: Mapping[str, Arrays], scores: dict[str, np.ndarray], keep: Path | None = None) -> dict[str, float]:
     """All metrics of the test split and "valid_auc", from P(tumour) (N,) by split; test scores go to the file `keep`."""
     scores = {name: values.astype(np.float32) for name, values in scores.items()}
     valid, found = (

@@ -7,6 +7,7 @@ from pcamlib import metrics
 from pcamlib.core.errors import StudyError
 from pcamlib.data import Arrays
 from pcamlib.experiments import baselines, classification
+from pcamlib.experiments.baselines import Baselines
 from pcamlib.results.device import device
 
 
@@ -38,16 +39,16 @@ def splits(patches):
 
 @pytest.mark.parametrize("regime", ["colour", "texture", "colour-texture", "random-features"])
 def test_each_baseline_scores_both_splits(open_tiny, splits, regime):
-    fitted = baselines.run(open_tiny(), regime, splits)
+    fitted = Baselines(open_tiny(), splits).fit(regime)
     assert {name: len(scores) for name, scores in fitted.scores.items()} == {"valid": 32, "test": 32}
     auc = metrics.classification_metrics(splits["test"].labels, fitted.scores["test"])["auc"]
     assert auc > (0.95 if "colour" in regime else 0.6), "darker centres are easy to tell by colour"
-    again = baselines.run(open_tiny(), regime, splits)
+    again = Baselines(open_tiny(), splits).fit(regime)
     np.testing.assert_array_equal(fitted.scores["test"], again.scores["test"])
 
 
 def test_a_leak_of_labels_stops_the_run(open_tiny, splits, monkeypatch):
-    assert len(baselines.shuffled(open_tiny(), splits, 0.1)) == baselines.SHUFFLES
+    assert len(Baselines(open_tiny(), splits).shuffled(0.1)) == baselines.SHUFFLES
     baselines.check([0.3, 0.7, 0.45, 0.55])
     with pytest.raises(StudyError, match="shuffled labels reach a mean test AUC of 90.0 instead of 50"):
         baselines.check([0.89, 0.9, 0.91])
@@ -57,7 +58,7 @@ def test_a_leak_of_labels_stops_the_run(open_tiny, splits, monkeypatch):
 
     monkeypatch.setattr(baselines.np.random, "default_rng", lambda seed: Leaking)
     with pytest.raises(StudyError, match="labels leak"):
-        baselines.shuffled(open_tiny(), splits, 0.1)
+        Baselines(open_tiny(), splits).shuffled(0.1)
 
 
 def test_baselines_are_control_rows_of_the_real_result(open_tiny, monkeypatch):
