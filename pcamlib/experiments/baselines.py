@@ -55,10 +55,11 @@ def texture(images: np.ndarray) -> np.ndarray:
 
 
 class Fitted(NamedTuple):
-    """Scores P(tumour) by split, float64 (N,), and the strength that validation chose."""
+    """Scores P(tumour) by split, float64 (N,), the strength, and the mean log loss on the training patches."""
 
     scores: dict[str, np.ndarray]
     strength: float
+    loss: float
 
 
 class Baselines:
@@ -89,10 +90,14 @@ class Baselines:
         """One baseline, fitted to the subset."""
         seen, valid = self.seen(regime), self.splits["valid"].labels
         fitted = regression.choose((seen["train"], self.study.real.labels), (seen["valid"], valid))
-        return Fitted({name: fitted(seen[name]) for name in self.splits}, fitted.strength)
+        return self._fitted(fitted, seen, self.study.real.labels)
 
-    def shuffled(self, strength: float) -> list[dict[str, np.ndarray]]:
-        """Scores by split of SHUFFLES regressions on colour and texture whose training labels were permuted.
+    def _fitted(self, fitted: regression.Regression, seen: dict[str, np.ndarray], labels: np.ndarray) -> Fitted:
+        scores = {name: fitted(seen[name]) for name in self.splits}
+        return Fitted(scores, fitted.strength, fitted.loss(seen["train"], labels))
+
+    def shuffled(self, strength: float) -> list[Fitted]:
+        """SHUFFLES regressions on colour and texture whose training labels were permuted.
 
         One shuffle's AUC may lie far from one half, because a random direction can be near the true one; the mean must
         not. Raises StudyError if the mean test AUC is further from one half than MARGIN and four standard errors: then
@@ -101,10 +106,10 @@ class Baselines:
         seen, found = self.seen("colour-texture"), []
         for i in range(SHUFFLES):
             rng = np.random.default_rng(training.derive(self.study.seed, SHUFFLED, i))
-            fitted = regression.fit(seen["train"], rng.permutation(self.study.real.labels), strength)
-            found.append({name: fitted(seen[name]) for name in self.splits})
+            labels = rng.permutation(self.study.real.labels)
+            found.append(self._fitted(regression.fit(seen["train"], labels, strength), seen, labels))
         test = self.splits["test"].labels
-        check([metrics.classification_metrics(test, scores["test"])["auc"] for scores in found])
+        check([metrics.classification_metrics(test, fitted.scores["test"])["auc"] for fitted in found])
         return found
 
 

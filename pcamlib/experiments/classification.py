@@ -131,7 +131,10 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     if result.exists():
         _discard(arm, folder)
         return read_json(result)
-    regime, row = REGIMES[arm.regime], {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
+    regime, row = (
+        REGIMES[arm.regime],
+        {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None},
+    )
     if reason := reason_not_to_run(study, arm):
         return row | {"status": "not run", "reason": reason}
     start = study.folder / "classifiers" / arm.source.id / "weights.safetensors" if arm.source else None
@@ -183,11 +186,11 @@ def _run_baseline(study: Study, arm: Arm, trivial: baselines.Baselines) -> dict[
     row |= {"test_n": len(splits["test"].labels), "epochs": 0, "steps": 0, "pretrained": "none"}
     if arm.regime == baselines.SHUFFLED:
         strength = read_json(study.folder / "classifiers" / "colour-texture" / "result.json")["strength"]
-        each = [tested(splits, scores) for scores in trivial.shuffled(strength)]
+        each = [tested(splits, fit.scores) | {"train_loss": fit.loss} for fit in trivial.shuffled(strength)]
         found = {key: float(np.mean([values[key] for values in each])) for key in each[0]} | {"shuffles": len(each)}
     else:
-        scores, strength = trivial.fit(arm.regime)
-        found = tested(splits, scores, keep=folder / SCORES)
+        scores, strength, loss = trivial.fit(arm.regime)
+        found = tested(splits, scores, keep=folder / SCORES) | {"train_loss": loss}
     row |= {"strength": strength, "seconds": round(time.monotonic() - began, 1), "version": code_version()}
     write_json(folder / "result.json", row | {"created": now()} | found)
     return read_json(folder / "result.json")

@@ -22,10 +22,11 @@ from pcamlib import data
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, code_version, digest, now, read_json, write_json
 from pcamlib.experiments import classification, features
-from pcamlib.experiments.classification import REGIMES, Arm
+from pcamlib.experiments.classification import REGIMES
 from pcamlib.models import regression
 from pcamlib.models.classifier import THRESHOLD
 from pcamlib.models.tensors import orient
+from pcamlib.results.arms import Arm
 from pcamlib.results.inference import SCORES
 from pcamlib.study import Study
 
@@ -126,7 +127,7 @@ class _Probes:
         folder = self.study.folder / "probes" / arm.id
         if (folder / "result.json").exists():
             return read_json(folder / "result.json")
-        row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "status": "ok", "reason": None}
+        row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
         regime, reason = REGIMES[arm.regime], classification.reason_not_to_run(self.study, arm)
         if regime.epochs > 1:
             reason = "a regression has no steps, it would be the same arm"
@@ -149,6 +150,7 @@ class _Probes:
             "test_n": len(self.splits["test"].labels),
             "orientations": orientations,
             "strength": fitted.strength,
+            "train_loss": fitted.loss(x, y),
             "pretrained": arm.source.id if arm.source else self.study.profile.probe.weights,
             "seconds": round(
                 time.monotonic() - began, 1

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from pcamlib import metrics
 from pcamlib.core.errors import StudyError
 
-STRENGTHS = tuple(float(f"1e{power}") for power in range(-6, 3))
+STRENGTHS = tuple(float(f"{value:.0e}") for value in np.logspace(-6, 1, 15))  # two a decade: 1e-6, 3e-6, 1e-5, ...
 ITERATIONS = 5000
 
 
@@ -34,6 +34,11 @@ class Regression(NamedTuple):
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """P(tumour), float64 (N,), for features (N, D)."""
         return expit(features @ self.weights + self.intercept)
+
+    def loss(self, features: np.ndarray, labels: np.ndarray) -> float:
+        """Mean of -log P(label) over features (N, D) and labels (N,) of 0 and 1."""
+        margin = (2.0 * labels - 1) * (features @ self.weights + self.intercept)
+        return float(np.logaddexp(0, -margin).mean())
 
 
 def fit(features: np.ndarray, labels: np.ndarray, strength: float, prior: Regression | None = None) -> Regression:

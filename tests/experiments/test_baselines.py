@@ -8,6 +8,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.data import Arrays
 from pcamlib.experiments import baselines, classification
 from pcamlib.experiments.baselines import Baselines
+from pcamlib.results.arms import Arm
 from pcamlib.results.device import device
 
 
@@ -62,7 +63,7 @@ def test_a_leak_of_labels_stops_the_run(open_tiny, splits, monkeypatch):
 
 
 def test_baselines_are_control_rows_of_the_real_result(open_tiny, monkeypatch):
-    monkeypatch.setattr(classification, "arms", lambda generator: [classification.Arm("traditional")])
+    monkeypatch.setattr(classification, "arms", lambda generator: [Arm("traditional")])
     s = open_tiny()
     rows = classification.evaluate(s, "real")["rows"]
     assert [row["arm"] for row in rows] == ["traditional", *classification.paper.TRIVIAL, "shuffled-labels"]
