@@ -29,7 +29,7 @@ def ours(args) -> dict:
 
     from pcamlib import training
     from pcamlib.core.settings import AugmentationSettings
-    from pcamlib.models import classifier
+    from pcamlib.models import augmentation, classifier
 
     _, folder = side_by_side.patches(args.data, count(args))  # made beforehand, if it is the phantom
     settings = AugmentationSettings(rotation="any", **MAGNITUDES)
@@ -40,7 +40,9 @@ def ours(args) -> dict:
     loaded = time.perf_counter() - started
 
     def batch(rows):
-        return classifier.normalise(classifier.augment(images[rows].to(device).float() / 255, settings), layout)
+        return classifier.normalise(
+            augmentation.augment(images[rows].to(device).float() / 255, settings), layout=layout
+        )
 
     def epoch(seed: int) -> float:
         begun = time.perf_counter()

@@ -60,7 +60,9 @@ def test_seconds_by_hand():
     real = (4 + 4 + 8 + 4 + 8 + 4 * 4) * 2.0 + 9 * 50 * 0.5
     assert found["classification 0 real"].seconds == pytest.approx(real + (3 * 64 + 50) * 0.01)
     sets = 9 + 2
-    quality = (sets + 1) * 64 * 0.75 + sets * 2 * (4.0 * 4 + 2.0) + 64 * 0.375 + (64 + 20) * 0.25 + (sets + 2) * 64 * 0.01
+    quality = (
+        (sets + 1) * 64 * 0.75 + sets * 2 * (4.0 * 4 + 2.0) + 64 * 0.375 + (64 + 20) * 0.25 + (sets + 2) * 64 * 0.01
+    )
     assert found["quality 0"].seconds == pytest.approx(quality), "the judge sees every set once, its own rows and valid"
     capped = estimate.stages(p, SIZES, COST, acceptance=0.01)["selection 0 dit"].seconds
     assert capped == pytest.approx(64 * 1.5 * (each + 4.0 * 4 / 64) + 64 * 0.01), "no more than the cap"
