@@ -11,7 +11,7 @@ import pandas as pd
 from pcamlib.core import paper
 from pcamlib.core.files import read_json, write_json
 from pcamlib.results import frame
-from pcamlib.results.arms import JUDGED, Arm
+from pcamlib.results.arms import JUDGED, NO_NETWORK, PROBED, Arm, of_source
 
 JUDGES = ("judge-a", "judge-b")
 
@@ -56,6 +56,12 @@ def auc(regime: str, generator: str | None, selection: str | None, subset: int) 
         "synthetic": 0.70,
         "augmentation": 0.84,
         "transfer": 0.86,
+        "colour": 0.78,
+        "texture": 0.76,
+        "colour-texture": 0.79,
+        "random-features": 0.75,
+        "shuffled-labels": 0.50,
+        **dict.fromkeys(paper.STRONG, 0.855),
     }[regime]
     bonus = {None: 0, "histogan": -0.03, "unet": 0.01, "dit": 0.0}[generator]
     return base + bonus + {None: 0, "none": 0, "realism": 0.004, "class": 0.002}[selection] + 0.01 * subset
@@ -114,7 +120,7 @@ def arm_row(regime: str, generator: str | None, selection: str | None, subset: i
         "generator": generator,
         "selection": selection,
         "regime": regime,
-        "control": regime in paper.CONTROLS,
+        "control": Arm(regime, generator, selection).control,
         "status": "ok",
         "reason": None,
         "accuracy": 0.75,
@@ -137,6 +143,16 @@ def arm_row(regime: str, generator: str | None, selection: str | None, subset: i
     }
 
 
+def probe_row(regime: str, generator: str | None, selection: str | None, subset: int) -> dict[str, Any]:
+    """Two points above the fine-tuned network; a regression has no steps to double."""
+    row = arm_row(regime, generator, selection, subset)
+    row = {key: value for key, value in row.items() if key not in ("train_loss", "epochs", "steps", "chosen_epoch")}
+    if regime == "traditional-2x":
+        kept = ("arm", "generator", "selection", "regime", "control", "seed")
+        return {key: row[key] for key in kept} | {"status": "not run", "reason": "a regression has no steps"}
+    return row | {"auc": row["auc"] + 0.02, "valid_auc": row["valid_auc"] - 0.02}
+
+
 def write_run(root: Path, subsets: int = 2) -> Path:
     """A complete run: every file of every subset."""
     for k in range(subsets):
@@ -153,8 +169,13 @@ def write_run(root: Path, subsets: int = 2) -> Path:
             results / "memorisation.json",
             {"provenance": provenance(k), "judge": judges, "rows": [memorisation_row(*images) for images in JUDGED]},
         )
-        real = [arm_row(r, None, None, k) for r in ("baseline", "traditional", *paper.CONTROLS)]
+        real = [arm_row(arm.regime, None, None, k) for arm in of_source(None)]
+        for row in real:
+            if row["regime"] in NO_NETWORK:
+                del row["train_loss"]
         write_json(results / "classification-real.json", {"provenance": provenance(k), "rows": real})
+        probes = [probe_row(arm.regime, None, None, k) for arm in PROBED]
+        write_json(results / "probe-real.json", {"provenance": provenance(k), "rows": probes})
         for generator in paper.GENERATORS:
             rows = [
                 arm_row(regime, generator, selection, k)
@@ -162,6 +183,8 @@ def write_run(root: Path, subsets: int = 2) -> Path:
                 for regime in ("synthetic", "transfer", "augmentation")
             ]
             write_json(results / f"classification-{generator}.json", {"provenance": provenance(k), "rows": rows})
+            probes = [probe_row(row["regime"], generator, row["selection"], k) for row in rows]
+            write_json(results / f"probe-{generator}.json", {"provenance": provenance(k), "rows": probes})
             counts = {"requested": [128, 128], "kept": [128, 128], "seen": [200, 300], "passed": [150, 128]}
             selections = {
                 s: counts | {"acceptance": None if s == "none" else [0.75, 0.43], "short": False}

@@ -11,7 +11,7 @@ from pcamlib.core import paper
 
 # names of files and folders of a run, which no generator may have
 RESERVED = {"autoencoder", "candidates", "classification", "classifiers", "memorisation", "notebooks", "quality"}
-RESERVED |= {"real", "results", "selection", "synthetic"}
+RESERVED |= {"probe", "probes", "real", "results", "selection", "synthetic"}
 
 
 class ImagesSettings(BaseModel):

@@ -13,8 +13,8 @@ import pandas as pd
 
 from pcamlib.core import paper
 from pcamlib.report.quality_tables import CALIBRATION
-from pcamlib.report.tables import cell, points, signed, span
-from pcamlib.results import frame, inference
+from pcamlib.report.tables import arms_of, cell, device_note, points, signed, span
+from pcamlib.results import frame, inference, intervals, rivals
 from pcamlib.results.arms import ARMS, BASELINE, CONTROLS, MIXED, TRADITIONAL, Arm
 from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.loading import NO_FILE
@@ -69,6 +69,25 @@ def _interval(test: pd.Series) -> str:
     return f", 95 % t interval {span(test['low'], test['high'])}"
 
 
+def _chosen(results: pd.DataFrame, arms: Sequence[Arm], against: Arm) -> tuple[str, pd.Series | None]:
+    """How an arm was chosen on validation and which one, and its difference on test as a line of `inference.compared`."""
+    found = rivals.choice(results, arms, against)
+    if found is None:
+        return "too few subsets and seeds ran to choose an arm with some and report it with others", None
+    how = {
+        "seed": "each classifier seed chooses in turn, and the other seeds report",
+        "subset": "for each subset the other subsets choose",
+    }[found.by]
+    times = sum(n for _, n in found.arms)
+    which = ", ".join(f"{arm.title} in {n} of {times}" for arm, n in found.arms)
+    test = inference.over_subsets(found.values)
+    mean = sum(found.values) / len(found.values)
+    line = pd.Series({"mean": mean, "low": math.nan, "high": math.nan, "p": math.nan})
+    if test:
+        line = pd.Series({"mean": test.mean, "low": test.low, "high": test.high, "p": test.p})
+    return f"{how} ({which})", line
+
+
 def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
     """Sentences on Table 1: order of generators, what selection did to FID, floor and cap, FID beside use by subset."""
     of, sentences = results["subset"].nunique(), []
@@ -113,8 +132,8 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
 
 
 def findings_classification(results: pd.DataFrame) -> list[str]:
-    """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, never on test."""
-    means, valid = auc_means(results), auc_means(results, "valid_auc")
+    """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, by networks that do not report it."""
+    means = auc_means(results)
     to_baseline, to_traditional = (inference.compared(results, arm) for arm in (BASELINE, TRADITIONAL))
     sentences = []
     if {BASELINE, TRADITIONAL} <= set(means):
@@ -126,16 +145,16 @@ def findings_classification(results: pd.DataFrame) -> list[str]:
         )
     mixed = [arm for arm in means if arm.regime in MIXED]
     if mixed:
-        best = max(mixed, key=lambda arm: valid[arm])
-        lead = NOT_RUN
-        if best.name in to_traditional.index:
-            test = to_traditional.loc[best.name]
-            lead = f"{points(test['mean'])} points against traditional augmentation{_interval(test)}"
+        how, test = _chosen(results, mixed, TRADITIONAL)
+        lead = (
+            NOT_RUN
+            if test is None
+            else f"{points(test['mean'])} points against traditional augmentation{_interval(test)}"
+        )
         papers = max((arm for arm in PAPER_AUC if arm.generator), key=PAPER_AUC.get)
         sentences.append(
-            f"Of the arms that use synthetic images with real ones, {best.title} has the highest AUC on validation; on test "
-            f"it has {100 * means[best]:.2f} %, {lead}. The paper's best is {papers.title}, "
-            f"{points(PAPER_AUC[papers] - PAPER_AUC[TRADITIONAL])} points."
+            f"The best arm with synthetic and real images, chosen on validation and reported on test: {how}: {lead}. The "
+            f"paper's best is {papers.title}, {points(PAPER_AUC[papers] - PAPER_AUC[TRADITIONAL])} points."
         )
     parts = [
         "{} {} of {} (paper {} of {})".format(name, *beats_both(means, g), *beats_both(PAPER_AUC, g))
@@ -158,14 +177,14 @@ def findings_classification(results: pd.DataFrame) -> list[str]:
 
 
 def findings_controls(results: pd.DataFrame) -> list[str]:
-    """Sentences on the controls, each against traditional augmentation, paired over subsets."""
+    """Sentences on the device and on the controls, each control against traditional augmentation, paired over subsets."""
     tests = inference.compared(results, TRADITIONAL)
     meaning = {
         "traditional-2x": "the same real images, as many steps as the arms with synthetic images take",
         "transfer-real": "two stages like transfer learning, both on the real images",
-        "double-real": "more real images in place of the synthetic ones, the ceiling",
+        "double-real": "as many further real images in place of the synthetic ones",
     }
-    sentences = []
+    sentences = [device_note(results)]
     for arm in CONTROLS:
         value = NOT_RUN
         if arm.name in tests.index:
@@ -176,49 +195,60 @@ def findings_controls(results: pd.DataFrame) -> list[str]:
 
 
 def images_or_steps(results: pd.DataFrame) -> list[str]:
-    """Is it the images, or the extra steps? The mixed arms against traditional augmentation, and against their control.
+    """Is it the images, or the extra steps? The arms with synthetic images against every control of as many steps.
 
-    The control takes as many steps: twice the epochs for augmentation, real to real for transfer learning. The arm
-    that is looked at closely is chosen on validation.
+    The headline is the stronger control, by its mean. The arm that is looked at closely is chosen on validation.
     """
-    plain, valid = inference.compared(results, TRADITIONAL)["mean"], auc_means(results, "valid_auc")
-    sentences, tests = [], {}
-    for regime, control in (("augmentation", Arm("traditional-2x")), ("transfer", Arm("transfer-real"))):
-        same = inference.compared(results, control)
-        arms = [a for a in ARMS if a.regime == regime and a.name in plain.index and a.name in same.index]
-        tests |= {arm: (control, same.loc[arm.name]) for arm in arms}
-        ahead = [arm for arm in arms if plain[arm.name] > 0]
-        kept = sum(same.loc[arm.name, "mean"] > 0 for arm in ahead)
+    controls, stronger = rivals.step_controls(results), rivals.stronger_control(results)
+    if stronger is None:
+        return [f"No control of as many steps was run, so images and steps cannot be told apart: {NOT_RUN}."]
+    references = list(dict.fromkeys([TRADITIONAL, *controls]))
+    tables = {control: inference.compared(results, control)["mean"] for control in references}
+    sentences, mixed = [], []
+    for regime in ("augmentation", "transfer"):
+        arms = [
+            a
+            for a in arms_of(results)
+            if a.regime == regime and all(a.name in means.index for means in tables.values())
+        ]
+        mixed += arms
+        ahead = {c: sum(means[a.name] > 0 for a in arms) for c, means in tables.items()}
+        others = ", ".join(f"{n} above {c.title}" for c, n in ahead.items() if c != stronger)
         sentences.append(
-            f"By {regime}, {len(ahead)} of {len(arms)} arms have a higher mean AUC than traditional augmentation"
-            + (f", of which {kept} are also above the control of the same length ({control.title})." if ahead else ".")
+            f"By {regime}, {ahead[stronger]} of {len(arms)} arms are above the stronger control, {stronger.title} (mean AUC; "
+            f"{others})."
         )
-    chosen = [arm for arm in tests if arm in valid]
-    if chosen:
-        best = max(chosen, key=lambda arm: valid[arm])
-        test = tests[best][1]
-        answer = f"{_interval(test)}: the interval holds zero, so images and steps cannot be told apart at this scale"
-        if math.isnan(test["p"]):
-            answer = ", one subset only, so without an interval: undecided"
-        elif math.isinf(test["high"]):
-            answer = f"{_interval(test)}, so without an interval: undecided"
-        elif test["p"] < 1 - inference.LEVEL:
-            what = "more than its steps explain, so the images help"
-            if test["mean"] < 0:
-                what = "less than the same steps on real images give, so the images harm"
-            answer = f"{_interval(test)}: {what}"
+    if mixed:
+        how, test = _chosen(results, mixed, stronger)
         sentences.append(
-            f"The mixed arm with the highest AUC on validation, {best.title}, minus that control on test: "
-            f"{points(test['mean'])} points{answer}."
+            f"The arm chosen on validation, minus the stronger control on test: {how}"
+            + (f": {_answer(results, test)}." if test is not None else f": {NOT_RUN}.")
         )
     return sentences
 
 
-def limits(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None) -> str:
+def _answer(results: pd.DataFrame, test: pd.Series) -> str:
+    """The difference to the control, and what it means where the device can tell."""
+    value = f"{points(test['mean'])} points"
+    if math.isnan(test["p"]):
+        return f"{value}, one subset only, so without an interval: undecided"
+    if math.isinf(test["high"]):
+        return f"{value}{_interval(test)}, so without an interval: undecided"
+    if not rivals.trust(results).measures:
+        return f"{value}{_interval(test)}. {device_note(results).rstrip('.')}"
+    if test["p"] >= 1 - inference.LEVEL:
+        return f"{value}{_interval(test)}: the interval holds zero, so images and steps cannot be told apart"
+    what = "more than its steps explain, so the images help"
+    if test["mean"] < 0:
+        what = "less than the same steps on real images give, so the images harm"
+    return f"{value}{_interval(test)}: {what}"
+
+
+def limits(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
     """One paragraph on what a run of this size can and cannot say, from its provenance and the width of its intervals."""
     ran, provenance = frame.of_kind(results, "classification"), frame.merged_provenance(results)
-    drawn, subsets = inference.intervals(bootstrap, "traditional"), len(provenance["subsets"])
-    ends = drawn if len(drawn) else inference.compared(results, TRADITIONAL)[["low", "high"]]
+    kept, subsets = intervals.table(found, "traditional"), len(provenance["subsets"])
+    ends = kept if len(kept) else inference.compared(results, TRADITIONAL)[["low", "high"]]
     ends = ends.reindex([arm.name for arm in ARMS if arm.regime in MIXED])
     widths = (ends["high"] - ends["low"]).replace(math.inf, math.nan).dropna()
     sentences = ["One subset says nothing about the next, so nothing here can be told from chance."]
@@ -230,8 +260,8 @@ def limits(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None) -> st
         half, lead = widths.median() / 2, max(PAPER_AUC.values()) - PAPER_AUC[TRADITIONAL]
         sentences = [
             f"Over {subsets} subsets the difference of an arm to traditional augmentation is known to about "
-            f"±{100 * half:.2f} points of AUC (half of the 95 % interval, {'bootstrap' if len(drawn) else 't'}, median over the "
-            f"arms), so a lead like the paper's {points(lead)} {'could' if half < lead else 'could not'} be told from chance here."
+            f"±{100 * half:.2f} points of AUC (half of the 95 % interval, {'test patches included' if len(kept) else 'by t'}, median "
+            f"over the arms), so a lead like the paper's {points(lead)} {'could' if half < lead else 'could not'} be told from chance here."
         ]
     if provenance["phantom"]:
         sentences.append("The patches are procedural: the run shows that the software works, and nothing about tissue.")

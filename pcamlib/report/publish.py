@@ -2,10 +2,11 @@
 
     pcamlib publish RUN SUBSETS
 
-writes book/reference/<run folder's name>.csv (all results with their provenance, see `pcamlib.results.frame`), beside it
-in bootstrap/ what notebook 08 drew from the test scores, in scores/ these scores with the labels, so that a reader without
-patches can draw again or compute another metric, in forest/ the figure of all differences, in curves/ the training logs
-as numbers and figures, in sheets/ generated samples of every subset, and puts the summary between the marks in README.md.
+writes book/reference/<run folder's name>.csv (all results; their provenance is in provenance/, see
+`pcamlib.results.compact`), beside it in intervals/ what notebook 08 found from the test scores, in scores/ these scores
+with the labels, so that a reader without patches can compute the intervals again or another metric, in forest/ the figure
+of all differences, in curves/ the training logs as numbers and figures, in sheets/ generated samples of every subset, and
+puts the summary between the marks in README.md.
 No patch of the data set leaves the run folder.
 """
 
@@ -25,10 +26,12 @@ from pcamlib.core import paper
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.report import claim_table, findings, plots, result_plots
-from pcamlib.report.tables import cells
-from pcamlib.results import claims, frame, load
-from pcamlib.results.arms import BASELINE, CONTROLS, TRADITIONAL, Arm
-from pcamlib.results.inference import SCORES
+from pcamlib.report.published_page import JPEG_SLICE
+from pcamlib.report.tables import cell, device_note, listed, points
+from pcamlib.results import compact, frame, intervals, load
+from pcamlib.results.arms import BASELINE, CONTROLS, SHUFFLED, STRONG, TRADITIONAL, TRIVIAL, Arm
+from pcamlib.results.evidence import Measured
+from pcamlib.results.published import intervals_file
 from pcamlib.study import GENERATORS
 
 START, END = "<!-- results: written by pcamlib publish -->", "<!-- end of results -->"
@@ -40,31 +43,38 @@ REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "syn
 def publish(run: Path, subsets: int, folder: Path) -> Path:
     """Write the results of `run` over its first `subsets` subsets to folder/<run's name>.csv; returns that path.
 
-    Raises StudyError, before anything is written, if no images of the run have been judged, its bootstrap is older, or
+    Raises StudyError, before anything is written, if no images of the run have been judged, its intervals are older, or
     scores are damaged.
     """
     results = load(run, subsets)
     if not frame.extractors(results):
         raise StudyError(f"{run} has no numbers on the quality of images: run notebook 06 first, or `make study`.")
     path = folder / f"{run.name}.csv"
-    drawn, beside = run / "results" / f"bootstrap-{subsets}.json", folder / "bootstrap" / f"{run.name}.json"
-    bootstrap = read_json(drawn) if drawn.exists() else None
-    provenance = frame.merged_provenance(results)
-    if bootstrap and bootstrap["provenance"] != provenance:
-        raise StudyError(f"{drawn} is of other results than those in {run}: run notebook 08 again, or `make study`.")
-    scores, by_subset = _scores(run, results), folder / "scores" / run.name
-    frame.write(results, path)
+    devices = {device: frame.by_device(results, device) for device in frame.DEVICES}
+    found, scores, by_subset = {}, {}, folder / "scores" / run.name
+    for device, measured in devices.items():
+        file = intervals.path_of(run, subsets, device)
+        found[device] = read_json(file) if file.exists() else None
+        if found[device] and found[device]["provenance"] != frame.merged_provenance(measured):
+            raise StudyError(f"{file} is of other results than those in {run}: run notebook 08 again, or `make study`.")
+        scores |= _scores(run, measured, device)
+    compact.write(results, path)
     for stale in by_subset.glob("*.npz"):
         stale.unlink()
     for name, arms in scores.items():
         with atomic(by_subset / name) as tmp_path, open(tmp_path, "wb") as f:
             np.savez_compressed(f, **arms)
-    if bootstrap:
-        write_json(beside, bootstrap)
-    else:
-        beside.unlink(missing_ok=True)
-    note = frame.provenance_note(provenance)
-    _figure(result_plots.forest(results, bootstrap, note), folder / "forest" / f"{run.name}.png", dpi=120)
+    for device, kept in found.items():
+        beside = intervals_file(folder, run.name, device)
+        if kept:
+            write_json(beside, kept)
+        else:
+            beside.unlink(missing_ok=True)
+    note = frame.provenance_note(frame.merged_provenance(results))
+    measured = devices["classification"]
+    _figure(
+        result_plots.forest(measured, found["classification"], note), folder / "forest" / f"{run.name}.png", dpi=120
+    )
     _curves(run, subsets, folder / "curves" / run.name, note)
     for generator in GENERATORS:
         sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
@@ -72,18 +82,14 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     return path
 
 
-def _scores(run: Path, results: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+def _scores(run: Path, results: pd.DataFrame, device: str) -> dict[str, dict[str, np.ndarray]]:
     """By file name, a subset each: test scores by the classifier's name, float32 (N,), and "labels", uint8 (N,)."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    ran = frame.of_kind(results, "classification").drop_duplicates(["subset", "arm", "seed"])
-    for line in ran.itertuples():
-        arm = frame.arm_of(line).id
-        path = run / f"subset-{line.subset}" / "classifiers" / arm / SCORES
-        if path.exists():
-            with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
-                saved = load_file(path)
-                arms = {arm: saved["test"], "labels": saved["labels"]}
-            found.setdefault(f"subset-{line.subset}.npz", {}).update(arms)
+    for path, line in intervals.score_files(run, results):
+        with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
+            saved = load_file(path)
+            arms = {frame.arm_of(line).id: saved["test"], "labels": saved["labels"]}
+        found.setdefault(f"subset-{line.subset}{'-probe' * (device == 'probe')}.npz", {}).update(arms)
     return found
 
 
@@ -119,55 +125,69 @@ def _sheet(sets: list[Path], path: Path) -> None:
 
 
 def summary(results: pd.DataFrame, published: str) -> str:
-    """Markdown for the file book/reference/<published>.csv: Table 1 without selection and the AUC of Table 2 and Figure 6,
-    the paper beside this run; the controls; how many of the paper's claims hold."""
-    judge = frame.extractors(results)[0]
-    lines = [
-        f"Paper / this run. {frame.provenance_note(frame.merged_provenance(results))} The paper: full PCam, 5 subsets of 26,215, ImageNet",
-        "weights, 1000 epochs. Absolute values are not comparable; the order of rows may be.",
-        "",
-        f"Images without selection; our distance, precision and recall in the space of {judge}, not Inception-V3:",
-        "",
-        "| generator | Fréchet distance | precision, % | recall, % | label AUC, % |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    arms = [Arm("quality", generator, "none") for generator in paper.GENERATORS]
-    metrics = ("fid", "precision", "recall", "label_auc")
-    ours = zip(arms, *(cells(results, metric, arms, judge) for metric in metrics))
-    for arm, *texts, label in ours:
-        printed = paper.quality("none", arm.generator)
-        both = [f"{getattr(printed, metric).printed} / {text}" for metric, text in zip(metrics, texts)]
-        lines.append(f"| {paper.GENERATOR_NAMES[arm.generator]} | {' | '.join(both)} | – / {label} |")
-    lines += [
-        "",
-        "Test AUC, %, by selection:",
-        "",
-        "| training | none | realism | class-based |",
-        "| --- | --- | --- | --- |",
-    ]
-    lines += [f"| {arm.name} | {_auc(results, [arm])} | | |" for arm in (BASELINE, TRADITIONAL)]
+    """Markdown for the file book/reference/<published>.csv: the data, the AUC of each way of training with its difference to
+    traditional augmentation, what the controls say, whether the device measures anything, and the verdicts."""
+    devices = [device for device in frame.DEVICES if device == "classification" or frame.has_probe(results)]
+    lines = [_data(results), "", *_table({device: frame.by_device(results, device) for device in devices}), ""]
+    for device in devices:
+        measured, name = frame.by_device(results, device), frame.DEVICES[device].capitalize()
+        steps = findings.images_or_steps(measured)
+        verdicts = claim_table.counts(Measured(measured, f"the paper's thirteen claims by the {name.lower()}"))
+        lines += [f"- {name}: {device_note(measured)}", *(f"- {sentence}" for sentence in steps), f"- {verdicts}"]
+    tables = "the book's page *Published results* has all tables"
+    return "\n".join([*lines, "", f"Numbers: `book/reference/{published}.csv`; {tables}."])
+
+
+def _data(results: pd.DataFrame) -> str:
+    """What was measured on which data, in one paragraph."""
+    provenance = frame.merged_provenance(results)
+    data = "procedural patches, no tissue" if provenance["phantom"] else provenance["data"]
+    if set(results["data_sha"]) & set(JPEG_SLICE):
+        data = "26,000-patch JPEG excerpt of PCam"
+    tested = listed(frame.of_kind(results, "classification")["test_n"])
+    count = len(provenance["subsets"])
+    return (
+        f"Data: {data}, {tested} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
+        f"profile {provenance['profile']}; pcamlib {' and '.join(provenance['version'])}. The paper: full PCam, 5 subsets of "
+        f"{paper.PROTOCOL.subset_size:,}, 32,768 test patches."
+    )
+
+
+def _table(devices: dict[str, pd.DataFrame]) -> list[str]:
+    """Test AUC of every way of training, means over selections, and its difference to traditional augmentation."""
+    groups = [(arm.title, [arm]) for arm in (BASELINE, TRADITIONAL)]
     for generator, name in paper.GENERATOR_NAMES.items():
         for regime, words in REGIMES.items():
-            arms = [Arm(regime, generator, selection) for selection in paper.SELECTIONS]
-            lines.append(f"| {name}, {words} | {_auc(results, arms)} |")
-    lines += [f"| {arm.name} (our control) | {_auc(results, [arm])} | | |" for arm in CONTROLS]
-    lines += [
-        "",
-        "Is it the images, or the extra steps? Against traditional augmentation:",
-        "",
-        findings.bullets([*findings.findings_controls(results), *findings.images_or_steps(results)]),
-        "",
-        claim_table.counts(claims.Measured(results, "the paper's thirteen claims, by rules in code")),
-        "",
-        f"All results with their provenance: `book/reference/{published}.csv`.",
+            groups.append((f"{name}, {words}", [Arm(regime, generator, s) for s in paper.SELECTIONS]))
+    groups += [
+        (f"{arm.title} (our control)", [arm]) for arm in (*CONTROLS, *STRONG, *TRIVIAL) if arm.regime != SHUFFLED
     ]
-    return "\n".join(lines)
+    values = {device: frame.by_subset(results, "auc") for device, results in devices.items()}
+    headings = [f"{words} ({frame.DEVICES[d]})" for d in devices for words in ("AUC, %", "minus traditional, points")]
+    lines = [f"| training | paper | {' | '.join(headings)} |", "| --- |" + " --- |" * (1 + len(headings))]
+    for title, arms in groups:
+        names = [arm.name for arm in arms]
+        if not any(name in table for table in values.values() for name in names):
+            continue
+        printed = [findings.PAPER_AUC[arm] for arm in arms if arm in findings.PAPER_AUC]
+        texts = [f"{100 * sum(printed) / len(printed):.2f}" if printed else "–"]
+        for table in values.values():
+            texts += _cells(table, names)
+        lines.append(f"| {title} | {' | '.join(texts)} |")
+    return [*lines, "", "Mean ± standard deviation over subsets, generators averaged over the three selections."]
 
 
-def _auc(results: pd.DataFrame, arms: list[Arm]) -> str:
-    """AUC of the paper and of the run for each arm, as cells of a line."""
-    printed = {Arm(row.regime, row.generator, row.selection): row.auc.printed for row in paper.TABLE_2}
-    return " | ".join(f"{printed.get(a, '–')} / {text}" for a, text in zip(arms, cells(results, "auc", arms)))
+def _cells(values: pd.DataFrame, names: list[str]) -> list[str]:
+    """AUC and difference to traditional augmentation of the mean of some arms, over the subsets in which all of them ran."""
+    if not set(names) <= set(values):
+        return [frame.NOT_RUN] * 2
+    mean = values[names].mean(axis=1, skipna=False).dropna()
+    texts = [cell(mean.mean(), mean.std(), len(mean), "auc", len(values)) if len(mean) else frame.NOT_RUN]
+    if names == [TRADITIONAL.name] or TRADITIONAL.name not in values:
+        return [*texts, "–"]
+    difference = (mean - values[TRADITIONAL.name]).dropna()
+    spread = f"{100 * difference.std():.2f}" if len(difference) > 1 else "–"
+    return [*texts, f"{points(difference.mean())} ± {spread}" if len(difference) else frame.NOT_RUN]
 
 
 def into(readme: str, results: pd.DataFrame, name: str) -> str:
@@ -187,7 +207,7 @@ def publish_run(run: Path, subsets: int, root: Path) -> Path:
     if not readme.is_file():
         raise StudyError(f"{readme} does not exist: run this in a checkout of the repository.")
     path = publish(run, subsets, root / "book" / "reference")
-    text = into(readme.read_text(encoding="utf-8"), frame.read(path), path.stem)
+    text = into(readme.read_text(encoding="utf-8"), compact.read(path), path.stem)
     with atomic(readme) as tmp_path:
         tmp_path.write_text(text, encoding="utf-8")
     return path

@@ -12,11 +12,12 @@ import pandas as pd
 
 from pcamlib.core import paper
 from pcamlib.core.files import read_json
-from pcamlib.core.settings import Profile, load_profile, profile_names
+from pcamlib.core.settings import Profile
 from pcamlib.experiments import tuning
 from pcamlib.report import findings, quality_tables, tables
-from pcamlib.report.tables import HEADINGS, NOT_PRINTED, Table, cells, listed, points, render
+from pcamlib.report.tables import HEADINGS, NOT_PRINTED, Table, arms_of, cells, listed, points, render
 from pcamlib.results import frame, inference
+from pcamlib.results import intervals as kept
 from pcamlib.results.arms import ARMS, TRADITIONAL
 from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.published import Published, published_runs
@@ -27,13 +28,6 @@ JPEG_SLICE = ("27330f0e6e0ded51", "c5af6480e2c8191e")
 The first is of every row; the second, in results published before that, is of 64 rows of each split.
 """
 CHANGED = "not those of a profile as it is now"
-
-
-def _profile(results: pd.DataFrame) -> Profile | None:
-    """The package's profile that a run was made with; None if that profile has been changed since, or was another."""
-    name = frame.merged_provenance(results)["profile"]
-    profile = load_profile(name) if name in profile_names() else None
-    return profile if profile and set(results["profile_sha"].dropna()) == {profile.sha} else None
 
 
 def _generators(profile: Profile | None) -> tuple[str, str]:
@@ -86,7 +80,7 @@ def protocol(runs: dict[str, pd.DataFrame]) -> Table:
 
 def _protocol(results: pd.DataFrame) -> list[str]:
     """The column of a run in `protocol`."""
-    provenance, profile = frame.merged_provenance(results), _profile(results)
+    provenance, profile = frame.merged_provenance(results), frame.profile_of(results)
     judged, ran, trained = (frame.of_kind(results, kind) for kind in ("quality", "classification", "training"))
     names = frame.extractors(results)
     jpeg = bool(set(results["data_sha"]) & set(JPEG_SLICE))
@@ -113,8 +107,10 @@ def _protocol(results: pd.DataFrame) -> list[str]:
 def beside(runs: dict[str, pd.DataFrame], intervals: dict[str, pd.DataFrame]) -> Table:
     """AUC minus traditional augmentation in points, arm by arm: the paper and every run, with intervals."""
     printed, reference = findings.PAPER_AUC, findings.PAPER_AUC[TRADITIONAL]
+    there = {arm for results in runs.values() for arm in arms_of(results)}
+    arms = [arm for arm in ARMS if arm in there]
     columns = {
-        ("minus traditional", "paper"): [points(printed[a] - reference) if a in printed else NOT_PRINTED for a in ARMS]
+        ("minus traditional", "paper"): [points(printed[a] - reference) if a in printed else NOT_PRINTED for a in arms]
     }
     for name, results in runs.items():
         tests = inference.compared(results, TRADITIONAL)
@@ -124,35 +120,40 @@ def beside(runs: dict[str, pd.DataFrame], intervals: dict[str, pd.DataFrame]) ->
         ends = pd.concat([drawn, ends.drop(drawn.index, errors="ignore")])
         texts = {arm: points(mean) for arm, mean in tests["mean"].items()} | {arm: points(0) for arm in own}
         texts |= {arm: f"{texts[arm]} ({tables.span(*ends.loc[arm])})" for arm in ends.index.intersection(tests.index)}
-        columns["minus traditional", name] = [texts.get(a.name, NOT_RUN) for a in ARMS]
-    columns |= {(HEADINGS["auc"], name): cells(results, "auc", ARMS) for name, results in runs.items()}
+        columns["minus traditional", name] = [texts.get(a.name, NOT_RUN) for a in arms]
+    columns |= {(HEADINGS["auc"], name): cells(results, "auc", arms) for name, results in runs.items()}
     notes = (
-        "In brackets 95 % intervals: bootstrap over subsets, seeds and test patches where test scores were kept, else "
-        f"Student's t over three subsets or more. {inference.TOO_NARROW}"
+        "In brackets 95 % intervals: over subsets, seeds and test patches where test scores were kept, else Student's t over "
+        f"three subsets or more. {' '.join(f'{name[0].upper()}{name[1:]}: {tables.device_note(r)}' for name, r in runs.items())}"
     )
-    data = pd.DataFrame(columns, index=[arm.title for arm in ARMS])
+    data = pd.DataFrame(columns, index=[arm.title for arm in arms])
     return Table("AUC: differences to traditional augmentation", data, notes)
 
 
-def page(own: pd.DataFrame, bootstrap: dict[str, Any] | None, where: Path) -> str:
-    """The chapter as MyST Markdown. own: results of the reader's run; bootstrap: of it; where: the folder of published runs."""
+def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -> str:
+    """The chapter as MyST Markdown.
+
+    own: results of the reader's run; intervals: of it, by device, as `Published.intervals`; where: the folder of published
+    runs.
+    """
     published = published_runs(where)
     text = ["# Published results", ""]
     if not published:
         return "\n".join([*text, f"No run is published in this copy of the book: {NOT_RUN}.", ""])
     run: Published = published[0]
-    name = f"published: {run.name}"
-    runs = {name: run.results, "this run": own}
-    intervals = {
-        name: inference.intervals(run.bootstrap, "traditional"),
-        "this run": inference.intervals(bootstrap, "traditional"),
-    }
+    runs, ends = {}, {}
+    for name, results, found in ((f"published: {run.name}", run.results, run.intervals), ("this run", own, intervals)):
+        for device in frame.DEVICES:
+            if device == "classification" or frame.has_probe(results):
+                label = name + ", probe" * (device == "probe")
+                runs[label] = frame.by_device(results, device)
+                ends[label] = kept.table(found.get(device), "traditional")
     same = all(set(own[sha].dropna()) == set(run.results[sha].dropna()) for sha in ("data_sha", "profile_sha"))
     judge = frame.extractors(run.results)[0]
     text += [
-        f"The numbers of the largest run that is published with this book (`book/reference/{run.name}.csv`), and beside",
-        "them those of the run that this copy of the book was built from. Every build writes this page."
-        + (" Here both are of the same data and profile." if same else ""),
+        f"The numbers of the largest run that is published with this book (`book/reference/{run.name}.csv`, with their provenance",
+        f"in `book/reference/provenance/{run.name}.csv`), and beside them those of the run that this copy of the book was built",
+        "from. Every build writes this page." + (" Here both are of the same data and profile." if same else ""),
         "",
         f"- Published. {frame.provenance_note(run.provenance)}",
         f"- This run. {frame.provenance_note(frame.merged_provenance(own))}",
@@ -168,31 +169,43 @@ def page(own: pd.DataFrame, bootstrap: dict[str, Any] | None, where: Path) -> st
         *_scores(run.name, where),
         "## What separates the columns",
         "",
-        render(protocol(runs)),
+        render(protocol({f"published: {run.name}": run.results, "this run": own})),
         "",
         "## Beside each other",
         "",
-        render(beside(runs, intervals)),
+        render(beside(runs, ends)),
         "",
         "## What the published run found",
         "",
         findings.bullets(findings.findings_quality(run.results, judge)),
-        findings.bullets(findings.findings_classification(run.results)),
         "",
         *_forest(run.name, where),
-        "Is it the images, or the extra steps? The controls, which see no synthetic image, against traditional augmentation:",
-        "",
-        findings.bullets(findings.findings_controls(run.results)),
-        "",
-        "And the arms that do:",
-        "",
-        findings.bullets(findings.images_or_steps(run.results)),
-        "",
-        "## What it can say, and what not",
-        "",
-        findings.limits(run.results, run.bootstrap),
-        "",
-        "Its verdicts on the paper's claims are a column of {doc}`08_results`.",
+    ]
+    shown = {device: frame.by_device(run.results, device) for device in frame.DEVICES}
+    if not frame.has_probe(run.results):
+        del shown["probe"]
+    for device, results in shown.items():
+        found = run.intervals.get(device)
+        text += [
+            f"### Measured by a {frame.DEVICES[device]}",
+            "",
+            "What it could have shown:",
+            "",
+            render(tables.table_power(found)),
+            "",
+            "Is it the images, or the extra steps? The device and the controls, which see no synthetic image, then the arms that do:",
+            "",
+            findings.bullets([*findings.findings_controls(results), *findings.images_or_steps(results)]),
+            "",
+            "Further:",
+            "",
+            findings.bullets(findings.findings_classification(results)),
+            "",
+            findings.limits(results, found),
+            "",
+        ]
+    text += [
+        "Its verdicts on the paper's claims are columns of {doc}`08_results`.",
         "",
         *_pictures(run.name, where),
         *_tried(where / "tuning"),
@@ -204,8 +217,11 @@ def page(own: pd.DataFrame, bootstrap: dict[str, Any] | None, where: Path) -> st
             for table in (quality_tables.table_1, quality_tables.table_1_more)
         ),
         render(quality_tables.table_memorisation(run.results)),
-        render(tables.table_2(run.results, run.bootstrap)),
-        render(tables.table_differences(run.results, bootstrap=run.bootstrap)),
+        *(
+            render(table(results, found=run.intervals.get(device)))
+            for device, results in shown.items()
+            for table in (tables.table_2, tables.table_differences)
+        ),
         "",
     ]
     return "\n".join(text)
@@ -213,7 +229,7 @@ def page(own: pd.DataFrame, bootstrap: dict[str, Any] | None, where: Path) -> st
 
 def _older(run: Published) -> str:
     """A warning where the profile of that name has been changed since the run."""
-    if _profile(run.results):
+    if frame.profile_of(run.results):
         return ""
     version = " and ".join(run.provenance["version"])
     return f" The profile `{run.provenance['profile']}` has changed since; the settings of this run are those of version {version}."
@@ -236,7 +252,7 @@ def _forest(name: str, where: Path) -> list[str]:
     alt = "Forest plot: the difference of every arm to traditional augmentation in points of AUC, with its interval"
     caption = (
         "AUC minus traditional augmentation of the same subset, in points: squares and diamonds (transfer) are means, "
-        f"circles the subsets, lines 95 % intervals. {inference.TOO_NARROW}"
+        "circles the subsets, lines 95 % intervals."
     )
     return _figure(path, where, alt, caption)
 

@@ -20,8 +20,9 @@ from pcamlib.core import paper
 from pcamlib.experiments import selection
 from pcamlib.models import generators
 from pcamlib.report.plots import COLOURS, GREY, INK, new_figure, plain
-from pcamlib.results import frame, inference
-from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm, classifiers, generators_of
+from pcamlib.report.tables import arms_of
+from pcamlib.results import frame, inference, intervals
+from pcamlib.results.arms import BASELINE, SHUFFLED, TRADITIONAL, Arm, generators_of
 from pcamlib.study import Study
 
 Bars = tuple[str, str, list[pd.Series]]
@@ -166,20 +167,18 @@ def auc_figure_6(results: pd.DataFrame, note: str = "") -> Figure:
     return figure
 
 
-def forest(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None, note: str = "") -> Figure:
+def forest(results: pd.DataFrame, found: dict[str, Any] | None = None, note: str = "") -> Figure:
     """AUC of every arm minus traditional augmentation of the same subset, in points, with its 95 % interval.
 
-    bootstrap: the result of `inference.evaluate`; then intervals are of subsets, seeds and test patches, else Student's
+    found: the result of `intervals.evaluate`; then intervals are of subsets, seeds and test patches, else Student's
     t over three subsets or more. Circles are the subsets. Training on synthetic images only has a scale of its own.
     """
     each, tests = frame.differences(results, TRADITIONAL), inference.compared(results, TRADITIONAL)
     tested = tests.loc[tests["n"] >= 3, ["low", "high"]]
-    drawn = inference.intervals(bootstrap, "traditional")[["low", "high"]]
-    ends = (
-        pd.concat([drawn, tested.drop(drawn.index, errors="ignore")]).replace([math.inf, -math.inf], math.nan).dropna()
-    )
+    kept = intervals.table(found, "traditional")[["low", "high"]]
+    ends = pd.concat([kept, tested.drop(kept.index, errors="ignore")]).replace([math.inf, -math.inf], math.nan).dropna()
     colours = COLOURS | generators.colours(generators_of(results))
-    arms = [arm for arm in classifiers(generators_of(results)) if arm != TRADITIONAL]
+    arms = [arm for arm in arms_of(results) if arm != TRADITIONAL and arm.regime != SHUFFLED]
     alone = [arm for arm in arms if arm.regime == "synthetic"]
     others = [arm for arm in arms if arm not in alone]
     figure, axes = new_figure(2, 1, 8.0, note, height_ratios=[len(others), len(alone)])

@@ -18,11 +18,13 @@ from pandas.io.formats.style import Styler
 from pcamlib.core import paper
 from pcamlib.core.files import digest
 from pcamlib.models import generators
-from pcamlib.results import frame, inference
-from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm, classifiers, generators_of
+from pcamlib.results import frame, inference, intervals, rivals
+from pcamlib.results.arms import BASELINE, CONTROLS, NO_NETWORK, TRADITIONAL, Arm, classifiers, generators_of
 from pcamlib.results.frame import CALIBRATION_BINS, NOT_RUN
+from pcamlib.results.planning import LEAD
 
 NOT_PRINTED = "–"
+WITH_PATCHES = "95 % interval with patches"
 NO_SPREAD = "none: the same in every subset"
 NOT_COMPARABLE = "so its columns are not comparable with ours in absolute value"
 HEADINGS = {
@@ -131,12 +133,29 @@ def provenance_sentence(results: pd.DataFrame, kind: str) -> str:
     return frame.provenance_note(frame.merged_provenance(files)) if len(files) else "Nothing was run yet."
 
 
+def arms_of(results: pd.DataFrame) -> list[Arm]:
+    """The arms that tables show: the paper's and the controls, and of our other arms those that the results have."""
+    there = set(results.loc[results["kind"] == "classification", "arm"])
+    arms = classifiers(generators_of(results))
+    return [arm for arm in arms if not arm.control or arm in CONTROLS or arm.name in there]
+
+
+def device_note(results: pd.DataFrame) -> str:
+    """Whether the classifiers measure anything; without that there is no verdict, and this sentence is in its place."""
+    found = rivals.trust(results)
+    return f"{'' if found.measures else 'No verdict. '}{found.sentence}."
+
+
 def _rows(arms: Sequence[Arm]) -> pd.MultiIndex:
     """Section and name of each arm; a name leaves out what its section says."""
     names = []
     for arm in arms:
         selection = f" ({paper.SELECTION_NAMES.get(arm.selection)})"
-        if arm.control:
+        if arm.regime in NO_NETWORK:
+            names.append(("Trivial baselines (ours)", arm.title))
+        elif arm.regime in paper.STRONG:
+            names.append(("Stronger augmentation of real images (ours)", arm.title))
+        elif arm.control:
             names.append(("Controls (ours, not in the paper)", arm.title))
         elif arm.generator is None:
             names.append(("Real images only", arm.title))
@@ -155,13 +174,13 @@ def _rows(arms: Sequence[Arm]) -> pd.MultiIndex:
 # ------------------------------------------------------------------------------------------------ the tables
 
 
-def table_2(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None) -> Table:
+def table_2(results: pd.DataFrame, found: dict[str, Any] | None = None) -> Table:
     """Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls.
 
-    bootstrap: the result of `inference.evaluate`, for the intervals of the AUC; without, they are Student's t.
+    results: as one device measured them (`frame.by_device`). found: the result of `intervals.evaluate`, for the intervals
+    of the AUC; without, they are Student's t.
     """
-    arms = classifiers(generators_of(results))
-    ran, drawn = frame.of_kind(results, "classification"), inference.intervals(bootstrap, "auc")
+    ran, ends, arms = frame.of_kind(results, "classification"), intervals.table(found, "auc"), arms_of(results)
     real, synthetic = counts(ran, "n_real"), counts(ran, "n_synthetic")
     seeds = ran.groupby(["arm", "subset"])["seed"].nunique()
     images = [f"{real.get(a.name)} + {synthetic.get(a.name)}" if a.generator else real.get(a.name) for a in arms]
@@ -179,24 +198,29 @@ def table_2(results: pd.DataFrame, bootstrap: dict[str, Any] | None = None) -> T
         if metric == "auc":
             values = frame.by_subset(ran, "auc")
             columns[HEADINGS[metric], "95 % interval"] = [
-                _auc_interval(values[a.name].dropna().tolist(), drawn, a) if a.name in values else NOT_RUN for a in arms
+                _auc_interval(values[a.name].dropna().tolist(), ends, a) if a.name in values else NOT_RUN for a in arms
             ]
-    how = "a bootstrap over subsets, seeds and test patches" if len(drawn) else "Student's t over subsets"
+    how = f"over subsets, seeds and test patches. {intervals.caution(found)}"
+    if not len(ends):
+        how = "Student's t over subsets, on the same test patches."
     notes = (
-        f"Mean ± standard deviation over subsets, on {listed(ran['test_n'], ' or ', 'no')} test patches, decision threshold "
+        f"{device_note(results)} Mean ± standard deviation over subsets, on {listed(ran['test_n'], ' or ', 'no')} test patches, decision threshold "
         f"{listed(ran['threshold'], ' or ', '–')}. Where an arm was trained with several seeds, a subset's value is their mean. "
         f"Calibration error (not in the paper): expected gap between probability and share of tumour, {CALIBRATION_BINS} equal "
-        f"bins. Intervals: {how}. {inference.TOO_NARROW} Ours: {provenance_sentence(results, 'classification')} Paper: ResNet18 pretrained on "
+        f"bins. Intervals: {how} Ours: {provenance_sentence(results, 'classification')} Paper: ResNet18 pretrained on "
         f"ImageNet, full PCam, five subsets of 26,215, 100 epochs, {NOT_COMPARABLE}: compare differences to traditional "
         "augmentation. It shows training on synthetic images only as a figure (6), without numbers."
     )
-    return Table("Table 2. Classification of the test split", pd.DataFrame(columns, index=_rows(arms)), notes)
+    title = "Table 2. Classification of the test split"
+    if frame.is_probe(results):
+        title = "Table 2 by probes. Regressions on frozen features, on the test split"
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
 
 
-def _auc_interval(values: list[float], drawn: pd.DataFrame, arm: Arm) -> str:
-    """The bootstrap's interval of an AUC in percent, or Student's t over three subsets or more, cut off at 0 and 100."""
-    if arm.name in drawn.index:
-        low, high = drawn.loc[arm.name, ["low", "high"]]
+def _auc_interval(values: list[float], ends: pd.DataFrame, arm: Arm) -> str:
+    """The interval of an AUC in percent, or Student's t over three subsets or more, cut off at 0 and 100."""
+    if arm.name in ends.index:
+        low, high = ends.loc[arm.name, ["low", "high"]]
     elif len(values) < 3:
         return f"n = {len(values)} < 3"
     else:
@@ -204,48 +228,52 @@ def _auc_interval(values: list[float], drawn: pd.DataFrame, arm: Arm) -> str:
     return f"{100 * max(low, 0):.2f} to {100 * min(high, 1):.2f}" if math.isfinite(high - low) else NO_SPREAD
 
 
-def table_differences(results: pd.DataFrame, metric: str = "auc", bootstrap: dict[str, Any] | None = None) -> Table:
-    """Every arm minus baseline and minus traditional augmentation, paired by subset, in percentage points.
+def table_differences(results: pd.DataFrame, metric: str = "auc", found: dict[str, Any] | None = None) -> Table:
+    """Every arm minus baseline, minus traditional augmentation and minus the stronger step control, paired by subset, in
+    percentage points.
 
-    bootstrap: the result of `inference.evaluate`; it is of the AUC, so for other metrics it is not shown.
+    results, found: as for `table_2`; the intervals of `found` are of the AUC, so for other metrics they are not shown.
     """
-    arms = classifiers(generators_of(results))
-    ran, of = frame.of_kind(results, "classification"), results["subset"].nunique()
-    bootstrap = bootstrap if metric == "auc" else None
+    ran, of, arms = frame.of_kind(results, "classification"), results["subset"].nunique(), arms_of(results)
+    found = found if metric == "auc" else None
     columns: dict[tuple[str, str], list[str]] = {}
-    for against, name in ((BASELINE, "minus baseline"), (TRADITIONAL, "minus traditional augmentation")):
+    references = [(BASELINE, "minus baseline"), (TRADITIONAL, "minus traditional augmentation")]
+    stronger = rivals.stronger_control(results)
+    if stronger and stronger != TRADITIONAL:
+        references.append((stronger, f"minus the stronger control ({stronger.title})"))
+    for against, name in references:
         tests, each = inference.compared(ran, against, metric), frame.differences(ran, against, metric)
-        drawn = inference.intervals(bootstrap, against.name)
-        q = drawn["q"].dropna().to_dict()
-        if not len(drawn):
+        ends = intervals.table(found, against.name)
+        q = ends["q"].dropna().to_dict()
+        if not len(ends):
             tested = [a for a in arms if a.name in tests.index and tests.loc[a.name, "n"] >= 3]
             adjusted = inference.false_discovery({a: tests.loc[a.name, "p"] for a in tested})
             q = {a.name: p for a, p in adjusted.items()}
-        lines = [_difference(a, against, tests, each, drawn, q, of) for a in arms]
-        headings = (
-            "mean ± sd", "each subset", "95 % t interval", "exact p (sign flips)", "effect size g",
-            "95 % bootstrap interval", "q within its family",
-        )  # fmt: skip
-        columns |= {(name, heading): list(column) for heading, column in zip(headings, zip(*lines))}
-    if bootstrap:
+        texts = [_difference(a, against, tests, each, ends, q, of) for a in arms]
+        headings = ("mean ± sd", "each subset", "95 % t interval", "exact p", "effect size g", WITH_PATCHES, "q")
+        columns |= {(name, heading): list(column) for heading, column in zip(headings, zip(*texts), strict=True)}
+    how = "No test scores were kept, so no interval covers test patches. q: p values of the t test (three subsets or more)"
+    if found:
         how = (
-            f"Bootstrap: {bootstrap['draws']:,} redraws of subsets, classifier seeds and the {bootstrap['test_n']:,} test patches "
-            "at once; with one subset, of seeds and patches only; with one seed, nothing of the spread of seeds. q: its p values"
+            f"{WITH_PATCHES}: over subsets, seeds and the {found['test_n']:,} test patches, each source of variance counted once; "
+            "with one subset, of seeds and patches only; with one seed, nothing of the spread of seeds. "
+            f"{intervals.caution(found)} q: its p values"
         )
-    else:
-        how = "No bootstrap, since test scores were not kept. q: p values of the t test (three subsets or more)"
     notes = (
-        f"Differences of {HEADINGS[metric].split(',')[0]} in percentage points to the reference trained on the same subset. "
-        f"{provenance_sentence(results, 'classification')} t intervals: over subsets alone. Exact p: two-sided, at best {2 / 2**of:.3g} with {of} "
+        f"{device_note(results)} Differences of {HEADINGS[metric].split(',')[0]} in percentage points to the reference trained "
+        f"on the same subset. {provenance_sentence(results, 'classification')} t intervals: over subsets alone, on the same test "
+        f"patches. Exact p: two-sided, at best {2 / 2**of:.3g} with {of} "
         f"subset{'s' * (of != 1)}. g: mean over standard deviation, corrected for few subsets (Hedges). {how}, adjusted "
         "(Benjamini and Hochberg) for the number of arms of its family: real and synthetic images, synthetic only, real only. "
-        f"Differences that are equal in all subsets have no interval, and the exact p. {inference.TOO_NARROW}"
+        "Differences that are equal in all subsets have no interval, and the exact p. Stronger control: of the arms on real "
+        "images with as many steps, the one with the higher mean."
     )
-    return Table("Paired differences", pd.DataFrame(columns, index=_rows(arms)), notes)
+    title = "Paired differences" + " of probes" * frame.is_probe(results)
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
 
 
 def _difference(
-    arm: Arm, against: Arm, tests: pd.DataFrame, each: pd.DataFrame, drawn: pd.DataFrame, q: dict[str, float], of: int
+    arm: Arm, against: Arm, tests: pd.DataFrame, each: pd.DataFrame, ends: pd.DataFrame, q: dict[str, float], of: int
 ) -> list[str]:
     """The seven cells of an arm in the table of differences to `against`."""
     if arm == against:
@@ -254,8 +282,8 @@ def _difference(
         return [NOT_RUN] * 7
     test, values = tests.loc[arm.name], each[arm.name].dropna()
     few = no_q = f"n = {len(values)} < 3"
-    if len(drawn):
-        no_q = NOT_RUN if arm.name not in drawn.index else NOT_PRINTED if len(values) > 1 else few
+    if len(ends):
+        no_q = NOT_RUN if arm.name not in ends.index else NOT_PRINTED if len(values) > 1 else few
     texts = [points(v) if len(values) == of else f"subset {k}: {points(v)}" for k, v in values.items()]
     return [
         f"{points(test['mean'])} ± " + (f"{100 * test['sd']:.2f}" if len(values) > 1 else "–"),
@@ -263,9 +291,50 @@ def _difference(
         few if len(values) < 3 else span(test["low"], test["high"]),
         few if len(values) < 2 else NOT_PRINTED if math.isnan(test["flip_p"]) else f"{test['flip_p']:.3g}",
         NOT_PRINTED if math.isnan(test["effect"]) else signed(test["effect"]),
-        span(*drawn.loc[arm.name, ["low", "high"]]) if arm.name in drawn.index else NOT_RUN,
+        span(*ends.loc[arm.name, ["low", "high"]]) if arm.name in ends.index else NOT_RUN,
         f"{q[arm.name]:.3f}" if arm.name in q else no_q,
     ]
+
+
+def table_power(found: dict[str, Any] | None, title: str = "What this run could have shown") -> Table:
+    """Components of variance and minimum detectable effects by arm, in points of AUC, from a result of `intervals.evaluate`."""
+    rows = found["power"] if found else []
+    arms = [Arm(row["regime"], row["generator"], row["selection"]) for row in (found["rows"] if found else [])]
+    titles = {arm.name: arm.title for arm in arms}
+
+    def column(key: str) -> list[str]:
+        return [NOT_PRINTED if row[key] is None else f"{100 * row[key]:.2f}" for row in rows]
+
+    columns = {("Design", key): [f"{row[key]:.0f}" for row in rows] for key in ("subsets", "seeds")}
+    columns |= {
+        ("Standard deviation of", words): column(key)
+        for words, key in (
+            ("subsets", "subset"),
+            ("seeds", "seed"),
+            ("patches, by subset", "patch_subset"),
+            ("patches, alike", "patch"),
+            ("one subset's difference", "sd"),
+        )
+    }
+    columns |= {
+        ("Smallest detectable effect", words): column(key)
+        for words, key in (
+            ("these patches", "detectable"),
+            ("for 18 arms", "detectable_all"),
+            ("new patches", "new_patches"),
+        )
+    }
+    needed = [NOT_PRINTED if row["needed"] is None else f"{row['needed']:,.0f}" for row in rows]
+    columns["Subsets needed", f"for the paper's {points(LEAD)}"] = needed
+    notes = (
+        "Difference to traditional augmentation, in points of AUC. Detectable: with 80 % power at 5 %, by a t test over the "
+        "subsets of this run. For 18 arms: with Bonferroni's correction for the paper's eighteen arms with synthetic and real "
+        "images. New patches: as a statement about other test patches too. A component of 0.00 was estimated at or below zero; "
+        "with one seed, subsets include what seeds add."
+    )
+    if not rows:
+        notes = "No test scores of two subsets were kept, so the components of variance are unknown."
+    return Table(title, pd.DataFrame(columns, index=[titles[row["arm"]] for row in rows]), notes)
 
 
 def table_provenance(results: pd.DataFrame) -> Table:

@@ -55,7 +55,13 @@ class Arm(NamedTuple):
 
 
 BASELINE, TRADITIONAL = Arm("baseline"), Arm("traditional")
+TWICE, AGAIN = Arm("traditional-2x"), Arm("transfer-real")
+"""The two step controls: real images only, with as many steps as the arms that use synthetic images with them."""
+SHUFFLED = "shuffled-labels"
+NO_NETWORK = (*paper.TRIVIAL, SHUFFLED)
+"""Regimes that train no network: regressions on fixed features, the same for every measuring device."""
 CONTROLS = tuple(Arm(regime) for regime in paper.CONTROLS)
+STRONG, TRIVIAL = ([Arm(regime) for regime in regimes] for regimes in (paper.STRONG, NO_NETWORK))
 MIXED = ("augmentation", "transfer")
 """Regimes that use synthetic images together with real ones."""
 
@@ -72,7 +78,7 @@ def judged(generators: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
 
 
 def classifiers(generators: Iterable[str]) -> tuple[Arm, ...]:
-    """All classifiers: those of Table 2 in its order, with other generators in their sections, of Figure 6, and controls."""
+    """All classifiers: those of Table 2 in its order, with other generators in their sections, of Figure 6, controls, and what else is ours."""
     images = image_sets(generators)
     found = [Arm(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
     for regime in MIXED:
@@ -80,7 +86,7 @@ def classifiers(generators: Iterable[str]) -> tuple[Arm, ...]:
             if Arm(regime, generator, selection) not in found:
                 alike = [i for i, arm in enumerate(found) if (arm.regime, arm.selection) == (regime, selection)]
                 found.insert(alike[-1] + 1, Arm(regime, generator, selection))
-    return (*found, *(Arm("synthetic", *pair) for pair in images), *CONTROLS)
+    return (*found, *(Arm("synthetic", *pair) for pair in images), *CONTROLS, *STRONG, *TRIVIAL)
 
 
 def generators_of(results: pd.DataFrame) -> list[str]:
@@ -90,11 +96,13 @@ def generators_of(results: pd.DataFrame) -> list[str]:
 
 
 IMAGE_SETS, JUDGED, ARMS = (of(paper.GENERATORS) for of in (image_sets, judged, classifiers))
-"""Those of the paper's three generators: nine synthetic sets, eleven judged ones, 29 classifiers and the controls."""
+"""Those of the paper's three generators: nine synthetic sets, eleven judged ones, 29 classifiers and those of ours."""
+PROBED = (BASELINE, TRADITIONAL, *CONTROLS)
+"""The arms on real images that are also measured by linear probes."""
 
 
 def of_source(generator: str | None) -> list[Arm]:
     """The arms of one generator in the order of training (those that start from weights come later); None: real images."""
     if generator is None:
-        return [BASELINE, TRADITIONAL, *CONTROLS]
+        return [BASELINE, TRADITIONAL, *CONTROLS, *STRONG, *TRIVIAL]
     return [Arm(r, generator, s) for s in paper.SELECTIONS for r in ("synthetic", "transfer", "augmentation")]

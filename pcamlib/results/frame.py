@@ -14,8 +14,9 @@ import pandas as pd
 
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic
+from pcamlib.core.settings import Profile, load_profile, profile_names
 from pcamlib.data import CLASSES
-from pcamlib.results.arms import Arm
+from pcamlib.results.arms import NO_NETWORK, Arm
 
 NOT_RUN = "not run"
 CALIBRATION_BINS = 15
@@ -32,8 +33,12 @@ METRICS = {
     "classification": (
         "accuracy", "auc", "sensitivity", "specificity", "ece", "valid_auc", "train_loss", "train_seconds",
     ),
+    "probe": ("accuracy", "auc", "sensitivity", "specificity", "ece", "valid_auc", "train_seconds"),
 }  # fmt: skip
-"""The metrics by kind of line. Those of a selection are per class; `accepted` is passed / seen, without selection absent."""
+"""The metrics by kind of line. Those of a selection are per class; `accepted` is passed / seen, without selection absent.
+A classifier that trains no network has no `train_loss`."""
+DEVICES = {"classification": "fine-tuned network", "probe": "linear probe"}
+"""The two measuring devices by the kind of their lines: every arm is trained and tested by each."""
 ROW = {
     "n_real": "Int64", "n_synthetic": "Int64", "n_fake": "Int64", "n_train": "Int64", "n_new": "Int64",
     "test_n": "Int64", "k": "Int64", "dims": "Int64", "kid_size": "Int64", "epochs": "Int64", "steps": "Int64",
@@ -51,7 +56,7 @@ COLUMNS = {
 }  # fmt: skip
 """Name and type of every column.
 
-kind: "training", "selection", "quality", "memorisation" or "classification". arm: `Arm.name`, made of regime (the kind
+kind: "training", "selection", "quality", "memorisation", "classification" or "probe". arm: `Arm.name`, made of regime (the kind
 where no classifier is trained), generator and selection. status: "ok", or "not run" with its reason and without a value.
 n_real to model_choice: counts and settings of the arm. arm_version, arm_created: of a classifier, where its file holds
 several. The rest is the provenance of the result file; `subset_size` is its count of real patches, and `seconds` are
@@ -90,6 +95,37 @@ def of_kind(results: pd.DataFrame, kind: str, extractor: str | None = None) -> p
     return found if extractor is None else found[found["extractor"] == extractor]
 
 
+def by_device(results: pd.DataFrame, device: str) -> pd.DataFrame:
+    """The results as one of `DEVICES` measured them: without the lines of the other.
+
+    For "probe" its lines take the kind "classification", so everything that is made from results can be made from either.
+    The regressions of `NO_NETWORK` are kept with both.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}.")
+    if device == "classification":
+        return results[results["kind"] != "probe"]
+    found = results[(results["kind"] != "classification") | results["regime"].isin(NO_NETWORK)]
+    return found.assign(kind=found["kind"].replace("probe", "classification").astype("str"))
+
+
+def is_probe(results: pd.DataFrame) -> bool:
+    """Whether these are results of `by_device` as the probes measured them."""
+    return bool((results["kind"].eq("classification") & results["file"].str.contains("/probe-")).any())
+
+
+def has_probe(results: pd.DataFrame) -> bool:
+    """Whether any arm was measured by a probe."""
+    return bool((results["kind"].eq("probe") & results["status"].eq("ok")).any())
+
+
+def profile_of(results: pd.DataFrame) -> Profile | None:
+    """The package's profile that a run was made with; None if that profile has been changed since, or was another."""
+    name = merged_provenance(results)["profile"]
+    profile = load_profile(name) if name in profile_names() else None
+    return profile if profile and set(results["profile_sha"].dropna()) == {profile.sha} else None
+
+
 def extractors(results: pd.DataFrame) -> list[str]:
     """Names of the feature spaces in which quality was judged, in order of appearance."""
     return list(results.loc[results["kind"] == "quality", "extractor"].dropna().unique())
@@ -104,9 +140,9 @@ def arm_of(line: Any) -> Arm:
 def by_subset(results: pd.DataFrame, metric: str, extractor: str | None = None) -> pd.DataFrame:
     """Values of a metric, subsets by arms (named by `Arm.name`), averaged over classifier seeds; NaN where not run.
 
-    Raises ValueError if values of several feature spaces would be averaged: give the extractor.
+    Lines of kind "probe" are another device's and do not count: see `by_device`. Raises ValueError if values of several feature spaces would be averaged: give the extractor.
     """
-    found = results[(results["metric"] == metric) & (results["status"] == "ok")]
+    found = results[(results["metric"] == metric) & (results["status"] == "ok") & (results["kind"] != "probe")]
     if extractor is not None:
         found = found[found["extractor"] == extractor]
     if found["extractor"].nunique() > 1:

@@ -1,40 +1,27 @@
-"""How sure a difference between two arms is: paired tests over subsets, and a bootstrap of subsets, seeds and patches.
+"""How sure a difference between two arms is, from one value per subset: Student's t, sign flips, false discovery rates.
 
-Two questions that need different answers. *Over subsets*: would another subset of the same slides show it too? That is
-`over_subsets`, from one difference per subset. *Over everything that was drawn*: subset, classifier seed and test patch,
-together in `bootstrap`. Both are too narrow as statements about new patients: patches of one slide are not independent,
-PCam does not say which slide a patch is from, and so patches are drawn here as if each came from a slide of its own.
+The question here is whether another subset of the same slides would show the difference too, on the same test
+patches. `intervals` adds the test patches, from the scores of every patch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
 from scipy import stats as scipy_stats
 
-from pcamlib import data
-from pcamlib.core.errors import loading_weights
-from pcamlib.core.files import write_json
 from pcamlib.results import frame
-from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm
-from pcamlib.study import Study
+from pcamlib.results.arms import Arm
 
 LEVEL = 0.95
 RESOLUTION = 5e-5
 """Half of a hundredth of a percentage point: a spread below it is printed as 0.00, and is no evidence of certainty."""
 EXACT = 16  # values: 65,536 choices of signs
-DRAWS = 1000
-CHUNK = 250  # draws at a time: 32,768 test patches then take 70 MB
 SCORES = "scores.safetensors"
-TOO_NARROW = (
-    "Intervals and p values treat test patches, or subsets, as independent. Patches of one slide are not, and slide "
-    "numbers are missing, so all of them are too narrow."
-)
 
 
 class Estimate(NamedTuple):
@@ -98,17 +85,16 @@ def sign_flip(values: Sequence[float]) -> float:
     return float(min(1.0, found.pvalue))
 
 
-def welch(weighted: Sequence[tuple[float, float, float]], n: int) -> Estimate:
+def welch(weighted: Sequence[tuple[float, float, float | None]], n: int) -> Estimate:
     """A weighted sum of independent means: (weight, mean, sd) each over `n` values; Welch-Satterthwaite's freedom.
 
     For one arm minus another this is Welch's t test. It is all that printed means and deviations allow: arms of one
-    subset are paired, which mostly makes differences surer than this says. Where all deviations are printed as 0.00,
-    they are taken to be RESOLUTION, the largest that is printed so.
+    subset are paired, which mostly makes differences surer than this says. A deviation that is printed as 0.00 is
+    taken to be RESOLUTION, the largest that is printed so: no spread is printed as certainty. A known number is given
+    as (1, number, None).
     """
-    if not any(w * sd for w, _, sd in weighted):
-        weighted = [(w, m, RESOLUTION) for w, m, _ in weighted]
     mean = sum(w * m for w, m, _ in weighted)
-    parts = [(w * sd) ** 2 / n for w, _, sd in weighted]
+    parts = [(w * (sd or RESOLUTION)) ** 2 / n for w, _, sd in weighted if sd is not None]
     variance = sum(parts)
     df = variance**2 / sum(part**2 / (n - 1) for part in parts)
     return _estimate(mean, math.sqrt(variance), df, n)
@@ -144,152 +130,3 @@ def compared(results: pd.DataFrame, against: Arm, metric: str = "auc") -> pd.Dat
     lines = {arm: [getattr(test, column) if test else None for column in columns] for arm, test in tests.items()}
     shown = pd.DataFrame({"mean": found.mean(), "sd": found.std(), "n": found.count()})
     return shown.join(pd.DataFrame.from_dict(lines, orient="index", columns=list(columns), dtype="float64"))
-
-
-# ------------------------------------------------------------------------------------------------ bootstrap
-
-
-def resampled_auc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """AUC of resampled test sets, float64 (B,).
-
-    labels: (N,) of 0 and 1; scores: (N,), higher for class 1; counts: int (N, B), how often each patch was drawn. By
-    ranks, ties counted half: for each positive, how many negatives lie below it. ValueError if a class is absent.
-    """
-    positive, negative = labels == 1, labels == 0
-    order = np.argsort(scores[negative], kind="stable")
-    below = np.zeros((len(order) + 1, counts.shape[1]), np.int32)
-    np.cumsum(counts[negative][order], axis=0, dtype=np.int32, out=below[1:])
-    values, drawn = scores[negative][order], counts[positive]
-    wins = below[np.searchsorted(values, scores[positive], "left")]
-    wins += below[np.searchsorted(values, scores[positive], "right")]
-    pairs = below[-1].astype(np.float64) * drawn.sum(0, dtype=np.float64)
-    if not pairs.all():
-        raise ValueError("a resampled test set lacks a class, so its AUC is not defined.")
-    return np.einsum("nb,nb->b", drawn, wins, dtype=np.float64) / (2 * pairs)
-
-
-def patch_counts(labels: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each patch is drawn, int16 (N, draws): with replacement, within its class, so both keep their number."""
-    counts = np.empty((len(labels), draws), np.int16)
-    for c in np.unique(labels):
-        rows = np.flatnonzero(labels == c)
-        counts[rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), draws).T
-    return counts
-
-
-Scores = dict[Arm, dict[int, list[np.ndarray]]]
-"""Test scores float32 (N,) by arm and subset, one array per classifier seed."""
-
-
-def bootstrap(labels: np.ndarray, scores: Scores, draws: int = DRAWS, seed: int = 0) -> dict[Arm, dict[str, Any]]:
-    """Each arm's AUC and its differences to both references, over redrawn subsets, classifier seeds and test patches.
-
-    In every draw all arms share the subsets and the test patches (that keeps the comparison paired); the seeds of a
-    subset are redrawn for each arm. Only subsets that all of `scores`' references and the arm have take part.
-
-    Returns, by arm: "auc", "baseline" and "traditional", each with "mean" (of the data as they are), "low", "high" (95 %)
-    and "p" (two-sided, of zero; None for "auc"), and how many "subsets" and "seeds" there were. A reference that did not
-    run gives None. Percentiles of K redrawn subsets are far too sure for small K (with three, all of one sign is called
-    significant), so intervals are Student's t with the draws' variance: the subsets' part, which redrawing shows to
-    (K - 1) / K, has K - 1 degrees of freedom, that of seeds and patches all; together by Satterthwaite. One subset cannot
-    be redrawn: its interval is of seeds and patches only, and it has no p value. Draws that all give the same value (two
-    perfect classifiers, say; a standard error below RESOLUTION) show no spread: "low", "high" and "p" are then None.
-    """
-    rng = np.random.default_rng(seed)
-    everywhere = sorted({subset for by_subset in scores.values() for subset in by_subset})
-    picks = rng.integers(len(everywhere), size=(draws, len(everywhere)))
-    once = np.ones((len(labels), 1), np.int16)
-    redrawn: dict[Arm, np.ndarray] = {}  # (subsets, draws), NaN where the arm has no such subset
-    plain: dict[Arm, np.ndarray] = {}
-    chunks = [patch_counts(labels, min(CHUNK, draws - start), rng) for start in range(0, draws, CHUNK)]
-    for arm, by_subset in scores.items():
-        redrawn[arm] = np.full((len(everywhere), draws), np.nan)
-        plain[arm] = np.full((len(everywhere), 1), np.nan)
-        for k, subset in enumerate(everywhere):
-            runs = by_subset.get(subset, [])
-            if runs:
-                plain[arm][k] = np.mean([resampled_auc(labels, run, once) for run in runs])
-                values = np.stack([np.concatenate([resampled_auc(labels, run, c) for c in chunks]) for run in runs])
-                chosen = rng.integers(len(runs), size=(len(runs), draws))
-                redrawn[arm][k] = np.take_along_axis(values, chosen, 0).mean(0)
-
-    def summary(values: np.ndarray, as_is: np.ndarray, test: bool) -> dict[str, float | None] | None:
-        """From `values` (subsets, draws) and `as_is` (subsets, 1), of the subsets that have a value."""
-        k = int(np.isfinite(as_is).sum())
-        if not k:
-            return None
-        drawn = values[picks.T, np.arange(draws)]
-        drawn = np.nanmean(drawn[:, np.isfinite(drawn).any(0)], axis=0)
-        within = float(np.nanmean(values, axis=0).var(ddof=1))
-        between = max(float(drawn.var(ddof=1)) - within, 0.0) * k / (k - 1) if k > 1 else 0.0
-        mean, error = float(np.nanmean(as_is)), math.sqrt(within + between)
-        if error < RESOLUTION:
-            return {"mean": mean, "low": None, "high": None, "p": None}
-        freedom = (k - 1) * ((within + between) / between) ** 2 if between else math.inf
-        found = _estimate(mean, error, freedom, k)
-        return {"mean": found.mean, "low": found.low, "high": found.high, "p": found.p if test and k > 1 else None}
-
-    found = {}
-    for arm, by_subset in scores.items():
-        found[arm] = {"auc": summary(redrawn[arm], plain[arm], test=False)}
-        for reference in (BASELINE, TRADITIONAL):
-            both = reference in scores and arm != reference
-            found[arm][reference.name] = (
-                summary(redrawn[arm] - redrawn[reference], plain[arm] - plain[reference], test=True) if both else None
-            )
-        seeds = [len(runs) for runs in by_subset.values()]
-        found[arm] |= {"subsets": len(by_subset), "seeds": [min(seeds), max(seeds)]}
-    return found
-
-
-def saved_scores(study: Study, results: pd.DataFrame) -> Scores:
-    """The test scores beside the classifiers of a run folder (see `Scores`); StudyError for a damaged file.
-
-    Arms whose scores were removed are left out, and have no interval.
-    """
-    found: Scores = {}
-    ran = frame.of_kind(results, "classification").drop_duplicates(["subset", "arm", "seed"])
-    for line in ran.itertuples():
-        arm = frame.arm_of(line)
-        path = study.root / f"subset-{line.subset}" / "classifiers" / arm.id / SCORES
-        if path.exists():
-            with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
-                scores = load_file(path)["test"]
-            found.setdefault(arm._replace(seed=0), {}).setdefault(line.subset, []).append(scores)
-    return found
-
-
-def evaluate(study: Study, results: pd.DataFrame, subsets: int, draws: int = DRAWS) -> dict[str, Any] | None:
-    """Bootstrap a run, write <run>/results/bootstrap-<subsets>.json and return it; None if no scores were kept.
-
-    "rows" has one entry per arm: "regime", "generator", "selection", what `bootstrap` returns for it, and in each of
-    "baseline" and "traditional" the p value adjusted within its family of arms ("q"; None where there is no p).
-    """
-    scores, path = saved_scores(study, results), study.root / "results" / f"bootstrap-{subsets}.json"
-    if not scores:
-        path.unlink(missing_ok=True)  # of results that were there before
-        return None
-    labels = data.labels(study.data_root, "test")
-    found = bootstrap(labels, scores, draws)
-    for reference in (BASELINE.name, TRADITIONAL.name):
-        compared_with = {arm: row[reference] for arm, row in found.items() if row[reference]}
-        adjusted = false_discovery({arm: row["p"] for arm, row in compared_with.items() if row["p"] is not None})
-        for arm, row in compared_with.items():
-            row["q"] = adjusted.get(arm)
-    result = {
-        "provenance": frame.merged_provenance(results),
-        "draws": draws,
-        "seed": 0,
-        "test_n": len(labels),
-        "rows": [dict(zip(("regime", "generator", "selection"), arm)) | row for arm, row in found.items()],
-    }
-    write_json(path, result)
-    return result
-
-
-def intervals(result: dict[str, Any] | None, key: str) -> pd.DataFrame:
-    """From a result of `evaluate`, by arm (`Arm.name`): low, high and q of its "auc", or of its difference to "baseline" or
-    "traditional". low and high are NaN where the draws show no spread; empty without a result."""
-    rows = [row for row in (result["rows"] if result else []) if row[key]]
-    names = [Arm(row["regime"], row["generator"], row["selection"]).name for row in rows]
-    return pd.DataFrame([row[key] for row in rows], index=names, columns=["low", "high", "q"], dtype="float64")

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pcamlib.core.files import project_root, read_json
-from pcamlib.results import frame
+from pcamlib.results import compact, frame
 
 
 class Published(NamedTuple):
-    """A published run: its file's name, its results, and what `inference.evaluate` found (None: no scores were kept)."""
+    """A published run: its file's name, its results, and by device (`frame.DEVICES`) what `intervals.evaluate` found; a
+    device of which no scores were kept is absent."""
 
     name: str
     results: pd.DataFrame
-    bootstrap: dict[str, Any] | None
+    intervals: dict[str, dict[str, Any]]
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -28,14 +29,20 @@ def published_folder() -> Path:
     return project_root() / "book" / "reference"
 
 
+def intervals_file(where: Path, name: str, device: str) -> Path:
+    """Where the intervals of a published run lie, by device."""
+    return where / "intervals" / f"{name}{'-probe' * (device == 'probe')}.json"
+
+
 def published_runs(where: Path | None = None) -> list[Published]:
     """All published runs, the largest first: real before phantom patches, several subsets before one (which has no
     verdicts), then by patches of all subsets together."""
     where = where or published_folder()
     found = []
     for path in sorted(where.glob("*.csv")):
-        beside = where / "bootstrap" / f"{path.stem}.json"
-        found.append(Published(path.stem, frame.read(path), read_json(beside) if beside.exists() else None))
+        beside = {device: intervals_file(where, path.stem, device) for device in frame.DEVICES}
+        kept = {device: read_json(file) for device, file in beside.items() if file.exists()}
+        found.append(Published(path.stem, compact.read(path), kept))
 
     def size(run: Published) -> tuple[bool, bool, int, str]:
         patches = run.results.groupby("subset")["subset_size"].max()

@@ -20,7 +20,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import OWNER, atomic, disk_full_as_error, lock, project_root, read_json
 from pcamlib.metrics import agreement
 from pcamlib.report import published_page
-from pcamlib.results import load
+from pcamlib.results import frame, intervals, load
 from pcamlib.workflow import contents
 
 UNFINISHED = "unfinished"  # file in _build/ while a build runs: found by the next, it means a full build
@@ -77,8 +77,9 @@ def collect_pages(run: Path, subsets: int, target: Path, published: Path) -> Non
 
     Files that are the same already keep their time, and Sphinx does not read them again.
     """
-    results, drawn = load(run, subsets), run / "results" / f"bootstrap-{subsets}.json"
-    beside = published_page.page(results, read_json(drawn) if drawn.exists() else None, published)
+    files = {device: intervals.path_of(run, subsets, device) for device in frame.DEVICES}
+    kept = {device: read_json(path) for device, path in files.items() if path.exists()}
+    beside = published_page.page(load(run, subsets), kept, published)
     pages = {"agreement.md": agreement.page(), "reference.md": beside}
     for name, source in executed(run, subsets).items():
         pages[name] = json.dumps(without_paths(read_json(source), run), indent=1, ensure_ascii=False) + "\n"

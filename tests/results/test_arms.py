@@ -20,8 +20,8 @@ def test_transfer_starts_from_the_synthetic_arm_of_its_seed():
 
 def test_all_arms_of_the_paper_and_the_controls():
     assert ARMS[:20] == tuple(Arm(row.regime, row.generator, row.selection) for row in paper.TABLE_2)
-    assert [arm.regime for arm in ARMS[20:29]] == ["synthetic"] * 9 and ARMS[29:] == CONTROLS
-    assert [arm.control for arm in ARMS] == [False] * 29 + [True] * 3
+    assert [arm.regime for arm in ARMS[20:29]] == ["synthetic"] * 9 and ARMS[29:32] == CONTROLS
+    assert [arm.control for arm in ARMS] == [False] * 29 + [True] * 12
     trained = [arm for generator in (None, *paper.GENERATORS) for arm in of_source(generator)]
     assert sorted(trained, key=str) == sorted(ARMS, key=str)
     for arm in trained:

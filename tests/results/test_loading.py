@@ -25,13 +25,17 @@ def test_one_line_per_subset_arm_space_and_metric(run):
         "selection": 2 * 3 * (8 + 10 + 10),
         "quality": 2 * 2 * 11 * 9,
         "memorisation": 2 * 11 * 6,
-        "classification": 2 * 32 * 8,
+        "classification": 2 * (32 * 8 + 4 * 8 + 5 * 7),
+        "probe": 2 * (5 + 27) * 7,
     }
     assert not df.duplicated(["kind", "subset", "arm", "seed", "extractor", "metric"]).any()
-    assert set(df["status"]) == {"ok"} and df["value"].notna().all() and df["reason"].isna().all()
-    (line,) = df[(df["arm"] == "transfer-unet-class") & (df["metric"] == "auc") & (df["subset"] == 1)].to_dict(
-        "records"
-    )
+    lacking = df[df["status"] != "ok"]
+    assert set(lacking["kind"] + " " + lacking["arm"]) == {"probe traditional-2x"} and lacking["value"].isna().all()
+    ran = df[df["status"] == "ok"]
+    assert ran["value"].notna().all() and ran["reason"].isna().all()
+    both = df[(df["arm"] == "transfer-unet-class") & (df["metric"] == "auc") & (df["subset"] == 1)]
+    line, probe = both.to_dict("records")
+    assert probe["kind"] == "probe" and probe["value"] == pytest.approx(line["value"] + 0.02)
     assert line["value"] == pytest.approx(0.86 + 0.01 + 0.002 + 0.01) and not line["control"]
     assert (line["n_real"], line["n_synthetic"], line["test_n"], line["threshold"]) == (256, 256, 1024, 0.5)
     assert (line["data_sha"], line["profile_sha"], line["threads"], line["seconds"]) == ("d0", "p0", 1, 10.0)
@@ -42,7 +46,7 @@ def test_one_line_per_subset_arm_space_and_metric(run):
         "a processor",
     )
     assert line["file"] == "subset-1/results/classification-unet.json"
-    assert df.loc[df["control"], "arm"].nunique() == 3 and frame.extractors(df) == ["judge-a", "judge-b"]
+    assert df.loc[df["control"], "arm"].nunique() == 3 + 4 + 5 and frame.extractors(df) == ["judge-a", "judge-b"]
 
 
 def test_all_subsets_by_default_or_chosen_ones(run):
@@ -60,7 +64,7 @@ def test_all_subsets_by_default_or_chosen_ones(run):
 def test_an_arm_not_run_is_a_line_with_its_reason(run):
     not_run(run / "subset-0/results/classification-unet.json", regime="transfer", selection="class")
     df = load(run, 2)
-    lines = df[df["status"] == "not run"]
+    lines = df[(df["status"] == "not run") & (df["kind"] == "classification")]
     assert set(lines["arm"]) == {"transfer-unet-class"} and set(lines["reason"]) == {"kept 3 of 256"}
     assert len(lines) == 8 and lines["value"].isna().all() and set(lines["data"]) == {"phantom"}
     assert frame.by_subset(df, "auc")["transfer-unet-class"].notna().tolist() == [False, True]
@@ -73,7 +77,7 @@ def test_an_absent_file_is_lines_that_were_not_run(run):
         text = path.read_text()
         path.unlink()
         df = load(run, 2)
-        lines = df[df["status"] == "not run"]
+        lines = df[(df["status"] == "not run") & (df["reason"] != "a regression has no steps")]
         assert set(lines["reason"]) == {NO_FILE} and set(lines["file"]) == {f"subset-1/results/{name}.json"}
         keys = ["kind", "subset", "arm", "regime", "generator", "selection", "control", "seed", "metric"]
         keys += ["extractor"] if name == "quality" else []  # else it is not known
