@@ -302,7 +302,7 @@ def gaps(results: pd.DataFrame) -> list[str]:
 
 def _name(line: pd.Series) -> str:
     """What a reader calls the arm of a line."""
-    if line["kind"] == "classification":
+    if line["kind"] in frame.DEVICES:
         return frame.arm_of(line).title
     if pd.isna(line["selection"]):
         return CALIBRATION[line["generator"]]

@@ -85,10 +85,10 @@ def _read(path: Path, header: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with open(path, encoding="utf-8", newline="") as f:
             found = csv.DictReader(f)
-            rows = list(found)
+            rows, columns = list(found), tuple(found.fieldnames or ())
     except (OSError, ValueError, csv.Error) as error:
         raise _foreign(path, str(error)) from None
-    if tuple(found.fieldnames or ()) != header or any(None in row or None in row.values() for row in rows):
+    if columns != header or any(None in row or None in row.values() for row in rows):
         raise _foreign(path, "its columns are others")
     return rows
 

@@ -5,24 +5,52 @@ from made_up import write_run
 
 from pcamlib.report import claim_table
 from pcamlib.report.tables import render
-from pcamlib.results import frame, load
-from pcamlib.results.claims import SUPPORTED, UNDECIDED
+from pcamlib.results import claims, compact, frame, load
+from pcamlib.results.claims import SUPPORTED, UNTESTABLE
 from pcamlib.results.published import published_runs
 
 
 @pytest.fixture
 def evidence(tmp_path):
-    frame.write(load(write_run(tmp_path / "runs" / "large", 3)), tmp_path / "large.csv")
+    compact.write(load(write_run(tmp_path / "runs" / "large", 3)), tmp_path / "large.csv")
     return claim_table.sources(load(write_run(tmp_path / "runs" / "own", 2)), published_runs(tmp_path))
 
 
-def test_a_column_per_source(evidence):
+COLUMNS = [
+    "paper", "published: large, fine-tuned network", "published: large, linear probe",
+    "this run, fine-tuned network", "this run, linear probe",
+]  # fmt: skip
+
+
+def test_a_column_per_source_and_device(evidence):
     table = claim_table.table(evidence)
-    assert len(table.data) == 13 and [s.name for s in evidence] == ["paper", "published: large", "this run"]
-    assert list(table.data["Verdict"]) == ["paper", "published: large", "this run"]
-    assert table.data["Verdict", "paper"].iloc[:3].tolist() == [SUPPORTED, SUPPORTED, UNDECIDED]
-    assert "3 subsets of 256" in table.notes and "2 subsets of 256" in table.notes and "too narrow" in table.notes
-    assert "published: large" in render(table)
+    assert len(table.data) == 13 and [s.name for s in evidence] == list(table.data["Verdict"]) == COLUMNS
+    paper = table.data["Verdict", "paper"].tolist()
+    assert paper[:3] == [SUPPORTED, SUPPORTED, "not supported by the paper's own table: five subsets cannot show it"]
+    assert paper[4] == "not supported by the paper's own table: some of its differences have the other sign"
+    assert paper[8] == "not testable here because the paper prints no values by subset"
+    assert "3 subsets of 256" in table.notes and "2 subsets of 256" in table.notes
+    assert "published: large" in render(table) and "undecided at this scale" not in render(table)
+    plans = table.data["Rule", "can it be decided?"].tolist()
+    assert plans[0] == "With 3 subsets, arms paired, 3 from means alone."
+    assert plans[2] == "With 23 subsets, arms paired, 39 from means alone."
+    assert plans[6].endswith("For the rest the paper prints no effect.")
+    assert plans[9] == plans[12] == "Unknown: the paper prints no effect to plan with."
+
+
+def test_a_device_below_the_baselines_has_its_sentence_in_place_of_verdicts(tmp_path):
+    df = load(write_run(tmp_path / "run", 2))
+    high = (df["kind"] == "classification") & (df["arm"] == "texture") & (df["metric"] == "auc")
+    df.loc[high, "value"] = 0.865
+    tuned, probe = claim_table.sources(df, [])[1:]
+    sentence = "no verdict: Traditional augmentation reaches AUC 85.50 %, not above the best trivial baseline (texture"
+    assert claim_table.verdict(claims.rule_8, tuned).startswith(sentence)
+    assert not claim_table.verdict(claims.rule_8, probe).startswith("no verdict"), "87.5 is above it"
+    assert "8 no verdict" in claim_table.counts(tuned) and "no verdict" not in claim_table.counts(probe)
+    without = df[~df["regime"].isin(("colour", "texture", "colour-texture", "random-features"))]
+    assert claim_table.verdict(claims.rule_8, claim_table.sources(without, [])[1]) == (
+        "no verdict: No trivial baseline was run"
+    )
 
 
 def test_all_contrasts_are_shown_with_their_numbers(evidence):
@@ -30,12 +58,11 @@ def test_all_contrasts_are_shown_with_their_numbers(evidence):
     assert html.count("<details>") == html.count("<table") == 13
     assert "not run: the paper prints no number for it" in html and "n = 5" in html
     assert "+50.00 (the same in every subset), p = 0.250, n = 3" in html
-    assert claim_table.counts(evidence[0]) == (
-        "Paper: 2 supported, 0 contradicted, 11 undecided at this scale, 4 of them for lack of numbers."
-    )
+    assert claim_table.counts(evidence[0]) == "Paper: 2 supported, 5 not supported, 6 not testable here."
 
 
-def test_without_any_result_every_claim_is_undecided():
+def test_without_any_result_no_claim_can_be_tested():
     evidence = claim_table.sources(frame.tidy([]), [])
     assert [s.name for s in evidence] == ["paper", "this run"]
-    assert set(claim_table.table(evidence).data["Verdict", "this run"]) == {UNDECIDED}
+    assert claim_table.verdict(claims.rule_1, evidence[1]).startswith(f"{UNTESTABLE} because ")
+    assert claim_table.verdict(claims.rule_8, evidence[1]) == "no verdict: No trivial baseline was run"

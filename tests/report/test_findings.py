@@ -6,7 +6,7 @@ import pytest
 from made_up import edit, not_run, write_run
 
 from pcamlib.report import findings
-from pcamlib.results import load
+from pcamlib.results import frame, load
 from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm
 
 
@@ -44,14 +44,15 @@ def test_quality_order_unlike_the_paper(run):
     assert fid.endswith("the paper's order is DiT, U-Net, HistoGAN.")
 
 
-def test_the_best_arm_is_chosen_on_validation(run):
+def test_the_best_arm_is_chosen_on_validation_by_other_subsets(run):
     # the made-up validation AUC is worst where the test AUC is best
     sentence = only(findings.findings_classification(load(run, 2)), "on validation")
-    assert "HistoGAN augmentation (none) has the highest AUC on validation" in sentence
-    assert (
-        "on test it has 81.50 %, −4.00 points against traditional augmentation, the same in every subset." in sentence
-    )
+    assert "for each subset the other subsets choose (HistoGAN augmentation (none) in 2 of 2)" in sentence
+    assert "−4.00 points against traditional augmentation, the same in every subset." in sentence
     assert "The paper's best is U-Net transfer (realism), +0.55 points" in sentence
+    assert "too few subsets and seeds ran to choose" in only(
+        findings.findings_classification(load(run, 1)), "validation"
+    )
 
 
 def test_classification_sentences(run):
@@ -88,13 +89,16 @@ def test_controls(run):
     df.loc[double, "value"] += (
         0.02 * df["subset"]
     )  # differences of 5 and 7 points: a standard error of 1, and t is 12.71
-    sentences = findings.findings_controls(df)
+    device, *sentences = findings.findings_controls(df)
+    assert device.startswith(
+        "Traditional augmentation reaches AUC 85.50 %, above the best trivial baseline (colour and"
+    )
     assert [s.rsplit(": ", 1)[1] for s in sentences] == [
         "+1.00 AUC points, the same in every subset.",
         "+0.50 AUC points, the same in every subset.",
         "+6.00 AUC points, 95 % t interval −6.71 to +18.71.",
     ]
-    assert findings.findings_controls(df[df["arm"] != "double-real"])[2].endswith("not run.")
+    assert findings.findings_controls(df[df["arm"] != "double-real"])[3].endswith("not run.")
 
 
 def test_nothing_run_is_said_not_guessed(run):
@@ -105,7 +109,8 @@ def test_nothing_run_is_said_not_guessed(run):
 
 
 def test_gaps(run):
-    assert findings.gaps(load(run, 2)) == ["Nothing: every cell was run for every subset."]
+    probe = "Not run in probe, because a regression has no steps: Traditional, twice the steps, subset 0 and 1."
+    assert findings.gaps(load(run, 2)) == [probe]
     for subset in (0, 1):
         not_run(
             run / f"subset-{subset}/results/classification-histogan.json",
@@ -119,34 +124,47 @@ def test_gaps(run):
         '`subset-1/results/memorisation.json` does not exist: its cells say "not run".',
         "Not run in classification, because kept 3 of 256: HistoGAN transfer (class-based), subset 0 and 1; "
         "Twice the real data, subset 1.",
+        probe,
         "Not run in quality, because kept 3 of 256: Real against other real (the floor), subset 1.",
     ]
 
 
 def test_images_or_steps(run):
     augmentation, transfer, closely = findings.images_or_steps(load(run, 2))
-    # above traditional (85): U-Net 85 + selection twice; the control of the same length has 86
-    assert "By augmentation, 2 of 9 arms" in augmentation and "of which 0 are also above" in augmentation
-    # transfer: U-Net three times, DiT three times (86 and more against 85 and 85.5)
-    assert "By transfer, 6 of 9 arms" in transfer and "of which 6 are also above" in transfer
+    # traditional 85, real to real 85.5, and twice the steps 86, the stronger
+    # augmentation: U-Net 85, 85.4, 85.2; transfer: U-Net 87 and more, DiT 86, 86.4, 86.2
+    assert augmentation == (
+        "By augmentation, 0 of 9 arms are above the stronger control, Traditional, twice the steps (mean AUC; "
+        "2 above Traditional augmentation, 0 above Transfer, real to real)."
+    )
+    assert (
+        "By transfer, 5 of 9 arms are above the stronger control" in transfer and "6 above Transfer, real" in transfer
+    )
     # chosen on validation, where the made-up order is turned round
-    assert "HistoGAN augmentation (none), minus that control on test: −5.00 points" in closely
+    assert "(HistoGAN augmentation (none) in 2 of 2): −5.00 points" in closely
     assert closely.endswith("without an interval: undecided."), "equal differences in two subsets are no proof"
-    assert "one subset only" in findings.images_or_steps(load(run, 1))[2]
+    assert "too few subsets and seeds" in findings.images_or_steps(load(run, 1))[2]
     df = load(run, 2)
     df.loc[(df["arm"] == "traditional-2x") & (df["metric"] == "auc") & (df["subset"] == 1), "value"] += 0.02
-    assert findings.images_or_steps(df)[2].endswith("cannot be told apart at this scale."), "−5 and −7 points"
+    assert findings.images_or_steps(df)[2].endswith("images and steps cannot be told apart."), "−5 and −7 points"
+    bare = df[~df["regime"].isin(("colour", "texture", "colour-texture", "random-features"))]
+    assert findings.images_or_steps(bare)[2].endswith("No verdict. No trivial baseline was run.")
     nothing = findings.images_or_steps(df[df["kind"] == "selection"])
-    assert nothing[0].startswith("By augmentation, 0 of 0 arms") and len(nothing) == 2
+    assert nothing == ["No control of as many steps was run, so images and steps cannot be told apart: not run."]
+
+
+def test_probes_are_compared_with_real_to_real_and_traditional(run):
+    sentences = findings.images_or_steps(frame.by_device(load(run, 2), "probe"))
+    assert "above the stronger control, Transfer, real to real (mean AUC; 2 above Traditional" in sentences[0]
 
 
 def test_limits(run, tmp_path):
     text = findings.limits(load(run, 2))
     assert "nothing here can be told from chance" in text  # made-up arms differ alike in both subsets
     assert "nothing about tissue" in text and "1,000 images" in text
-    drawn = {"low": -0.02, "high": 0.03}
-    arm = {"regime": "transfer", "generator": "dit", "selection": "none", "traditional": drawn}
-    assert "±2.50 points of AUC (half of the 95 % interval, bootstrap" in findings.limits(load(run, 2), {"rows": [arm]})
+    found = {"low": -0.02, "high": 0.03}
+    arm = {"regime": "transfer", "generator": "dit", "selection": "none", "traditional": found}
+    assert "±2.50 points of AUC (half of the 95 % interval, test" in findings.limits(load(run, 2), {"rows": [arm]})
     assert findings.limits(load(run, 1), {"rows": [arm]}).startswith("One subset says nothing about the next")
 
 

@@ -10,7 +10,7 @@ from pcamlib.core import paper
 from pcamlib.core.files import write_json
 from pcamlib.core.settings import load_profile
 from pcamlib.report import published_page
-from pcamlib.results import frame, inference, load
+from pcamlib.results import compact, frame, intervals, load
 from pcamlib.results.published import published_folder, published_runs
 
 
@@ -63,7 +63,7 @@ def test_paper_published_and_own_stand_beside_each_other(tmp_path):
     root = write_run(tmp_path / "run", 3)
     for subset in range(3):
         not_run(root / f"subset-{subset}/results/classification-unet.json", regime="transfer", selection="class")
-    df, nothing = load(root, 3), inference.intervals(None, "traditional")
+    df, nothing = load(root, 3), intervals.table(None, "traditional")
     drawn = pd.DataFrame({"low": [-0.01], "high": [0.05], "q": [0.5]}, index=["transfer-unet-realism"])
     data = published_page.beside({"a": df, "b": df}, {"a": drawn, "b": nothing}).data
     lines, auc = data["minus traditional"], data[published_page.HEADINGS["auc"]]
@@ -75,34 +75,39 @@ def test_paper_published_and_own_stand_beside_each_other(tmp_path):
     assert auc.loc["U-Net transfer (realism)", "a"] == "88.40 ± 1.00"
     assert lines.loc["U-Net transfer (class-based)", "a"] == auc.loc["U-Net transfer (class-based)", "a"] == "not run"
     assert lines.loc["Traditional augmentation", "a"] == "+0.00" and lines.loc["Twice the real data", "paper"] == "–"
-    assert len(lines) == len(paper.TABLE_2) + 9 + 3
+    assert len(lines) == len(paper.TABLE_2) + 9 + 3 + 4 + 5
 
 
 def test_the_page_of_a_build(own, tmp_path):
     published = published_runs()[0]
-    text = published_page.page(own, None, published_folder())
+    text = published_page.page(own, {}, published_folder())
     assert text.startswith("# Published results") and f"book/reference/{published.name}.csv" in text
     assert (
-        text.count('<div class="pcam-table">') == 2 + 2 * len(frame.extractors(published.results)) + 3 + 1
-    )  # protocol, AUC, two for each judge, memorisation, Table 2, differences, trials
+        text.count('<div class="pcam-table">') == 3 + 2 * len(frame.extractors(published.results)) + 3 + 1
+    )  # protocol, AUC, power, two for each judge, memorisation, Table 2, differences, trials
     for part in (
         "Data: phantom (procedural",
         f"profile {published.provenance['profile']}",
         "JPEG",
         "too narrow",
         "extra steps",
+        "No verdict. No trivial baseline was run.",
+        "2 of 9 arms are above the stronger control",
     ):
         assert part in text
     assert "same data and profile" not in text and "same data and profile" in published_page.page(
-        published.results, None, published_folder()
+        published.results, {}, published_folder()
     )
-    assert "No run is published" in published_page.page(own, None, tmp_path)
+    assert "No run is published" in published_page.page(own, {}, tmp_path)
 
 
-def test_a_published_run_with_a_bootstrap_shows_it(own, tmp_path):
-    frame.write(own, tmp_path / "made-up.csv")
+def test_a_published_run_shows_its_intervals_and_its_probes(own, tmp_path):
+    compact.write(own, tmp_path / "made-up.csv")
     row = {"regime": "transfer", "generator": "unet", "selection": "realism", "baseline": None}
     row |= {"auc": {"low": 0.8111, "high": 0.9222}, "traditional": {"low": -0.0111, "high": 0.0222, "q": None}}
-    write_json(tmp_path / "bootstrap" / "made-up.json", {"draws": 9, "test_n": 99, "rows": [row]})
-    text = published_page.page(own, None, tmp_path)
-    assert "(−1.11 to +2.22)" in text and "81.11 to 92.22" in text and "9 redraws" in text
+    kept = {"slides": None, "test_n": 99, "power": [], "rows": [row]}
+    write_json(tmp_path / "intervals" / "made-up.json", kept)
+    text = published_page.page(own, {}, tmp_path)
+    assert "(−1.11 to +2.22)" in text and "81.11 to 92.22" in text and "99 test patches" in text
+    assert "### Measured by a linear probe" in text and "Table 2 by probes" in text
+    assert "published: made-up, probe" in text and "this run, probe" in text

@@ -12,7 +12,7 @@ from made_up import measured, not_run, write_run
 from pcamlib.core import paper
 from pcamlib.report import quality_tables, tables
 from pcamlib.report.tables import HEADINGS, Table
-from pcamlib.results import load
+from pcamlib.results import frame, load
 from pcamlib.results.arms import BASELINE, TRADITIONAL
 
 AUC, MINUS_BASELINE, MINUS_TRADITIONAL = HEADINGS["auc"], "minus baseline", "minus traditional augmentation"
@@ -45,11 +45,13 @@ def test_cell(summary, metric, of, text):
 
 def test_table_2_has_20_9_and_3_rows_in_order(df):
     data = tables.table_2(df).data
-    assert len(data) == 20 + 9 + 3
-    assert data[AUC, "paper"].tolist() == [row.auc.printed for row in paper.TABLE_2] + ["–"] * 12
+    assert len(data) == 20 + 9 + 3 + 4 + 5
+    assert data[AUC, "paper"].tolist() == [row.auc.printed for row in paper.TABLE_2] + ["–"] * 21
     sections = data.index.get_level_values(0)
     assert set(sections[20:29]) == {"Synthetic images only"}
-    assert set(sections[29:]) == {"Controls (ours, not in the paper)"}
+    assert set(sections[29:32]) == {"Controls (ours, not in the paper)"}
+    assert set(sections[32:36]) == {"Stronger augmentation of real images (ours)"}
+    assert set(sections[36:]) == {"Trivial baselines (ours)"}
     ours, images = data[AUC, "ours"], data["Training", "real + synthetic images"]
     assert ours["Real images only", "Baseline"] == "80.50 ± 0.71"
     assert ours["Class-based realism score", "U-Net transfer"] == "87.70 ± 0.71"  # 86 + 1 + 0.2, and a point more
@@ -73,7 +75,7 @@ def test_cells_of_partial_results(run):
 
 def test_differences(df):
     data = tables.table_differences(df).data
-    assert len(data) == 32
+    assert len(data) == 32 + 9
     row = data.loc[("No image selection", "HistoGAN augmentation")]  # 81 against 80 and 85 in both subsets
     assert row[MINUS_BASELINE, "mean ± sd"] == "+1.00 ± 0.00" and row[MINUS_BASELINE, "each subset"] == "+1.00, +1.00"
     assert row[MINUS_TRADITIONAL, "mean ± sd"] == "−4.00 ± 0.00"
@@ -89,7 +91,7 @@ def test_equal_differences_have_no_interval():
     assert row.tolist() == [
         "+5.00 ± 0.00", "+5.00, +5.00, +5.00", "none: the same in every subset", "0.25", "–", "not run", "0.250",
     ]  # fmt: skip
-    assert "at best 0.25 with 3 subsets" in table.notes and "all of them are too narrow" in table.notes
+    assert "at best 0.25 with 3 subsets" in table.notes and "No verdict. No trivial baseline was run." in table.notes
     assert "equal in all subsets have no interval" in table.notes
     interval = tables.table_2(measured({BASELINE: [0.7] * 3}, n_real=256, n_synthetic=0)).data[AUC, "95 % interval"]
     assert interval["Real images only", "Baseline"] == "none: the same in every subset"
@@ -103,25 +105,56 @@ def test_differences_that_vary_have_students_interval():
     assert row["mean ± sd"] == "+2.00 ± 1.00" and row["effect size g"] == "+1.13"
 
 
-def test_differences_show_the_bootstrap_of_the_auc(df):
+def test_differences_show_the_intervals_with_patches(df):
     drawn = {"mean": 0.01, "low": -0.005, "high": 0.02, "p": 0.02, "q": 0.06}  # also as an AUC, which ends at 0
     arm = {"regime": "traditional", "generator": None, "selection": None}
     same = {"mean": 0.0, "low": None, "high": None, "p": None, "q": None}
     arms = [
-        arm | {"auc": drawn, "baseline": drawn, "traditional": None},
+        arm | {"auc": drawn, "baseline": drawn, "traditional": None, "traditional-2x": drawn},
         arm | {"regime": "double-real", "auc": same, "baseline": same, "traditional": same},
     ]
-    bootstrap = {"draws": 1000, "test_n": 3000, "rows": arms}
-    table = tables.table_differences(df, bootstrap=bootstrap)
-    minus, column = table.data[MINUS_BASELINE], "95 % bootstrap interval"
+    found = {"slides": None, "test_n": 3000, "rows": arms}
+    table = tables.table_differences(df, found=found)
+    minus = table.data[MINUS_BASELINE]
     row = minus.loc[("Real images only", "Traditional augmentation")]
-    assert (row[column], row["q within its family"]) == ("−0.50 to +2.00", "0.060")
+    assert (row[tables.WITH_PATCHES], row["q"]) == ("−0.50 to +2.00", "0.060")
     row = minus.loc[("Controls (ours, not in the paper)", "Twice the real data")]
-    assert (row[column], row["q within its family"]) == ("none: the same in every subset", "–")
-    interval = tables.table_2(df, bootstrap).data[AUC, "95 % interval"]
+    assert (row[tables.WITH_PATCHES], row["q"]) == ("none: the same in every subset", "–")
+    stronger = table.data["minus the stronger control (Traditional, twice the steps)"]
+    row = stronger.loc[("Real images only", "Traditional augmentation")]
+    assert (row["mean ± sd"], row[tables.WITH_PATCHES]) == ("−1.00 ± 0.00", "−0.50 to +2.00")
+    interval = tables.table_2(df, found).data[AUC, "95 % interval"]
     assert interval["Real images only", "Traditional augmentation"] == "0.00 to 2.00"
-    assert "1,000 redraws" in table.notes and "3,000 test patches" in table.notes
-    assert "No bootstrap" in tables.table_differences(df, "accuracy", bootstrap).notes
+    assert "3,000 test patches" in table.notes and "too narrow" in table.notes
+    by_slide = tables.table_differences(df, found=found | {"slides": 40}).notes
+    assert "by slide (40 slides)" in by_slide and "too narrow" not in by_slide
+    assert "No test scores were kept" in tables.table_differences(df, "accuracy", found).notes
+
+
+def test_a_second_table_2_by_probes(df):
+    probe = frame.by_device(df, "probe")
+    first, second = tables.table_2(df), tables.table_2(probe)
+    assert second.title.startswith("Table 2 by probes") and list(second.data) == list(first.data)
+    assert second.data.loc[("Real images only", "Baseline"), (AUC, "ours")] == "82.50 ± 0.71"
+    assert (
+        second.data.loc[("Controls (ours, not in the paper)", "Traditional, twice the steps"), (AUC, "ours")]
+        == "not run"
+    )
+    assert second.data.loc[("Trivial baselines (ours)", "Colour histogram"), (AUC, "ours")] == "78.50 ± 0.71"
+    assert ("Stronger augmentation of real images (ours)", "Mixup") not in second.data.index
+    minus = tables.table_differences(probe)
+    assert minus.title == "Paired differences of probes"
+    assert "minus the stronger control (Transfer, real to real)" in minus.data.columns.get_level_values(0)
+
+
+def test_power_table_by_hand():
+    row = {"arm": "transfer-unet-none", "subsets": 3, "seeds": 2, "mean": 0.01, "subset": 0.002, "seed": None}
+    row |= {"patch_subset": 0.0, "patch": 0.001, "sd": 0.0035, "detectable": 0.0123, "detectable_all": 0.05}
+    row |= {"new_patches": 0.013, "needed": 7.0}
+    arm = {"regime": "transfer", "generator": "unet", "selection": "none"}
+    data = tables.table_power({"power": [row], "rows": [arm]}).data
+    assert data.iloc[0].tolist() == ["3", "2", "0.20", "–", "0.00", "0.10", "0.35", "1.23", "5.00", "1.30", "7"]
+    assert data.index[0] == "U-Net transfer (none)" and tables.table_power(None).data.empty
 
 
 def test_no_negative_zero():
