@@ -161,6 +161,11 @@ def findings_classification(results: pd.DataFrame) -> list[str]:
         for g, name in NAMES.items()
     ]
     sentences.append(f"Arms with a mean AUC above baseline and traditional augmentation: {', '.join(parts)}.")
+    stronger = rivals.stronger_control(results)
+    if stronger in means:
+        ahead = {g: [means[a] > means[stronger] for a in mixed if a.generator == g] for g in NAMES}
+        listed = ", ".join(f"{NAMES[g]} {sum(found)} of {len(found)}" for g, found in ahead.items())
+        sentences.append(f"Above the stronger step control, {stronger.title}: {listed}.")
     for what, text in (
         ("transfer", "Transfer minus augmentation, averaged over the selections that ran"),
         ("realism", "Realism selection minus none, averaged over the regimes that ran"),

@@ -62,6 +62,8 @@ def test_classification_sentences(run):
     both = only(sentences, "above baseline and traditional")
     # U-Net: transfer 87 and augmentation 85 + selection; its unselected augmentation only equals traditional
     assert "HistoGAN 0 of 6 (paper 4 of 6), U-Net 5 of 6 (paper 6 of 6), DiT 3 of 6 (paper 3 of 6)" in both
+    steps = only(sentences, "Above the stronger step control, Traditional, twice the steps")
+    assert steps.endswith("HistoGAN 0 of 6, U-Net 3 of 6, DiT 2 of 6."), "86 against transfer with 87 and 86"
     assert "HistoGAN +2.00, U-Net +2.00, DiT +2.00 (paper: HistoGAN −0.15" in only(sentences, "Transfer minus")
     assert "HistoGAN +0.40, U-Net +0.40, DiT +0.40" in only(sentences, "Realism selection minus none")
     assert "U-Net 71.70 %, DiT 70.70 %, HistoGAN 67.70 %" in only(sentences, "synthetic images only")
