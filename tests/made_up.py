@@ -11,7 +11,7 @@ import pandas as pd
 from pcamlib.core import paper
 from pcamlib.core.files import read_json, write_json
 from pcamlib.results import frame
-from pcamlib.results.arms import JUDGED, NO_NETWORK, PROBED, Arm, of_source
+from pcamlib.results.arms import JUDGED, PROBED, Arm, of_source
 
 JUDGES = ("judge-a", "judge-b")
 
@@ -146,7 +146,7 @@ def arm_row(regime: str, generator: str | None, selection: str | None, subset: i
 def probe_row(regime: str, generator: str | None, selection: str | None, subset: int) -> dict[str, Any]:
     """Two points above the fine-tuned network; a regression has no steps to double."""
     row = arm_row(regime, generator, selection, subset)
-    row = {key: value for key, value in row.items() if key not in ("train_loss", "epochs", "steps", "chosen_epoch")}
+    row = {key: value for key, value in row.items() if key not in ("epochs", "steps", "chosen_epoch")}
     if regime == "traditional-2x":
         kept = ("arm", "generator", "selection", "regime", "control", "seed")
         return {key: row[key] for key in kept} | {"status": "not run", "reason": "a regression has no steps"}
@@ -170,9 +170,6 @@ def write_run(root: Path, subsets: int = 2) -> Path:
             {"provenance": provenance(k), "judge": judges, "rows": [memorisation_row(*images) for images in JUDGED]},
         )
         real = [arm_row(arm.regime, None, None, k) for arm in of_source(None)]
-        for row in real:
-            if row["regime"] in NO_NETWORK:
-                del row["train_loss"]
         write_json(results / "classification-real.json", {"provenance": provenance(k), "rows": real})
         probes = [probe_row(arm.regime, None, None, k) for arm in PROBED]
         write_json(results / "probe-real.json", {"provenance": provenance(k), "rows": probes})

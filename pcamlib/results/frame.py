@@ -33,10 +33,11 @@ METRICS = {
     "classification": (
         "accuracy", "auc", "sensitivity", "specificity", "ece", "valid_auc", "train_loss", "train_seconds",
     ),
-    "probe": ("accuracy", "auc", "sensitivity", "specificity", "ece", "valid_auc", "train_seconds"),
+    "probe": (
+        "accuracy", "auc", "sensitivity", "specificity", "ece", "valid_auc", "train_loss", "train_seconds",
+    ),
 }  # fmt: skip
-"""The metrics by kind of line. Those of a selection are per class; `accepted` is passed / seen, without selection absent.
-A classifier that trains no network has no `train_loss`."""
+"""The metrics by kind of line. Those of a selection are per class; `accepted` is passed / seen, without selection absent."""
 DEVICES = {"classification": "fine-tuned network", "probe": "linear probe"}
 """The two measuring devices by the kind of their lines: every arm is trained and tested by each."""
 ROW = {

@@ -12,7 +12,7 @@ import pandas as pd
 from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import read_json
-from pcamlib.results.arms import NO_NETWORK, PROBED, Arm, judged, of_source
+from pcamlib.results.arms import PROBED, Arm, judged, of_source
 from pcamlib.results.frame import METRICS, NOT_RUN, PER_CLASS, PROVENANCE, ROW, extractors, tidy
 
 NO_FILE = "its result file does not exist"
@@ -159,15 +159,8 @@ def row_lines(
     line |= {"subset_size": provenance["n_real"], "study_seed": provenance["seed"]}
     line |= {"processor": provenance.get("processor"), "file": file}
     values = row if "seconds" not in row else {**row, "train_seconds": row["seconds"]}
-    lacking = _optional(arm) | {m for m in METRICS[kind] if m.startswith("accepted")}
-    metrics = [m for m in METRICS[kind] if m in values or m not in lacking]
+    metrics = [m for m in METRICS[kind] if m in values or not m.startswith("accepted")]
     return [line | {"metric": m, "value": _number(values[m], m, path) if status == "ok" else None} for m in metrics]
-
-
-def _optional(arm: Arm) -> set[str]:
-    """Metrics that an arm may lack: it keeps all samples, or trains no network."""
-    of_selection = {f"accepted_{c}" for c in (0, 1)} if arm.selection in (None, "none") else set()
-    return of_selection | ({"train_loss"} if arm.regime in NO_NETWORK else set())
 
 
 def _number(value: Any, metric: str, path: Path) -> float:
@@ -185,7 +178,7 @@ def _absent(kind: str, arm: Arm, subset: int, file: str, spaces: list[str | None
     """The lines of an arm whose result file does not exist; quality once per feature space."""
     line = {"kind": kind, "subset": subset, "arm": arm.name, "control": arm.control, **arm._asdict()}
     line |= {"status": NOT_RUN, "reason": NO_FILE, "file": file}
-    metrics = [m for m in METRICS[kind] if m not in _optional(arm)]
+    metrics = [m for m in METRICS[kind] if not (m.startswith("accepted") and arm.selection == "none")]
     spaces = spaces if kind == "quality" else [None]
     return [line | {"extractor": space, "metric": metric} for space in spaces for metric in metrics]
 

@@ -25,8 +25,8 @@ def test_one_line_per_subset_arm_space_and_metric(run):
         "selection": 2 * 3 * (8 + 10 + 10),
         "quality": 2 * 2 * 11 * 9,
         "memorisation": 2 * 11 * 6,
-        "classification": 2 * (32 * 8 + 4 * 8 + 5 * 7),
-        "probe": 2 * (5 + 27) * 7,
+        "classification": 2 * (32 + 4 + 5) * 8,
+        "probe": 2 * (5 + 27) * 8,
     }
     assert not df.duplicated(["kind", "subset", "arm", "seed", "extractor", "metric"]).any()
     lacking = df[df["status"] != "ok"]
