@@ -22,7 +22,7 @@ from pcamlib.models import generators
 from pcamlib.report.plots import COLOURS, GREY, INK, new_figure, plain
 from pcamlib.report.tables import arms_of
 from pcamlib.results import frame, inference, intervals
-from pcamlib.results.arms import BASELINE, SHUFFLED, TRADITIONAL, Arm, generators_of
+from pcamlib.results.arms import BASELINE, NO_NETWORK, TRADITIONAL, Arm, generators_of
 from pcamlib.study import Study
 
 Bars = tuple[str, str, list[pd.Series]]
@@ -171,14 +171,15 @@ def forest(results: pd.DataFrame, found: dict[str, Any] | None = None, note: str
     """AUC of every arm minus traditional augmentation of the same subset, in points, with its 95 % interval.
 
     found: the result of `intervals.evaluate`; then intervals are of subsets, seeds and test patches, else Student's
-    t over three subsets or more. Circles are the subsets. Training on synthetic images only has a scale of its own.
+    t over three subsets or more. Circles are the subsets. Training on synthetic images only has a scale of its own;
+    trivial baselines, which are far off, are in the tables only.
     """
     each, tests = frame.differences(results, TRADITIONAL), inference.compared(results, TRADITIONAL)
     tested = tests.loc[tests["n"] >= 3, ["low", "high"]]
     kept = intervals.table(found, "traditional")[["low", "high"]]
     ends = pd.concat([kept, tested.drop(kept.index, errors="ignore")]).replace([math.inf, -math.inf], math.nan).dropna()
     colours = COLOURS | generators.colours(generators_of(results))
-    arms = [arm for arm in arms_of(results) if arm != TRADITIONAL and arm.regime != SHUFFLED]
+    arms = [arm for arm in arms_of(results) if arm != TRADITIONAL and arm.regime not in NO_NETWORK]
     alone = [arm for arm in arms if arm.regime == "synthetic"]
     others = [arm for arm in arms if arm not in alone]
     figure, axes = new_figure(2, 1, 8.0, note, height_ratios=[len(others), len(alone)])

@@ -227,13 +227,13 @@ def test_the_forest_plot_has_every_arm_with_its_interval(tmp_path):
     df.loc[varied, "value"] += 0.001 * df["subset"]  # equal differences would have no interval
     figure = result_plots.forest(df, note="Where from.")
     upper, lower = figure.axes
-    assert len(upper.get_yticks()) == 31 - 9 and len(lower.get_yticks()) == 9
+    assert len(upper.get_yticks()) == 31 - 9 + 4 and len(lower.get_yticks()) == 9
     assert texts(figure).count("not run") == 1 and "Where from." in texts(figure)
     marks = {line.get_ydata()[0]: line for line in upper.lines if line.get_marker() in ("D", "s")}
     names = [label.get_text() for label in upper.get_yticklabels()]
     unet = marks[names.index("U-Net transfer (realism)")]
     assert unet.get_xdata()[0] == pytest.approx(2.5) and to_hex(unet.get_color()).upper() == plots.COLOURS["unet"]
-    assert sum(line.get_linewidth() == 2 and line.get_marker() == "None" for line in upper.lines) == 22
+    assert sum(line.get_linewidth() == 2 and line.get_marker() == "None" for line in upper.lines) == 26
     drawn = {
         "regime": "transfer",
         "generator": "unet",
@@ -243,7 +243,7 @@ def test_the_forest_plot_has_every_arm_with_its_interval(tmp_path):
     others = {"traditional": None, "regime": "baseline", "generator": None, "selection": None}
     upper = result_plots.forest(df, {"rows": [drawn, others]}).axes[0]
     assert any(list(line.get_xdata()) == [-50, 50] for line in upper.lines), (
-        "the bootstrap's interval where there is one"
+        "the interval with patches where there is one"
     )
 
 
