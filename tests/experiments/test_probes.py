@@ -50,7 +50,9 @@ def synthetic(patches, monkeypatch, tmp_path):
     labels[::4] = 1 - labels[::4]
     data.write(tmp_path / "synthetic", "train", patches.images[128:160], labels)
     monkeypatch.setattr(probes.Study, "synthetic", lambda self, generator, chosen: tmp_path / "synthetic")
-    monkeypatch.setattr(selection, "counts", lambda *_: {"kept": np.bincount(labels, minlength=2).tolist()})
+    counted = np.bincount(labels, minlength=2).tolist()
+    every = {name: {"kept": counted, "requested": counted} for name in selection.SELECTIONS}
+    monkeypatch.setattr(selection, "_result", lambda *_: {"selections": every})
 
 
 def test_every_arm_is_a_row_and_again_the_same(open_tiny, synthetic):
