@@ -17,6 +17,7 @@ from pcamlib.core.files import code_version, digest, lock, now, processor, read_
 from pcamlib.core.paper import GENERATORS, SELECTIONS  # noqa: F401  (the one list of each)
 from pcamlib.core.settings import Profile, load_profile, number_format, resolve_parameter
 from pcamlib.data import phantom
+from pcamlib.data.names import check_name
 
 REAL = "real"  # where a generator is asked for: real patches only
 
@@ -137,6 +138,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
         name = root.name
         if not root.is_dir() or not name:
             raise StudyError(f'data_root {root} is not a folder: give a folder of PCam files, or "phantom".')
+        check_name(name, "data_root: the folder's name")
     labels = {split: data.labels(root, split) for split in data.SPLITS}
     parts = data.subsets(
         labels["train"],

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pcamlib.core.text import printable
+
 
 class StudyError(ValueError):
     """Bad input in one sentence: the file or parameter, what is wrong with it, what to do.
@@ -17,7 +19,7 @@ class StudyError(ValueError):
     """
 
     def __init__(self, sentence: str):
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence))
+        super().__init__(printable(sentence))
 
 
 _LOCKED = (

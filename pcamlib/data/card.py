@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pooch
 
 from pcamlib.core.files import atomic, code_version, now, write_json
+from pcamlib.core.text import inert
 from pcamlib.data import pcam
 from pcamlib.data.groups import groups_file
 from pcamlib.data.names import check_name
@@ -78,16 +78,11 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(content)
 
 
-def _plain(text: Any) -> str:
-    """A text for a Markdown page, where it must not act as markup, HTML, mathematics or a cell's border."""
-    return re.sub(r"([\\`*{}\[\]<>|$&])", r"\\\1", str(text))
-
-
 def markdown(made: dict[str, Any]) -> str:
     """The card as a short page: title, counts by split, then every other entry but long ones."""
-    zero, one = map(_plain, made["classes"])
+    zero, one = map(inert, made["classes"])
     lines = [
-        f"# {_plain(made['name'])}",
+        f"# {inert(made['name'])}",
         "",
         f"| split | patches | 0: {zero} | 1: {one} | copies | both labels | blank | mean RGB |",
     ]
@@ -108,15 +103,16 @@ def markdown(made: dict[str, Any]) -> str:
     lines += ["", f"Images in two splits: {', '.join(across)}." if across else "One split only.", ""]
     for key, value in made.items():
         if isinstance(value, (str, int, float)) and key != "name":
-            lines.append(f"- {key.replace('_', ' ')}: {_plain(value)}")
+            lines.append(f"- {inert(key.replace('_', ' '))}: {inert(value)}")
         elif key == "converted" and value:
             lines.append(
-                "- colours converted: " + ", ".join(f"{name} in {count:,} images" for name, count in value.items())
+                "- colours converted: "
+                + ", ".join(f"{inert(name)} in {count:,} images" for name, count in value.items())
             )
-    lines += [f"- note: {_plain(note)}" for note in made.get("notes", ())]
+    lines += [f"- note: {inert(note)}" for note in made.get("notes", ())]
     if used := made.get("labels"):
         lines += ["", "| label as given | class | images |", "| --- | ---: | ---: |"]
-        lines += [f"| {_plain(name)} | {entry['class']} | {entry['images']:,} |" for name, entry in used.items()]
+        lines += [f"| {inert(name)} | {inert(entry['class'])} | {entry['images']:,} |" for name, entry in used.items()]
     lines += [
         "",
         "| file | SHA-256 |",

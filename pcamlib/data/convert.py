@@ -21,10 +21,11 @@ from tqdm.auto import tqdm
 
 from pcamlib.core.errors import StudyError, system_advice
 from pcamlib.core.files import atomic_folder, plain_path, vacant
+from pcamlib.core.text import printable
 from pcamlib.data import assignment, card, image_files, layouts, pcam
 from pcamlib.data.groups import write_groups
 from pcamlib.data.image_files import ImageInfo
-from pcamlib.data.names import check_name, printable
+from pcamlib.data.names import check_name
 from pcamlib.data.sources import Options, Row
 
 BLOCK = 256  # patches in memory while writing

@@ -54,11 +54,6 @@ def check_name(name: str, what: str) -> None:
             )
 
 
-def printable(text: str) -> str:
-    """`text` on one line: line breaks and control characters are written as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def unify(names: Sequence[str]) -> tuple[list[str], dict[str, Counter[str]]]:
     """The names with one spelling each, and what was merged.
 

@@ -22,6 +22,7 @@ import torch
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, read_json
 from pcamlib.data import hdf5
+from pcamlib.data.names import check_name
 
 SPLITS = ("train", "valid", "test")
 SIDE = 96
@@ -301,7 +302,10 @@ def _check_card(root: str | Path, split: str) -> None:
 
 
 def classes(root: str | Path) -> tuple[str, str]:
-    """What the labels 0 and 1 stand for: the names in the set's card, else PCam's. StudyError for a damaged card."""
+    """What the labels 0 and 1 stand for: the names in the set's card, else PCam's.
+
+    StudyError for a damaged card, and for a name with control characters.
+    """
     path, card = Path(root) / CARD, _card(root)
     try:
         zero, one = card.get("classes") or card.get("provenance", {}).get("classes") or CLASSES
@@ -309,6 +313,8 @@ def classes(root: str | Path) -> tuple[str, str]:
         raise StudyError(
             f"{path} is no card of a data set: mend its entry 'classes' (two names), or remove the card."
         ) from None
+    for name in (zero, one):
+        check_name(str(name), f"{path}: the class")
     return str(zero), str(one)
 
 

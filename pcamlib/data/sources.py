@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from pcamlib.core.errors import StudyError, system_advice
 from pcamlib.core.files import plain_path
+from pcamlib.core.text import printable
 from pcamlib.data import image_files
 from pcamlib.data.csv_files import Table, read_csv
-from pcamlib.data.names import name_key, printable, split_name
+from pcamlib.data.names import name_key, split_name
 
 TOOL_FOLDERS = ("__MACOSX", "lost+found", "$RECYCLE.BIN", "#recycle")  # beside all that start with "." or "@"
 COLUMNS = ("split", "group", "centre")

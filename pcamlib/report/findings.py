@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pcamlib.core import paper
+from pcamlib.core.text import inert
 from pcamlib.report.quality_tables import CALIBRATION
 from pcamlib.report.tables import arms_of, cell, device_note, points, signed, span
 from pcamlib.results import frame, inference, intervals, rivals
@@ -25,8 +26,8 @@ NAMES = paper.GENERATOR_NAMES
 
 
 def bullets(sentences: list[str]) -> str:
-    """Markdown list."""
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    """Markdown list of sentences in plain text: what they quote does not act as markup."""
+    return "\n".join(f"- {inert(sentence)}" for sentence in sentences)
 
 
 def auc_means(results: pd.DataFrame, metric: str = "auc") -> dict[Arm, float]:
@@ -295,7 +296,7 @@ def gaps(results: pd.DataFrame) -> list[str]:
     """Sentences on what the tables lack: absent result files, and arms that were not run, with the reason."""
     lacking = results[results["status"] == NOT_RUN]
     absent = lacking[lacking["reason"] == NO_FILE]["file"].unique()
-    sentences = [f'`{file}` does not exist: its cells say "{NOT_RUN}".' for file in absent]
+    sentences = [f'{file} does not exist: its cells say "{NOT_RUN}".' for file in absent]
     arms = lacking[lacking["reason"] != NO_FILE].drop_duplicates(["kind", "subset", "arm"])
     for (kind, reason), lines in arms.groupby(["kind", "reason"], sort=False):
         subsets = lines.groupby("arm", sort=False)["subset"].agg(lambda values: " and ".join(map(str, values)))

@@ -25,13 +25,14 @@ from pcamlib import data
 from pcamlib.core import paper
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, read_json, write_json
+from pcamlib.core.text import inert
 from pcamlib.report import claim_table, findings, plots, result_plots
 from pcamlib.report.published_page import JPEG_SLICE
 from pcamlib.report.tables import cell, device_note, listed, points
 from pcamlib.results import compact, frame, intervals, load
 from pcamlib.results.arms import BASELINE, CONTROLS, SHUFFLED, STRONG, TRADITIONAL, TRIVIAL, Arm
 from pcamlib.results.evidence import Measured
-from pcamlib.results.published import intervals_file
+from pcamlib.results.published import check_published_name, intervals_file
 from pcamlib.study import GENERATORS
 
 START, END = "<!-- results: written by pcamlib publish -->", "<!-- end of results -->"
@@ -43,9 +44,10 @@ REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "syn
 def publish(run: Path, subsets: int, folder: Path) -> Path:
     """Write the results of `run` over its first `subsets` subsets to folder/<run's name>.csv; returns that path.
 
-    Raises StudyError, before anything is written, if no images of the run have been judged, its intervals are older, or
-    scores are damaged.
+    Raises StudyError, before anything is written, if no images of the run have been judged, its intervals are older, its
+    name cannot be that of a published run, or scores are damaged.
     """
+    check_published_name(run.name)
     results = load(run, subsets)
     if not frame.extractors(results):
         raise StudyError(f"{run} has no numbers on the quality of images: run notebook 06 first, or `make study`.")
@@ -133,9 +135,9 @@ def summary(results: pd.DataFrame, published: str) -> str:
         measured, name = frame.by_device(results, device), frame.DEVICES[device].capitalize()
         steps = findings.images_or_steps(measured)
         verdicts = claim_table.counts(Measured(measured, f"the paper's thirteen claims by the {name.lower()}"))
-        lines += [f"- {name}: {device_note(measured)}", *(f"- {sentence}" for sentence in steps), f"- {verdicts}"]
+        lines += [findings.bullets([f"{name}: {device_note(measured)}", *steps, verdicts])]
     tables = "the book's page *Published results* has all tables"
-    return "\n".join([*lines, "", f"Numbers: `book/reference/{published}.csv`; {tables}."])
+    return "\n".join([*lines, "", f"Numbers: {inert(f'book/reference/{published}.csv', 'code')}; {tables}."])
 
 
 def _data(results: pd.DataFrame) -> str:
@@ -147,8 +149,8 @@ def _data(results: pd.DataFrame) -> str:
     tested = listed(frame.of_kind(results, "classification")["test_n"])
     count = len(provenance["subsets"])
     return (
-        f"Data: {data}, {tested} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
-        f"profile {provenance['profile']}; pcamlib {' and '.join(provenance['version'])}. The paper: full PCam, 5 subsets of "
+        f"Data: {inert(data)}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
+        f"profile {inert(provenance['profile'])}; pcamlib {inert(' and '.join(provenance['version']))}. The paper: full PCam, 5 subsets of "
         f"{paper.PROTOCOL.subset_size:,}, 32,768 test patches."
     )
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from pcamlib.core import paper
 from pcamlib.core.files import read_json
 from pcamlib.core.settings import Profile
+from pcamlib.core.text import inert, printable
 from pcamlib.experiments import tuning
 from pcamlib.report import findings, quality_tables, tables
 from pcamlib.report.tables import HEADINGS, NOT_PRINTED, Table, arms_of, cells, listed, points, render
@@ -150,19 +152,20 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
                 ends[label] = kept.table(found.get(device), "traditional")
     same = all(set(own[sha].dropna()) == set(run.results[sha].dropna()) for sha in ("data_sha", "profile_sha"))
     judge = frame.extractors(run.results)[0]
+    where_data = printable(f"/path/to/{run.provenance['data']}")
     text += [
-        f"The numbers of the largest run that is published with this book (`book/reference/{run.name}.csv`, with their provenance",
-        f"in `book/reference/provenance/{run.name}.csv`), and beside them those of the run that this copy of the book was built",
+        f"The numbers of the largest run that is published with this book ({inert(f'book/reference/{run.name}.csv', 'code')}, with their provenance",
+        f"in {inert(f'book/reference/provenance/{run.name}.csv', 'code')}), and beside them those of the run that this copy of the book was built",
         "from. Every build writes this page." + (" Here both are of the same data and profile." if same else ""),
         "",
-        f"- Published. {frame.provenance_note(run.provenance)}",
-        f"- This run. {frame.provenance_note(frame.merged_provenance(own))}",
+        f"- Published. {inert(frame.provenance_note(run.provenance))}",
+        f"- This run. {inert(frame.provenance_note(frame.merged_provenance(own)))}",
         "",
         "The published run was made and stored by these commands. They give the same numbers, bit for bit, only with the same",
         "files, version of the code, kind of processor and number of threads." + _older(run),
         "",
         "```bash",
-        f"make study PROFILE={run.provenance['profile']} DATA=/path/to/{run.provenance['data']} SUBSETS={len(run.provenance['subsets'])}",
+        f"make study PROFILE={shlex.quote(run.provenance['profile'])} DATA={shlex.quote(where_data)} SUBSETS={len(run.provenance['subsets'])}",
         f".venv/bin/pcamlib publish runs/{run.name} {len(run.provenance['subsets'])}",
         "```",
         "",
@@ -232,14 +235,14 @@ def _older(run: Published) -> str:
     if frame.profile_of(run.results):
         return ""
     version = " and ".join(run.provenance["version"])
-    return f" The profile `{run.provenance['profile']}` has changed since; the settings of this run are those of version {version}."
+    return f" The profile {inert(run.provenance['profile'], 'code')} has changed since; the settings of this run are those of version {inert(version)}."
 
 
 def _scores(name: str, where: Path) -> list[str]:
     if not (where / "scores" / name).is_dir():
         return []
     return [
-        f"`book/reference/scores/{name}/` holds every classifier's score of every test patch, with the labels (NumPy, a file",
+        f"{inert(f'book/reference/scores/{name}/', 'code')} holds every classifier's score of every test patch, with the labels (NumPy, a file",
         "per subset): to draw the intervals again, or to compute a metric of your own, takes no patches.",
         "",
     ]
@@ -276,7 +279,12 @@ def _pictures(name: str, where: Path) -> list[str]:
             )
     curves = sorted((where / "curves" / name).glob("*.png"))
     if curves:
-        text += ["## How training went", "", f"As numbers: `book/reference/curves/{name}/log.json`.", ""]
+        text += [
+            "## How training went",
+            "",
+            f"As numbers: {inert(f'book/reference/curves/{name}/log.json', 'code')}.",
+            "",
+        ]
     for path in curves:
         shown = _stage(path.stem)
         text += _figure(path, where, f"Training curves of {shown}, a line per subset", shown)

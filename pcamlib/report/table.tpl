@@ -1,5 +1,6 @@
-{# Styler's table in a box of its own: headings in groups, a row for each section, names of rows that stay in view. #}
-<div class="pcam-table">
+{# Styler's table in a box of its own: headings in groups, a row for each section, names of rows that stay in view.
+   Every text comes as HTML from `render`; MathJax must not look for formulas in names. #}
+<div class="pcam-table mathjax_ignore tex2jax_ignore">
 <div role="region" tabindex="0" aria-label="{{ caption }}" style="overflow-x:auto;max-width:100%">
 <table id="T_{{ uuid }}" class="dataframe">
 <caption>{{ caption }}</caption>
@@ -35,6 +36,6 @@
 </table>
 </div>
 {% if notes %}
-<p class="pcam-caption"><small>{{ notes|e }}</small></p>
+<p class="pcam-caption"><small>{{ notes }}</small></p>
 {% endif %}
 </div>

@@ -5,9 +5,9 @@ A table is a data frame of text that pandas' Styler renders as HTML. Table 1 is 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from pandas.io.formats.style import Styler
 
 from pcamlib.core import paper
 from pcamlib.core.files import digest
+from pcamlib.core.text import inert
 from pcamlib.models import generators
 from pcamlib.results import frame, inference, intervals, rivals
 from pcamlib.results.arms import BASELINE, CONTROLS, NO_NETWORK, TRADITIONAL, Arm, classifiers, generators_of
@@ -73,10 +74,11 @@ _Styler = Styler.from_custom_template(str(Path(__file__).parent), html_table="ta
 def render(table: Table) -> str:
     """HTML of a table. Wide ones scroll within their box, while the names of the rows stay in view."""
     styler = _Styler(table.data, uuid=digest([table.title, table.data.to_csv()]), cell_ids=False)
-    styler.format(escape="html").format_index(escape="html", axis=0).format_index(escape="html", axis=1)
-    styler.set_caption(escape(table.title))
+    as_html = functools.partial(inert, form="html")
+    styler.format(as_html).format_index(as_html, axis=0).format_index(as_html, axis=1)
+    styler.set_caption(as_html(table.title))
     styler.set_table_styles([{"selector": selector, "props": props} for selector, props in STYLES.items()])
-    html = styler.to_html(sparse_index=True, sparse_columns=True, notes=table.notes)
+    html = styler.to_html(sparse_index=True, sparse_columns=True, notes=as_html(table.notes))
     return " ".join(html.split())  # in Markdown, HTML ends at a blank line
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json
 from pcamlib.results import compact, frame
 
@@ -22,6 +24,15 @@ class Published(NamedTuple):
     @property
     def provenance(self) -> dict[str, Any]:
         return frame.merged_provenance(self.results)
+
+
+def check_published_name(name: str) -> None:
+    """StudyError for the name of a run that cannot be that of its files, paths in pages and Markdown alike."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise StudyError(
+            f"{name[:60]!r} cannot be the name of a published run, which becomes that of files and stands in pages: rename "
+            "the folder or file with letters, digits, '_', '.' and '-'."
+        )
 
 
 def published_folder() -> Path:
@@ -40,6 +51,7 @@ def published_runs(where: Path | None = None) -> list[Published]:
     where = where or published_folder()
     found = []
     for path in sorted(where.glob("*.csv")):
+        check_published_name(path.stem)
         beside = {device: intervals_file(where, path.stem, device) for device in frame.DEVICES}
         kept = {device: read_json(file) for device, file in beside.items() if file.exists()}
         found.append(Published(path.stem, compact.read(path), kept))

@@ -20,6 +20,7 @@ from PIL import Image
 from pcamlib import data
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic_folder, plain_path, read_json, vacant, write_json
+from pcamlib.core.text import inert
 from pcamlib.data import card
 
 FORMS = {
@@ -80,8 +81,9 @@ def licence(about: dict[str, Any]) -> str:
     if about.get("phantom"):
         return "# Licence\n\nThe phantom, procedural images: MIT, as the software that drew them.\n"
     if provenance is None:
-        return f"# Licence\n\nReal patches. Terms of use as stated by who converted them: {about.get('licence', NO_CARD)}.\n"
-    source = f"{provenance['data']} (fingerprint {provenance['data_sha']})"
+        return f"# Licence\n\nReal patches. Terms of use as stated by who converted them: {inert(about.get('licence', NO_CARD))}.\n"
+    source = f"{inert(provenance['data'])} (fingerprint {inert(provenance['data_sha'])})"
+    made = f"pcamlib {inert(provenance['version'])} (profile {inert(provenance['profile'])}, subset {inert(provenance['subset'])})"
     if provenance.get("phantom"):
         terms = f"Learned from the phantom {source}, procedural images: MIT, as the software that drew them."
     else:
@@ -90,7 +92,7 @@ def licence(about: dict[str, Any]) -> str:
             "trained on, so what was agreed for those holds here too. PCam and CAMELYON16 are CC0 1.0: then this may be used as "
             "CC0 1.0. For patches of your own ask who holds their rights, and the ethics approval, before you pass this on."
         )
-    return f"# Licence\n\nMade with pcamlib {provenance['version']} (profile {provenance['profile']}, subset {provenance['subset']}).\n\n{terms}\n\nNot for diagnosis.\n"
+    return f"# Licence\n\nMade with {made}.\n\n{terms}\n\nNot for diagnosis.\n"
 
 
 def export(source: Path, dest: Path, form: str) -> list[Path]:

@@ -123,7 +123,7 @@ def test_gaps(run):
     not_run(run / "subset-1/results/classification-real.json", regime="double-real")
     (run / "subset-1/results/memorisation.json").unlink()
     assert findings.gaps(load(run, 2)) == [
-        '`subset-1/results/memorisation.json` does not exist: its cells say "not run".',
+        'subset-1/results/memorisation.json does not exist: its cells say "not run".',
         "Not run in classification, because kept 3 of 256: HistoGAN transfer (class-based), subset 0 and 1; "
         "Twice the real data, subset 1.",
         probe,

@@ -83,7 +83,7 @@ def test_the_page_of_a_build(own, tmp_path):
     text = published_page.page(own, {}, published_folder())
     assert text.startswith("# Published results") and f"book/reference/{published.name}.csv" in text
     assert (
-        text.count('<div class="pcam-table">') == 3 + 2 * len(frame.extractors(published.results)) + 3 + 1
+        text.count('<div class="pcam-table ') == 3 + 2 * len(frame.extractors(published.results)) + 3 + 1
     )  # protocol, AUC, power, two for each judge, memorisation, Table 2, differences, trials
     for part in (
         "Data: phantom (procedural",

@@ -10,6 +10,7 @@ import pytest
 from made_up import measured, not_run, write_run
 
 from pcamlib.core import paper
+from pcamlib.core.text import inert
 from pcamlib.report import quality_tables, tables
 from pcamlib.report.tables import HEADINGS, Table
 from pcamlib.results import frame, load
@@ -217,8 +218,9 @@ def test_html_is_balanced_rectangular_and_complete(df):
         assert parser.scopes.count("row") == len(table.data) and parser.scopes.count("rowgroup") == len(sections)
         for text in [*table.data.to_numpy().ravel(), table.notes]:
             assert text in parser.text
-        assert f'role="region" tabindex="0" aria-label="{tables.escape(table.title)}"' in html
-        assert f"<caption>{tables.escape(table.title)}</caption>" in html and "\n" not in html
+        title = inert(table.title, "html")
+        assert f'role="region" tabindex="0" aria-label="{inert(table.title, "html")}"' in html
+        assert f"<caption>{title}</caption>" in html and "\n" not in html
         assert 'class="dataframe"' in html and "overflow-x:auto" in html
         assert html == tables.render(table), "a page is the same when it is built again"
 
