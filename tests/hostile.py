@@ -46,6 +46,6 @@ INVISIBLE = [
     "benign\u202etnangilam",
     "\u2066benign\u2069",
     "\x1b[31mred",
-    "be\u200bnign\x00",
+    "be\u200bn\x00ign",
 ]
 """They hold what cannot be seen: refused in labels and cards, shown as escapes elsewhere."""

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pcamlib.core import paper
-from pcamlib.core.text import inert
+from pcamlib.core.text import inert, printable
 from pcamlib.models import generators
 from pcamlib.results import frame
 
@@ -53,7 +53,7 @@ def show(figure: Figure) -> Image:
 
 def new_figure(rows: int, columns: int, height: float, note: str, **subplots: Any) -> tuple[Figure, np.ndarray]:
     """A white figure of the book's width with (rows, columns) axes and the footnote below."""
-    lines = [inert(line, "figure") for line in textwrap.wrap(note, 88)]
+    lines = [inert(line, "figure") for line in textwrap.wrap(printable(note), 88)]
     figure = Figure(figsize=(WIDTH, height + 0.16 * len(lines)), layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False, **subplots)
     if lines:
