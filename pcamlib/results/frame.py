@@ -168,6 +168,15 @@ def differences(results: pd.DataFrame, against: Arm, metric: str = "auc", extrac
 # ------------------------------------------------------------------------------------------------ provenance
 
 
+MIXABLE = {
+    "version": "versions of the code",
+    "threads": "thread counts",
+    "device": "devices",
+    "processor": "processors",
+}
+"""What may differ between the result files of a run by accident, and what several are called. Each changes digits."""
+
+
 def merged_provenance(results: pd.DataFrame) -> dict[str, Any]:
     """The provenance of all result files as one: lists of what may differ, "subsets", and "seconds" of all files."""
     files = results[results["data"].notna()].drop_duplicates("file")
@@ -177,7 +186,9 @@ def merged_provenance(results: pd.DataFrame) -> dict[str, Any]:
     merged = {"data": first["data"], "phantom": bool(first["phantom"]), "classes": [first["class_0"], first["class_1"]]}
     merged |= {"profile": first["profile"], "subsets": sorted(files["subset"].unique().tolist())}
     merged["n_real"] = sorted(files["subset_size"].unique().tolist())
-    merged |= {key: sorted(files[key].unique().tolist()) for key in ("device", "precision", "threads", "version")}
+    found = {key: sorted(files[key].dropna().unique().tolist()) for key in (*MIXABLE, "precision")}
+    found["version"] = sorted({*found["version"], *results["arm_version"].dropna()})
+    merged |= {key: values for key, values in found.items() if values}  # older results do not tell the processor
     return merged | {"seconds": sum(files["seconds"].tolist())}
 
 
@@ -210,5 +221,17 @@ def provenance_note(provenance: Mapping[str, Any]) -> str:
     return (
         f"Data: {data}; profile {provenance['profile']}; {subsets} of {several('n_real')} patches; "
         f"{several('device')}, {several('precision')}; {duration(provenance['seconds'])}; "
-        f"pcamlib {several('version')}."
+        f"pcamlib {several('version')}.{_mixture(provenance)}"
     )
+
+
+def _mixture(provenance: Mapping[str, Any]) -> str:
+    """A sentence if the numbers were not all made in the same way."""
+    several = []
+    for key, what in MIXABLE.items():
+        values = provenance.get(key, [])
+        texts = map(str, values if isinstance(values, list) else [values])
+        # a model that was trained on after a change of the code has versions joined by "and"
+        count = len({part for text in texts for part in text.split(" and ")}) if key == "version" else len(set(texts))
+        several += [f"{count} {what}"] if count > 1 else []
+    return f" Mixed: {', '.join(several)}." if several else ""

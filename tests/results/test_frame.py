@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import measured, provenance, write_run
+from made_up import edit, measured, provenance, write_run
 
 from pcamlib.core.errors import StudyError
+from pcamlib.report import quality_tables, tables
 from pcamlib.results import frame, load
 from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm
 
@@ -77,6 +78,23 @@ def test_provenance_counts_each_file_once(run):
         assert part in note
     with pytest.raises(StudyError, match="no results to state a provenance for"):
         frame.merged_provenance(frame.tidy([]))
+
+
+def test_mixtures_are_told_where_numbers_are_shown(run):
+    plain = frame.provenance_note(frame.merged_provenance(load(run, 2)))
+    assert "Mixed" not in plain
+    other = {"version": "0.1.0+abc and 0.1.0+def", "threads": 2, "processor": "another", "device": "a GPU"}
+    edit(run / "subset-1/results/quality.json", lambda content: content["provenance"].update(other))
+    df = load(run, 2)
+    note = frame.provenance_note(frame.merged_provenance(df))
+    mixed = "Mixed: 2 versions of the code, 2 thread counts, 2 devices, 2 processors."
+    assert note.endswith(f" {mixed}")
+    assert mixed in tables.provenance_sentence(df, "quality") and mixed in quality_tables.table_1(df, "judge-a").notes
+    assert "Mixed" not in tables.table_2(df).notes, "the classifiers are all of one kind"
+    arm = df.assign(version="0.1.0+abc", arm_version=["0.1.0+xyz", *[None] * (len(df) - 1)])
+    assert "Mixed: 2 versions" in frame.provenance_note(frame.merged_provenance(arm))
+    one = frame.provenance_note(provenance(0, version="0.1.0+abc and 0.1.0+def"))
+    assert one.endswith("Mixed: 2 versions of the code.")
 
 
 def test_provenance_of_one_file():
