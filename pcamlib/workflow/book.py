@@ -155,7 +155,8 @@ def render(root: Path, options: Sequence[str] = ()) -> Path:
             raise StudyError(
                 f"no room to build the book in {build} ({reason}): free some space and run the same command again."
             )
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout)  # Sphinx colours what it complains of
+        lines = [line.strip() for line in plain.splitlines() if line.strip()]
         levels = ("CRITICAL", "ERROR", "WARNING")
         complaints = [line for level in levels for line in lines if level in line] or lines[-1:]
         raise StudyError(f"the book was not built, see {log}: {(complaints or ['nothing was printed'])[0]}")
