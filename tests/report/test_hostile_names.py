@@ -67,7 +67,7 @@ def elements(text):
         "halt_level": 5,
         "warning_stream": False,
         "line_length_limit": 10**8,
-        "syntax_highlight": "none",
+        "myst_highlight_code_blocks": False,
         "_disable_config": True,
     }
     found, seen = [], []
