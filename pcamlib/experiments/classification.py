@@ -96,7 +96,7 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
         f"classification-{generator}",
         {
             "architecture": settings.architecture,
-            "pretrained": settings.weights,
+            "pretrained": Path(settings.weights).name,  # of a file its name: results leave this machine
             "format": str(formats.chosen(settings)),
             "test_n": len(data.labels(study.data_root, "test")),
             "image_size": settings.image_size,
@@ -157,7 +157,7 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         "test_n": len(splits["test"].labels),
         "epochs": epochs,
         "steps": int(log[-1]["step"]),
-        "pretrained": start.parent.name if start else settings.weights,
+        "pretrained": start.parent.name if start else Path(settings.weights).name,
         "architecture": settings.architecture,
         "format": str(formats.chosen(settings)),
         "model_choice": settings.model_choice,

@@ -93,6 +93,14 @@ def collect_pages(run: Path, subsets: int, target: Path, published: Path) -> Non
                 tmp_path.write_text(text, encoding="utf-8")
 
 
+def _absolute(value: Any) -> set[Path]:
+    """Every absolute path that is a text in `value`, of JSON's kinds."""
+    if isinstance(value, str):
+        return {Path(value)} if os.path.isabs(value) else set()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return set().union(*map(_absolute, parts))
+
+
 def without_paths(notebook: dict[str, Any], run: Path) -> dict[str, Any]:
     """An executed notebook (JSON) whose texts name folders of this machine without what lies above them.
 
@@ -104,6 +112,8 @@ def without_paths(notebook: dict[str, Any], run: Path) -> dict[str, Any]:
             values = (node.value for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign))
             given = [ast.literal_eval(value) for value in values]
             folders |= {Path(value) for value in given if isinstance(value, str) and os.path.isabs(value)}
+    if (study := run / "study.json").exists():  # its settings name weights and folders of images
+        folders |= _absolute(read_json(study))
     # a link and what it points to
     names = {str(path): path.name for folder in folders for path in (folder, folder.resolve()) if path.name}
     # the longest first, so that a folder in another keeps its own name; whole paths only, and no HTML end tags

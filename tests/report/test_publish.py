@@ -1,6 +1,7 @@
 """What is published is what was run: the README's numbers are those of the file in git."""
 
 import shutil
+from pathlib import Path
 
 import made_up
 import numpy as np
@@ -63,6 +64,27 @@ def test_published_scores_give_the_published_numbers(path):
         )
         pd.testing.assert_frame_equal(one, other, rtol=0, atol=1e-9)
     assert [row["arm"] for row in result["power"]] == [row["arm"] for row in again["power"]]
+
+
+def test_published_files_do_not_say_where_they_were_made(tmp_path):
+    run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
+    path = publish.publish(run, 2, tmp_path / "reference")
+    files = [path for path in (tmp_path / "reference").rglob("*") if path.is_file()]
+    assert len(files) > 5 and path in files
+    kept = [
+        path for path in (project_root() / "book" / "reference").rglob("*") if path.suffix in (".csv", ".json", ".yml")
+    ]
+    for path in files + kept:
+        content = path.read_bytes()
+        places = [str(tmp_path), str(project_root()), str(Path.home()) + "/", "/tmp/", "/home/"]
+        assert not [place for place in places if place.encode() in content], path
+
+
+def test_a_run_whose_name_pages_cannot_show_is_refused(tmp_path):
+    run = made_up.write_run(tmp_path / "runs" / "a <b> `c`", subsets=2)
+    with pytest.raises(StudyError, match="'a <b> `c`' cannot be the name of a published run"):
+        publish.publish(run, 2, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
 
 
 def test_scores_are_published_and_stale_ones_leave(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import lock, project_root
+from pcamlib.core.files import lock, project_root, write_json
 from pcamlib.workflow import book
 
 pytest.importorskip("jupyter_book")
@@ -140,6 +140,16 @@ def test_the_books_notebooks_name_folders_without_their_place(tmp_path):
     assert cleaned.cells[0].source == "data_root = 'pcam'  # patches\nruns_dir = 'runs'  # runs\nsubset = 0  # k"
     assert cleaned.cells[1].outputs[0].text == "wrote runs/pcam-demo/subset-0/unet and pcam/y.h5\n"
     assert cleaned.cells[1].outputs[1].data["text/html"] == "<p>runs/pcam-demo</p>"
+
+
+def test_files_that_the_profile_names_lose_their_place_too(tmp_path):
+    run, weights = tmp_path / "runs" / "r", tmp_path / "models" / "resnet.pth"
+    write_json(
+        run / "study.json", {"settings": {"a": {"pretrained": str(weights)}, "generators": [{"images": "/x/mine"}]}}
+    )
+    notebook = executed_notebook(run, tmp_path / "pcam")
+    notebook.cells[1].outputs[0].text = f"weights {weights}, images /x/mine/0.png"
+    assert book.without_paths(notebook, run).cells[1].outputs[0].text == "weights resnet.pth, images mine/0.png"
 
 
 def test_a_short_path_leaves_other_words_and_end_tags_alone(tmp_path):

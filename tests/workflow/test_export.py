@@ -27,6 +27,13 @@ def run(open_tiny):
     return s
 
 
+def says_nothing_of(folder, *places):
+    """Every file of `folder`, weights and pictures too."""
+    for path in folder.rglob("*"):
+        for place in places:
+            assert path.is_dir() or str(place).encode() not in path.read_bytes(), f"{path} says where it was made"
+
+
 def test_synthetic_sets_leave_as_files_that_torchvision_opens(run, tmp_path, capsys):
     assert cli.main(["data", "export", str(run.root), str(tmp_path / "out"), "--as", "pcam"]) == 0
     assert capsys.readouterr().out.split() == [
@@ -43,6 +50,7 @@ def test_synthetic_sets_leave_as_files_that_torchvision_opens(run, tmp_path, cap
     card = read_json(out / "card.json")
     assert card["provenance"]["data"] == "tiny" and card["classes"] == ["no tumour", "tumour"] and "scores" in card
     assert card["report"]["train"]["patches"] == 32 and "| train | 32 |" in (out / "card.md").read_text()
+    says_nothing_of(tmp_path / "out", tmp_path, run.data_root.parent)
     note = (out / "LICENCE.md").read_text()
     assert "Learned from real patches: tiny" in note and card["provenance"]["data_sha"] in note
 
@@ -62,6 +70,8 @@ def test_pngs_come_back_as_they_left(run, pcam, tmp_path):
         for kind in "xy":
             assert data.file(tmp_path / "back", split, kind).read_bytes() == data.file(pcam, split, kind).read_bytes()
     assert "not stated" in (tmp_path / "all" / "LICENCE.md").read_text()
+    for folder in ("set", "all", "back"):
+        says_nothing_of(tmp_path / folder, tmp_path, pcam.parent)
 
 
 def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, tmp_path, monkeypatch):
@@ -88,16 +98,13 @@ def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, t
         assert isinstance(pipe.denoiser, kind) and isinstance(kind.from_pretrained(folder / "denoiser"), kind)
         kind.from_pretrained(s.folder / backbone / "model")  # and straight from the run folder
         assert read_json(folder / "card.json")["provenance"]["data"] == "tiny" and (folder / "LICENCE.md").exists()
-    for path in (tmp_path / "generators").rglob("*"):  # weights too
-        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), f"{path} says where it was made"
     gan_folder = tmp_path / "generators" / "subset-0" / "histogan"
     np.testing.assert_array_equal(
         histogan.sample(histogan.load(gan_folder), labels, 5), histogan.sample(gan, labels, 5)
     )
     with pytest.raises(StudyError, match="labels must be a list of 0 and 1"):
         pipe([0, 2])
-    for path in (tmp_path / "generators").rglob("*"):
-        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), f"{path} holds a path of this machine"
+    says_nothing_of(tmp_path / "generators", tmp_path, s.data_root.parent)
     assert read_json(gan_folder / "card.json")["settings"]["generators"][-1]["images"] == "images made elsewhere"
     assert "DiffusionPipeline.from_pretrained` cannot load" in (folder / "README.md").read_text()
 
