@@ -15,7 +15,7 @@ import pytest
 
 from pcamlib import data, study
 from pcamlib.core.errors import StudyError
-from pcamlib.core.files import lock, read_json
+from pcamlib.core.files import lock, read_json, write_json
 from pcamlib.experiments import classification
 from pcamlib.results import frame, load
 from pcamlib.results.loading import NO_FILE
@@ -170,6 +170,16 @@ def test_data_that_is_not_there_or_too_small(pcam, tmp_path, open_tiny):
         data.write(tmp_path / "short", split, images[:64], labels[:64])
     with pytest.raises(StudyError, match="2 subsets of 64 patches need 64 of class 0, the train split has 32"):
         open_smoke(tmp_path / "short", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\u202eb", "a\u200bb", "a\x1b[31m"])
+def test_names_that_cannot_be_seen_are_refused(open_tiny, pcam, tmp_path, name):
+    with pytest.raises(StudyError, match="data_root: the folder's name .* cannot be seen"):
+        open_tiny(root=shutil.copytree(pcam, tmp_path / name))
+    named = shutil.copytree(pcam, tmp_path / "named")
+    write_json(named / "card.json", {"classes": ["benign", name]})
+    with pytest.raises(StudyError, match="card.json: the class .* cannot be seen"):
+        open_tiny(root=named)
 
 
 def test_the_29_classifiers_and_the_controls():
