@@ -151,7 +151,7 @@ class _Probes:
             "orientations": orientations,
             "strength": fitted.strength,
             "train_loss": fitted.loss(x, y),
-            "pretrained": arm.source.id if arm.source else self.study.profile.probe.weights,
+            "pretrained": arm.source.id if arm.source else Path(self.study.profile.probe.weights).name,
             "seconds": round(
                 time.monotonic() - began, 1
             ),  # of the regressions; features are computed once for all arms
