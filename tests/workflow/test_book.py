@@ -100,6 +100,7 @@ def test_a_failed_build_fails_again_and_its_process_is_not_alone(tmp_path):
 def a_run(tmp_path, monkeypatch):
     """A run folder with nothing in it, for which collect_pages has nothing to do."""
     monkeypatch.setattr(book, "collect_pages", lambda *args: None)
+    (tmp_path / "_toc.yml").write_text("parts: []\n")
     return tmp_path / "run"
 
 
