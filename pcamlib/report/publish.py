@@ -150,7 +150,7 @@ def _data(results: pd.DataFrame) -> str:
     count = len(provenance["subsets"])
     return (
         f"Data: {inert(data)}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
-        f"profile {inert(provenance['profile'])}; pcamlib {inert(' and '.join(provenance['version']))}. The paper: full PCam, 5 subsets of "
+        f"profile {inert(provenance['profile'])}; pcamlib {inert(' and '.join(provenance['version']))}.{frame.mixture(provenance)} The paper: full PCam, 5 subsets of "
         f"{paper.PROTOCOL.subset_size:,}, 32,768 test patches."
     )
 

@@ -221,11 +221,11 @@ def provenance_note(provenance: Mapping[str, Any]) -> str:
     return (
         f"Data: {data}; profile {provenance['profile']}; {subsets} of {several('n_real')} patches; "
         f"{several('device')}, {several('precision')}; {duration(provenance['seconds'])}; "
-        f"pcamlib {several('version')}.{_mixture(provenance)}"
+        f"pcamlib {several('version')}.{mixture(provenance)}"
     )
 
 
-def _mixture(provenance: Mapping[str, Any]) -> str:
+def mixture(provenance: Mapping[str, Any]) -> str:
     """A sentence if the numbers were not all made in the same way."""
     several = []
     for key, what in MIXABLE.items():
