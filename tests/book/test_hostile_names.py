@@ -14,7 +14,7 @@ from made_up import write_run
 from pcamlib.core.files import project_root
 from pcamlib.core.text import inert, printable
 from pcamlib.report import findings, published_page, tables
-from pcamlib.results import frame, load
+from pcamlib.results import compact, load
 from pcamlib.workflow import book
 
 pytest.importorskip("jupyter_book")
@@ -65,8 +65,8 @@ def html(tmp_path_factory):
     (root / "book" / "index.md").write_text("# Book\n\nText.\n")
     target = root / "book" / "executed"
     target.mkdir()
-    frame.write(df, root / "phantom-demo.csv")
-    (target / "reference.md").write_text(published_page.page(df, None, root), encoding="utf-8")
+    compact.write(df, root / "phantom-demo.csv")
+    (target / "reference.md").write_text(published_page.page(df, {}, root), encoding="utf-8")
     nbformat.write(executed(df), target / "08_results.ipynb")
     return book.render(root).parent
 

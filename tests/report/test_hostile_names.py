@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from pcamlib.core.text import inert, printable
 from pcamlib.data import card
 from pcamlib.report import claim_table, findings, plots, publish, published_page, quality_tables, tables
-from pcamlib.results import frame, load
+from pcamlib.results import compact, frame, load
 from pcamlib.workflow import export
 
 pytest.importorskip("myst_parser")
@@ -93,8 +93,8 @@ def check(make, sightings=1):
 
 def test_the_page_of_published_results(results, tmp_path):
     def page(name):
-        frame.write(results(name), tmp_path / "phantom-demo.csv")
-        return published_page.page(results(name), None, tmp_path)
+        compact.write(results(name), tmp_path / "phantom-demo.csv")
+        return published_page.page(results(name), {}, tmp_path)
 
     check(page, sightings=10)
 
