@@ -14,33 +14,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.data import pcam
-from pcamlib.data.phantom_render import (
-    EOSIN,
-    FULL,
-    HAEMATOXYLIN,
-    LYMPHOCYTE,
-    PAD,
-    PALE,
-    SIZE,
-    SPINDLE,
-    TUMOUR,
-    Banks,
-    at,
-    crop,
-    draw_nuclei,
-    expose,
-    fat_cells,
-    ground,
-    make_banks,
-    scatter,
-)
+from pcamlib.data.phantom_render import FULL, LYMPHOCYTE, PAD, SIZE, TUMOUR, Banks, draw_nuclei, expose, ground, make_banks
+from pcamlib.data.phantom_tissue import HALF_CENTRE, lay_tissue, place_nuclei, slide_look
 
-VERSION = 1  # of the images: changes when the same seed gives other bytes
+VERSION = 2  # of the images: changes when the same seed gives other bytes
 SLIDES = {"train": range(0, 60), "valid": range(60, 80), "test": range(80, 100)}
 FACTORS = np.dtype(
     [
@@ -60,13 +41,6 @@ FACTORS = np.dtype(
     ]
 )
 
-_OFFSET = np.abs(np.arange(FULL) - (FULL - 1) / 2)
-# distances from the middle of the patch, Chebyshev and Euclidean
-_SQUARE = np.maximum(_OFFSET[:, None], _OFFSET[None, :]).astype(np.float32)
-_ROUND = np.hypot(_OFFSET[:, None], _OFFSET[None, :]).astype(np.float32)
-_BUMP = np.exp(-0.5 * (_ROUND / 15) ** 2)
-_HALF_CENTRE = 16
-
 
 def generate(n: int, seed: int = 0, split: str = "train") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first `n` patches of a split of the phantom with this seed.
@@ -85,7 +59,7 @@ def generate(n: int, seed: int = 0, split: str = "train") -> tuple[np.ndarray, n
     _check(n, seed, split)
     split_id = list(SLIDES).index(split)
     banks = make_banks(_rng(seed, 0, split_id))
-    slides = {i: _slide(_rng(seed, 1, i)) for i in SLIDES[split]}
+    slides = {i: slide_look(_rng(seed, 1, i)) for i in SLIDES[split]}
     images = np.empty((n, SIZE, SIZE, 3), np.uint8)
     factors = np.zeros(n, FACTORS)
     for i in range(n):
@@ -109,35 +83,13 @@ def _rng(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
-def _slide(rng: np.random.Generator) -> dict[str, float | np.ndarray]:
-    """What the patches of a slide share: scanner, stain vectors and strengths, and how its cells look."""
-    scanner = int(rng.integers(2))
-    vectors = np.stack([HAEMATOXYLIN[scanner], EOSIN[scanner]])
-    vectors = vectors * rng.normal(1, [[0.05, 0.03, 0.07], [0.10, 0.02, 0.12]])
-    light = np.array([[236, 234, 239], [254, 251, 253]][scanner]) + rng.normal(0, [7, 1][scanner])
-    return {
-        "scanner": scanner,
-        "vectors": vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
-        "light": light + rng.normal(0, 2, 3),
-        "haematoxylin": rng.lognormal(-0.1, 0.15),
-        "eosin": rng.lognormal(-0.1, 0.22),
-        "lymphocyte_radius": rng.uniform(3.4, 4.0),
-        "tumour_radius": rng.uniform(5.6, 7.6),
-        "pleomorphism": rng.uniform(0.10, 0.24),
-        "tumour_density": rng.uniform(0.36, 0.66),
-        "hollow": rng.uniform(0.2, 0.7),
-        "nucleolus": rng.uniform(0.2, 1.5),
-        "focus": rng.uniform(0.35, 0.6),
-    }
-
-
 def _patch(rng: np.random.Generator, banks: Banks, slide: dict, factors: np.void) -> np.ndarray:
     """Draw one patch, uint8 (96, 96, 3), and fill in its factors."""
     positive = bool(rng.integers(2))
-    tissue = _tissue(rng, banks, positive)
-    nuclei = _nuclei(rng, banks, slide, tissue, positive)
-    strength_h = slide["haematoxylin"] * rng.lognormal(0, 0.08)
-    strength_e = slide["eosin"] * rng.lognormal(0, 0.12)
+    tissue = lay_tissue(rng, banks, positive)
+    nuclei = place_nuclei(rng, banks, slide, tissue, positive)
+    strength_h = slide["haematoxylin"] * rng.lognormal(0, 0.12)
+    strength_e = slide["eosin"] * rng.lognormal(0, 0.17)
 
     chromatin, tumour = np.zeros((2, FULL, FULL), np.float32)
     draw_nuclei(rng, banks, nuclei, chromatin, tumour)
@@ -150,13 +102,13 @@ def _patch(rng: np.random.Generator, banks: Banks, slide: dict, factors: np.void
     blur = slide["focus"] + (rng.uniform(0.3, 1.3) if rng.random() < 0.07 else 0)
     image = expose(
         rng, banks, strength_h * haematoxylin, strength_e * eosin, slide["vectors"],
-        slide["light"] + rng.normal(0, 1.5, 3), blur, rng.uniform(2, 6),
+        slide["light"] + rng.normal(0, 1.5, 3), blur, np.exp(rng.uniform(np.log(1.5), np.log(7))),
     )  # fmt: skip
 
     inside = np.maximum(np.abs(nuclei["y"] - SIZE / 2), np.abs(nuclei["x"] - SIZE / 2))
-    core, patch = inside <= _HALF_CENTRE, inside <= SIZE / 2
+    core, patch = inside <= HALF_CENTRE, inside <= SIZE / 2
     is_tumour = nuclei["kind"] == TUMOUR
-    middle = slice(FULL // 2 - _HALF_CENTRE, FULL // 2 + _HALF_CENTRE)
+    middle = slice(FULL // 2 - HALF_CENTRE, FULL // 2 + HALF_CENTRE)
     view = slice(PAD, PAD + SIZE)
     factors["scanner"] = slide["scanner"]
     factors["n_tumour"] = (is_tumour & core).sum()
@@ -168,127 +120,6 @@ def _patch(rng: np.random.Generator, banks: Banks, slide: dict, factors: np.void
     factors["haematoxylin"], factors["eosin"], factors["blur"] = strength_h, strength_e, blur
     factors["fat"], factors["blank"] = tissue["fat"][view, view].mean(), tissue["blank"][view, view].mean()
     return image
-
-
-def _tissue(rng: np.random.Generator, banks: Banks, positive: bool) -> dict[str, np.ndarray | float]:
-    """What lies where: maps in [0, 1], float32 (128, 128), a count of stray tumour cells, a fibre direction.
-
-    The maps are `stroma`, `germinal` (pale benign cells), `tumour`, `fat`, `blank` and `glass`, fat or blank.
-    """
-    field = 0.85 * crop(rng, banks.coarse) + 0.5 * crop(rng, banks.medium)
-    other = 0.85 * crop(rng, banks.coarse) + 0.35 * crop(rng, banks.medium)
-    third = crop(rng, banks.coarse) + 0.3 * crop(rng, banks.medium)
-    zero = np.zeros((FULL, FULL), np.float32)
-
-    kind = rng.choice(4, p=[0.50, 0.36, 0.06, 0.08] if positive else [0.53, 0.17, 0.18, 0.12])
-    stroma_levels = {"lymphoid": (0.7, 2.5), "stroma": (-2.5, -0.3), "fat": (-1.5, 0.5), "edge": (0, 2.5)}
-    scene = list(stroma_levels)[kind]
-    stroma = np.clip(3 * (field - rng.uniform(*stroma_levels[scene])) + 0.5, 0, 1)
-    fatty = scene == "fat" or rng.random() < 0.06
-    fat = fat_cells(rng, banks, third, spare=36 if positive else 0) if fatty else zero
-    blank = zero
-    if scene == "edge" or rng.random() < 0.05:
-        blank = np.clip(3 * (third - 3 * _BUMP * positive - rng.uniform(0.0, 1.2)) + 0.5, 0, 1)
-        if positive:  # no glass over the middle square, where the nuclei that make the label are
-            blank *= np.clip((_ROUND - np.sqrt(2) * _HALF_CENTRE) / 4, 0, 1)
-    germinal = np.clip(3 * (other - rng.uniform(-1.5, 1.0)), 0, 1) if rng.random() < 0.15 else zero
-
-    tumour = zero
-    few = 0
-    if positive:
-        extent = rng.choice(3, p=[0.43, 0.44, 0.13])
-        if extent == 2:
-            few = int(rng.integers(1, 6))
-        else:
-            level = rng.uniform(-1.8, -0.8) if extent == 0 else rng.uniform(0.0, 1.0)
-            tumour = np.clip(6 * (other + 1.7 * _BUMP - level) + 0.5, 0, 1)
-    elif rng.random() < 0.14:
-        tumour = np.clip(6 * (other - rng.uniform(-0.5, 0.8)) + 0.5, 0, 1) * (_SQUARE > _HALF_CENTRE + 7)
-    return {
-        "stroma": stroma * (1 - tumour),
-        "germinal": germinal * (1 - stroma) * (1 - tumour),
-        "tumour": tumour,
-        "fat": fat,
-        "blank": blank * (1 - fat),
-        "glass": np.maximum(fat, blank),
-        "few": few,
-        "fibres": int(rng.integers(12)),
-    }
-
-
-def _nuclei(rng: np.random.Generator, banks: Banks, slide: dict, tissue: dict, positive: bool) -> dict[str, np.ndarray]:
-    """Place and describe the nuclei of a patch; see `draw_nuclei` for the columns."""
-    lymph_radius, tumour_radius = slide["lymphocyte_radius"], slide["tumour_radius"]
-
-    def place(spacing: float, chance: np.ndarray, kind: int) -> np.ndarray:
-        places = scatter(rng, banks, spacing)
-        places = places[rng.random(len(places)) < at(chance * (1 - tissue["glass"]), places)]
-        return np.column_stack([places, np.full(len(places), kind)])
-
-    stroma, germinal = tissue["stroma"], tissue["germinal"]
-    lymphoid = (1 - stroma) * (1 - tissue["tumour"]) * (1 - germinal)
-    tumour = place(2 * tumour_radius * rng.uniform(1.0, 1.35), tissue["tumour"], TUMOUR)
-    wanted = tissue["few"] if tissue["few"] else int(positive)
-    have = (np.abs(tumour[:, :2] - SIZE / 2).max(1) <= _HALF_CENTRE).sum() if len(tumour) else 0
-    if wanted > have:
-        tumour = np.concatenate([tumour, _cluster(rng, wanted, tumour_radius)])
-    pale = place(rng.uniform(9.5, 12), germinal * 0.85 + lymphoid * rng.choice([0.02, 0.10]), PALE)
-    spindle = place(13, stroma * rng.uniform(0.25, 0.8) + 0.05, SPINDLE)
-    infiltrate, crowd = rng.uniform(0, 0.3) ** 1.5, 1 - rng.uniform(0, 0.5) ** 2
-    chance = lymphoid * crowd + germinal * 0.4 + stroma * rng.uniform(0, 0.15) + tissue["tumour"] * infiltrate
-    lymph = place(lymph_radius * rng.uniform(2.05, 2.45), chance, LYMPHOCYTE)
-
-    kept = tumour
-    for group, room in ((pale, 0.95), (spindle, 0.9), (lymph, 0.85)):
-        for other, reach in ((TUMOUR, tumour_radius), (PALE, 4.6)):
-            crowding = kept[kept[:, 2] == other]
-            if len(crowding) and len(group):
-                group = group[cdist(group[:, :2], crowding[:, :2]).min(1) > room * (reach + 2.0)]
-        kept = np.concatenate([kept, group])
-    return _describe(rng, slide, tissue, kept)
-
-
-def _cluster(rng: np.random.Generator, n: int, radius: float) -> np.ndarray:
-    """`n` tumour nuclei side by side inside the middle 32x32; float64 (n, 3), rows are (y, x, TUMOUR)."""
-    room = _HALF_CENTRE - 1.0
-    places = SIZE / 2 + rng.uniform(-room, room, (1, 2))
-    for _ in range(200):
-        if len(places) == n:
-            break
-        angle, step = rng.uniform(0, 2 * np.pi), 2 * radius * rng.uniform(0.95, 1.3)
-        new = places[rng.integers(len(places))] + step * np.array([np.sin(angle), np.cos(angle)])
-        if np.abs(new - SIZE / 2).max() < room and ((places - new) ** 2).sum(1).min() > (1.8 * radius) ** 2:
-            places = np.concatenate([places, new[None]])
-    return np.column_stack([places, np.full(len(places), TUMOUR)])
-
-
-def _describe(rng: np.random.Generator, slide: dict, tissue: dict, placed: np.ndarray) -> dict[str, np.ndarray]:
-    """Size, shape and chromatin of nuclei placed at rows (y, x, kind)."""
-    kind = placed[:, 2].astype(int)
-    n = len(kind)
-
-    def choose(lymph: float, tumour: float, pale: float, spindle: float) -> np.ndarray:
-        return np.array([lymph, tumour, pale, spindle])[kind]
-
-    pleomorphism = slide["pleomorphism"]
-    size = choose(slide["lymphocyte_radius"], slide["tumour_radius"], 4.4, 3.2)
-    size = size * np.exp(choose(0.07, pleomorphism, 0.13, 0.15) * rng.standard_normal(n))
-    dark = choose(1.0, slide["tumour_density"], rng.uniform(0.5, 0.85), 0.85)
-    aspect = 1 + np.abs(rng.normal(0, 1, n)) * choose(0.10, 0.25, 0.25, 0.3) + choose(0.02, 0.05, 0.05, 1.4)
-    along = np.pi * tissue["fibres"] / 12 + rng.normal(0, 0.25, n)
-    return {
-        "kind": kind,
-        "y": placed[:, 0],
-        "x": placed[:, 1],
-        "radius": np.clip(size, 2.2, 10),
-        "aspect": np.minimum(aspect, 3.2),
-        "angle": np.where(kind == SPINDLE, along, rng.uniform(0, np.pi, n)),
-        "density": 2.5 * dark * np.exp(choose(0.12, 0.15, 0.15, 0.15) * rng.standard_normal(n)),
-        "hollow": np.clip(choose(0.15, slide["hollow"], 0.35, 0.1) + rng.normal(0, 0.08, n), 0, 0.7),
-        "texture": choose(0.22, 0.24, 0.22, 0.18),
-        "ragged": choose(0.05, 0.03 + 0.5 * pleomorphism, 0.06, 0.05),
-        "nucleolus": choose(0, slide["nucleolus"], 0.35, 0) * (rng.random(n) < 0.7),
-    }
 
 
 def write(root: str | Path, train: int = 2048, valid: int = 512, test: int = 1024, seed: int = 0) -> None:

@@ -291,7 +291,7 @@ def ground(rng: np.random.Generator, banks: Banks, tissue: dict, nuclei: dict) -
     strands *= np.clip(1.5 * (fibres + rng.uniform(0.2, 3.0)), 0.05, 1)  # clefts between the bundles
     eosin += stroma * np.maximum(strands, 0)
     haematoxylin = 0.12 * rest * (1 + 0.5 * medium) + 0.04 * stroma
-    big = nuclei["kind"] == TUMOUR
+    big = (nuclei["kind"] == TUMOUR) | ((nuclei["kind"] == PALE) & tissue["histiocytes"])
     if big.any():
         bodies = cone_map(nuclei["y"][big], nuclei["x"][big])
         cytoplasm = np.maximum(tumour, np.minimum(2.5 * bodies, 1))
