@@ -3,7 +3,8 @@
 Two stains absorb light (Beer-Lambert); lymphocytes, pale benign nuclei (germinal centres, histiocytes),
 spindle nuclei of the stroma and tumour nuclei lie on tissue with fibres, fat, gaps and blank glass. A patch
 is positive when at least one tumour nucleus has its centre inside the middle 32x32 pixels; tumour may lie
-around the middle of a negative patch, as in PCam. It is no substitute for tissue: it exists so that the study
+around the middle of a negative patch, as in PCam. Stain and density of cells say little about the label
+(`phantom_tissue`). It is no substitute for tissue: it exists so that the study
 runs anywhere and so that a generator can be asked whether it drew the right nuclei.
 Command line: ``pcamlib phantom DIR [--train N --valid N --test N --seed S]``.
 """
@@ -18,7 +19,18 @@ import numpy as np
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.data import pcam
-from pcamlib.data.phantom_render import FULL, LYMPHOCYTE, PAD, SIZE, TUMOUR, Banks, draw_nuclei, expose, ground, make_banks
+from pcamlib.data.phantom_render import (
+    FULL,
+    LYMPHOCYTE,
+    PAD,
+    SIZE,
+    TUMOUR,
+    Banks,
+    draw_nuclei,
+    expose,
+    ground,
+    make_banks,
+)
 from pcamlib.data.phantom_tissue import HALF_CENTRE, lay_tissue, place_nuclei, slide_look
 
 VERSION = 2  # of the images: changes when the same seed gives other bytes
@@ -102,7 +114,7 @@ def _patch(rng: np.random.Generator, banks: Banks, slide: dict, factors: np.void
     blur = slide["focus"] + (rng.uniform(0.3, 1.3) if rng.random() < 0.07 else 0)
     image = expose(
         rng, banks, strength_h * haematoxylin, strength_e * eosin, slide["vectors"],
-        slide["light"] + rng.normal(0, 1.5, 3), blur, np.exp(rng.uniform(np.log(1.5), np.log(7))),
+        slide["light"] + rng.normal(0, 1.5, 3), blur, 1.5 * 4.7 ** rng.random(),
     )  # fmt: skip
 
     inside = np.maximum(np.abs(nuclei["y"] - SIZE / 2), np.abs(nuclei["x"] - SIZE / 2))

@@ -277,8 +277,8 @@ def cone_map(y: np.ndarray, x: np.ndarray, reach: float = 13.0) -> np.ndarray:
 def ground(rng: np.random.Generator, banks: Banks, tissue: dict, nuclei: dict) -> tuple[np.ndarray, np.ndarray]:
     """Concentrations of haematoxylin and eosin outside the nuclei; two float32 (128, 128).
 
-    ``tissue`` holds the maps ``stroma`` and ``tumour``, float32 (128, 128) in [0, 1], and ``fibres``, the
-    index of the fibres' direction; ``nuclei`` is as in `draw_nuclei`: tumour cells bring their cytoplasm.
+    ``tissue`` is that of `phantom_tissue.lay_tissue`, ``nuclei`` as in `draw_nuclei`. Tumour cells bring their
+    cytoplasm, and so do pale cells where ``tissue["histiocytes"]`` is true.
     """
     medium, fine, grain = crop(rng, banks.medium), crop(rng, banks.fine), crop(rng, banks.grain)
     fibres = crop(rng, banks.fibres[tissue["fibres"]])
@@ -291,7 +291,7 @@ def ground(rng: np.random.Generator, banks: Banks, tissue: dict, nuclei: dict) -
     strands *= np.clip(1.5 * (fibres + rng.uniform(0.2, 3.0)), 0.05, 1)  # clefts between the bundles
     eosin += stroma * np.maximum(strands, 0)
     haematoxylin = 0.12 * rest * (1 + 0.5 * medium) + 0.04 * stroma
-    big = (nuclei["kind"] == TUMOUR) | ((nuclei["kind"] == PALE) & tissue["histiocytes"])
+    big = np.isin(nuclei["kind"], (TUMOUR, PALE) if tissue["histiocytes"] else (TUMOUR,))
     if big.any():
         bodies = cone_map(nuclei["y"][big], nuclei["x"][big])
         cytoplasm = np.maximum(tumour, np.minimum(2.5 * bodies, 1))

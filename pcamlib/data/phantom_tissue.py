@@ -1,6 +1,9 @@
-"""What a phantom patch is made of: the look of its slide, its tissue and its nuclei.
+"""What a phantom patch consists of: the look of its slide, its tissue and its nuclei. `phantom_render` draws them.
 
-Nothing here draws; `phantom_render` does. Only the cells of the middle depend on the label.
+Colour and texture must not give the label away. So stain, sharpness, chromatin and the density of cells vary from
+slide to slide and from patch to patch whatever the label, tumour nuclei may be as dark as lymphocytes or paler, and
+most negative patches hold, about their middle, a nest of pale benign cells of the same shape as the nest of tumour
+in a positive patch. Only the nuclei tell the two apart: tumour nuclei are larger and more irregular.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ _OFFSET = np.abs(np.arange(FULL) - (FULL - 1) / 2)
 _SQUARE = np.maximum(_OFFSET[:, None], _OFFSET[None, :]).astype(np.float32)
 _ROUND = np.hypot(_OFFSET[:, None], _OFFSET[None, :]).astype(np.float32)
 _BUMP = np.exp(-0.5 * (_ROUND / 15) ** 2)
-HALF_CENTRE = 16
+HALF_CENTRE = 16  # half the side of the square that decides the label
 
 
 def slide_look(rng: np.random.Generator) -> dict[str, float | np.ndarray]:
@@ -44,11 +47,11 @@ def slide_look(rng: np.random.Generator) -> dict[str, float | np.ndarray]:
         "light": light + rng.normal(0, 2, 3),
         "haematoxylin": rng.lognormal(-0.1, 0.22),
         "eosin": rng.lognormal(-0.1, 0.28),
-        "lymphocyte_radius": rng.uniform(3.4, 4.0),
-        "tumour_radius": rng.uniform(6.0, 8.0),
-        "pleomorphism": rng.uniform(0.10, 0.24),
+        "lymphocyte_radius": rng.uniform(3.1, 4.3),
+        "tumour_radius": rng.uniform(6.2, 8.2),
+        "pleomorphism": rng.uniform(0.14, 0.30),
         "tumour_density": rng.uniform(0.36, 0.80),
-        "chromatin": rng.uniform(0.4, 1.5),
+        "chromatin": rng.uniform(0.4, 1.7),
         "hollow": rng.uniform(0.2, 0.7),
         "nucleolus": rng.uniform(0.2, 1.5),
         "focus": rng.uniform(0.35, 0.6),
@@ -56,9 +59,11 @@ def slide_look(rng: np.random.Generator) -> dict[str, float | np.ndarray]:
 
 
 def lay_tissue(rng: np.random.Generator, banks: Banks, positive: bool) -> dict[str, np.ndarray | float]:
-    """What lies where: maps in [0, 1], float32 (128, 128), a count of stray tumour cells, a fibre direction.
+    """What lies where in a patch.
 
-    The maps are `stroma`, `germinal` (pale benign cells), `tumour`, `fat`, `blank` and `glass`, fat or blank.
+    Maps in [0, 1], float32 (128, 128): `stroma`, `germinal` (pale benign cells), `tumour`, `fat`, `blank` and `glass`
+    (fat or blank). Beside them `few`, a number of stray tumour cells wanted in the middle; `histiocytes`, whether the
+    pale cells have cytoplasm like the tumour's; `fibres`, the index of the fibres' direction.
     """
     field = 0.85 * crop(rng, banks.coarse) + 0.5 * crop(rng, banks.medium)
     other = 0.85 * crop(rng, banks.coarse) + 0.35 * crop(rng, banks.medium)
@@ -77,21 +82,17 @@ def lay_tissue(rng: np.random.Generator, banks: Banks, positive: bool) -> dict[s
         if covered:
             blank *= np.clip((_ROUND - np.sqrt(2) * HALF_CENTRE) / 4, 0, 1)
 
-    # a nest about the middle, of tumour in positives
+    # A nest about the middle: tumour in positives; in negatives benign, or tumour with a gap in the middle, or nothing.
     extent = rng.choice(["few", "nest", "sheet"], p=[0.16, 0.46, 0.38])
     level = rng.uniform(0.0, 1.0) if extent == "nest" else rng.uniform(-1.8, -0.8)
     nest = zero if extent == "few" else np.clip(6 * (other + 1.7 * _BUMP - level) + 0.5, 0, 1)
-    inner = "tumour" if positive else rng.choice(["germinal", "around", "none"], p=[0.62, 0.08, 0.3])
-    outer = rng.choice(["tumour", "germinal", "none"], p=[0.08, 0.3, 0.62])
+    inner = "tumour" if positive else rng.choice(["germinal", "tumour", "none"], p=[0.62, 0.08, 0.30])
+    # Away from the middle the label plays no part.
+    outer = rng.choice(["germinal", "tumour", "none"], p=[0.30, 0.08, 0.62])
     beyond = np.clip(6 * (-other - rng.uniform(-0.5, 0.8)) + 0.5, 0, 1)
-    tumour = nest if inner in ("tumour", "around") else zero
-    germinal = nest if inner == "germinal" else zero
-    if outer == "tumour":
-        tumour = np.maximum(tumour, beyond)
-    elif outer == "germinal":
-        germinal = np.maximum(germinal, beyond)
+    germinal, tumour = (np.maximum(nest * (inner == kind), beyond * (outer == kind)) for kind in ("germinal", "tumour"))
     if not positive:
-        tumour = tumour * (_SQUARE > HALF_CENTRE + 7) * np.clip((_ROUND - 27 - 4 * field) / 3, 0, 1)
+        tumour *= (_SQUARE > HALF_CENTRE + 7) * np.clip((_ROUND - 27 - 4 * field) / 3, 0, 1)
     few = int(rng.integers(1, 6)) if positive and extent == "few" else 0
     return {
         "stroma": stroma * (1 - tumour),
@@ -106,7 +107,9 @@ def lay_tissue(rng: np.random.Generator, banks: Banks, positive: bool) -> dict[s
     }
 
 
-def place_nuclei(rng: np.random.Generator, banks: Banks, slide: dict, tissue: dict, positive: bool) -> dict[str, np.ndarray]:
+def place_nuclei(
+    rng: np.random.Generator, banks: Banks, slide: dict, tissue: dict, positive: bool
+) -> dict[str, np.ndarray]:
     """Place and describe the nuclei of a patch; see `draw_nuclei` for the columns."""
     lymph_radius, tumour_radius = slide["lymphocyte_radius"], slide["tumour_radius"]
 
@@ -117,16 +120,16 @@ def place_nuclei(rng: np.random.Generator, banks: Banks, slide: dict, tissue: di
 
     stroma, germinal = tissue["stroma"], tissue["germinal"]
     lymphoid = (1 - stroma) * (1 - tissue["tumour"]) * (1 - germinal)
-    tumour = place(2 * tumour_radius * rng.uniform(1.0, 1.35), tissue["tumour"], TUMOUR)
+    tumour = place(2 * tumour_radius * rng.uniform(0.98, 1.45), tissue["tumour"], TUMOUR)
     wanted = tissue["few"] if tissue["few"] else int(positive)
     have = (np.abs(tumour[:, :2] - SIZE / 2).max(1) <= HALF_CENTRE).sum() if len(tumour) else 0
     if wanted > have:
         tumour = np.concatenate([tumour, _cluster(rng, wanted, tumour_radius)])
     pale = place(rng.uniform(9.5, 12), germinal * 0.85 + lymphoid * rng.choice([0.02, 0.10]), PALE)
     spindle = place(13, stroma * rng.uniform(0.25, 0.8) + 0.05, SPINDLE)
-    infiltrate, crowd = rng.uniform(0, 0.3) ** 1.5, rng.uniform(0.4, 1.0)
+    infiltrate, crowd = rng.uniform(0, 0.5) ** 1.5, rng.uniform(0.35, 1.0)
     chance = lymphoid * crowd + germinal * 0.4 + stroma * rng.uniform(0, 0.15) + tissue["tumour"] * infiltrate
-    lymph = place(lymph_radius * rng.uniform(2.05, 2.45), chance, LYMPHOCYTE)
+    lymph = place(lymph_radius * rng.uniform(2.05, 2.7), chance, LYMPHOCYTE)
 
     kept = tumour
     for group, room in ((pale, 0.95), (spindle, 0.9), (lymph, 0.85)):
@@ -163,7 +166,9 @@ def _describe(rng: np.random.Generator, slide: dict, tissue: dict, placed: np.nd
     pleomorphism = slide["pleomorphism"]
     size = choose(slide["lymphocyte_radius"], slide["tumour_radius"], rng.uniform(4.2, 5.2), 3.2)
     size = size * np.exp(choose(0.07, pleomorphism, 0.13, 0.15) * rng.standard_normal(n))
-    dark = choose(rng.uniform(0.7, 1.05), slide["tumour_density"] * rng.lognormal(0, 0.12), rng.uniform(0.4, 0.85), 0.85)
+    dark = choose(
+        rng.uniform(0.7, 1.05), slide["tumour_density"] * rng.lognormal(0, 0.12), rng.uniform(0.4, 0.85), 0.85
+    )
     aspect = 1 + np.abs(rng.normal(0, 1, n)) * choose(0.10, 0.25, 0.25, 0.3) + choose(0.02, 0.05, 0.05, 1.4)
     along = np.pi * tissue["fibres"] / 12 + rng.normal(0, 0.25, n)
     return {
