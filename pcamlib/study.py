@@ -129,7 +129,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
         )
     if data_root == "phantom":
         p = settings.phantom
-        root = resolve(f"data/phantom-{p.train}-{p.valid}-{p.test}-{p.seed}")
+        root = resolve(f"data/phantom-v{phantom.VERSION}-{p.train}-{p.valid}-{p.test}-{p.seed}")
         with lock(root, wait=True):
             phantom.write(root, train=p.train, valid=p.valid, test=p.test, seed=p.seed)
         name = "phantom"
