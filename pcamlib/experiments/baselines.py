@@ -18,12 +18,12 @@ from pcamlib.core.errors import StudyError
 from pcamlib.data import Arrays
 from pcamlib.experiments import features
 from pcamlib.models import regression
+from pcamlib.results.arms import SHUFFLED
 from pcamlib.study import Study
 
 BINS = 32
 NEIGHBOURS = {1: 8, 2: 16, 3: 24}  # by radius in pixels, as in Ojala et al. 2002
 SHUFFLES = 20
-SHUFFLED = "shuffled-labels"
 MARGIN = 0.05  # of the mean AUC with shuffled labels around one half; four standard errors if that is more
 
 

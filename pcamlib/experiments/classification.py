@@ -14,13 +14,12 @@ from safetensors.numpy import save_file
 from torchmetrics.functional.classification import binary_calibration_error
 
 from pcamlib import data, metrics, training
-from pcamlib.core import paper
 from pcamlib.core.files import atomic, code_version, now, read_json, write_json
 from pcamlib.core.settings import ClassifierSettings
 from pcamlib.data import Arrays
 from pcamlib.experiments import baselines, selection
 from pcamlib.models import classifier, formats, generators
-from pcamlib.results.arms import Arm, of_source
+from pcamlib.results.arms import NO_NETWORK, SHUFFLED, TRIVIAL, Arm, of_source
 from pcamlib.results.frame import CALIBRATION_BINS
 from pcamlib.results.inference import SCORES
 from pcamlib.study import REAL, Study
@@ -63,9 +62,7 @@ def arms(generator: str) -> list[Arm]:
     Controls, because the paper confounds them: transfer and augmentation also take more steps than "traditional"; and
     because stronger augmentation of real patches costs nothing: what do generators add to that?
     """
-    if generator == REAL:
-        return of_source(None) + [Arm(regime) for regime in paper.STRONG]
-    return of_source(generator)
+    return [arm for arm in of_source(None if generator == REAL else generator) if arm.regime not in NO_NETWORK]
 
 
 def runs(generator: str, settings: ClassifierSettings) -> list[Arm]:
@@ -85,8 +82,7 @@ def runs(generator: str, settings: ClassifierSettings) -> list[Arm]:
 
 def baseline_arms(generator: str) -> list[Arm]:
     """The arms that train no network: the trivial baselines and shuffled labels with REAL, none with a generator."""
-    regimes = (*paper.TRIVIAL, baselines.SHUFFLED) if generator == REAL else ()
-    return [Arm(regime) for regime in regimes]
+    return list(TRIVIAL) if generator == REAL else []
 
 
 def evaluate(study: Study, generator: str) -> dict[str, Any]:
@@ -184,7 +180,7 @@ def _run_baseline(study: Study, arm: Arm, trivial: baselines.Baselines) -> dict[
     row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
     row |= {"threshold": classifier.THRESHOLD, "n_real": len(study.rows), "n_synthetic": 0}
     row |= {"test_n": len(splits["test"].labels), "epochs": 0, "steps": 0, "pretrained": "none"}
-    if arm.regime == baselines.SHUFFLED:
+    if arm.regime == SHUFFLED:
         strength = read_json(study.folder / "classifiers" / "colour-texture" / "result.json")["strength"]
         each = [tested(splits, fit.scores) | {"train_loss": fit.loss} for fit in trivial.shuffled(strength)]
         found = {key: float(np.mean([values[key] for values in each])) for key in each[0]} | {"shuffles": len(each)}

@@ -8,7 +8,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.data import Arrays
 from pcamlib.experiments import baselines, classification
 from pcamlib.experiments.baselines import Baselines
-from pcamlib.results.arms import Arm
+from pcamlib.results.arms import NO_NETWORK, Arm
 from pcamlib.results.device import device
 
 
@@ -66,7 +66,7 @@ def test_baselines_are_control_rows_of_the_real_result(open_tiny, monkeypatch):
     monkeypatch.setattr(classification, "arms", lambda generator: [Arm("traditional")])
     s = open_tiny()
     rows = classification.evaluate(s, "real")["rows"]
-    assert [row["arm"] for row in rows] == ["traditional", *classification.paper.TRIVIAL, "shuffled-labels"]
+    assert [row["arm"] for row in rows] == ["traditional", *NO_NETWORK]
     for row in rows[1:]:
         assert row["control"] and row["status"] == "ok" and row["steps"] == 0 and row["n_real"] == 32
         assert 0 <= row["auc"] <= 1 and 0 <= row["ece"] <= 1 and row["seconds"] >= 0
