@@ -16,6 +16,7 @@ from pcamlib.experiments.selection import LEAST_SHARE
 from pcamlib.models import autoencoder
 from pcamlib.study import SELECTIONS, Study
 
+FEW = "fewer images than dimensions"  # half of them must be more: a line in 1 / N is bent below that
 KID_SIZE = 1000  # Bińkowski et al. 2018; halves of smaller sets, since subsets that are the whole set have no spread
 
 
@@ -24,7 +25,12 @@ def evaluate(study: Study) -> dict[str, Any]:
 
     Rows hold FID, KID, precision, recall, F1, density and coverage per set and extractor, and label_auc: the AUC of the
     judge, a classifier of real patches, for the class that each image was asked to show. It measures whether the label
-    steers the sample and does not depend on the extractor.
+    steers the sample and does not depend on the extractor. "fid_0" and "fid_1" are the distances within a class,
+    "fid_held_out" that to validation patches, "fid_infinity" the extrapolation to infinitely many images and "vendi" the
+    Vendi score. The distance to validation patches and the extrapolation are None where there are too few images.
+
+    The reconstructions are those of real patches outside the subset, the ones of the row of real patches. So no row is
+    compared with its own originals, and the step from that row to this one is the autoencoder's loss.
 
     All these metrics depend on sample size. So every set, and the real reference (the subset's own patches), is cut to
     one common count per class, the smallest among the sets that are evaluated. A set with less than half of the real
@@ -54,13 +60,22 @@ def evaluate(study: Study) -> dict[str, Any]:
         sets["real", None] = lambda: study.other_real
         sizes.append(other)
     decoder = autoencoder.load(study)
-    sets["autoencoder", None] = lambda: Arrays(autoencoder.reconstruct(decoder, study.real.images), study.real.labels)
+
+    def rebuilt(patches: Arrays) -> Arrays:
+        return Arrays(autoencoder.reconstruct(decoder, patches.images), patches.labels)
+
+    if ("real", None) in reasons:
+        reasons["autoencoder", None] = reasons["real", None]
+    else:
+        sets["autoencoder", None] = lambda: rebuilt(first_per_class(study.other_real, common))
     common = np.min(sizes, axis=0)
 
     judge = features.judge(study)
     extractors = features.judges(study, judge)
     real = {e.name: e(first_per_class(study.real, common).images) for e in extractors}
     radii = {name: metrics.radii(x, k) for name, x in real.items()}
+    held = first_per_class(study.split("valid"), common).images
+    held_out = {e.name: e(held) if len(held) == common.sum() else None for e in extractors}
     rows = []
     for key in [(g, s) for s in SELECTIONS for g in generators] + [("real", None), ("autoencoder", None)]:
         blank: dict[str, Any] = {"generator": key[0], "selection": key[1], "k": k}
@@ -71,13 +86,16 @@ def evaluate(study: Study) -> dict[str, Any]:
         label_auc = metrics.classification_metrics(shown.labels, judge.predict(shown.images))["auc"]
         for e in extractors:
             row = blank | {"extractor": e.name, "status": "ok", "reason": None, "label_auc": label_auc}
-            rows.append(row | _compare(real[e.name], radii[e.name], e(shown.images), k))
+            fake = e(shown.images)
+            rows.append(row | _compare(real[e.name], radii[e.name], fake, k))
+            rows[-1] |= _further(real[e.name], held_out[e.name], fake, common[0], study.seed)
     rows.sort(key=lambda row: [e.name for e in extractors].index(row["extractor"]))
     return study.write_result(
         "quality",
         {
             "judge": {e.name: e.about for e in extractors},
             "reference": "the subset's own real patches",
+            "held_out": "the validation split",
             "common_count": common.tolist(),
             "rows": rows,
         },
@@ -99,6 +117,24 @@ def _compare(real: np.ndarray, radii: np.ndarray, fake: np.ndarray, k: int) -> d
         "density": near.density,
         "coverage": near.coverage,
     }
+
+
+def _further(real: np.ndarray, held_out: np.ndarray | None, fake: np.ndarray, first: int, seed: int) -> dict[str, Any]:
+    """What is in none of the paper's columns, from features (N, D) of sets in which class 0 has the first `first` rows.
+
+    held_out: other real patches, or None if there are too few.
+    """
+    found: dict[str, Any] = {"fid_infinity": None, "fid_infinity_reason": None, "vendi": metrics.vendi_score(fake=fake)}
+    if len(fake) // 2 > fake.shape[1]:
+        found["fid_infinity"] = metrics.frechet_infinity(real=real, fake=fake, seed=seed).value
+    else:
+        found["fid_infinity_reason"] = FEW
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # fewer images than dimensions
+        for c, rows in enumerate((slice(first), slice(first, None))):
+            found[f"fid_{c}"] = metrics.frechet_distance(real=real[rows], fake=fake[rows])
+        found["fid_held_out"] = None if held_out is None else metrics.frechet_distance(real=held_out, fake=fake)
+    return found
 
 
 def distances(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from pcamlib.core import paper
+from pcamlib.data import CLASSES
 from pcamlib.models import generators
 from pcamlib.report.tables import (
     HEADINGS,
@@ -20,12 +21,17 @@ from pcamlib.report.tables import (
 )  # fmt: skip
 from pcamlib.results import frame
 from pcamlib.results.arms import Arm, generators_of, judged
-from pcamlib.results.frame import NOT_RUN
+from pcamlib.results.frame import LATER, NOT_RUN
 
 CALIBRATION = {
     "real": "Real against other real (the floor)",
     "autoencoder": "VAE reconstructions (the cap)",
 }
+TOO_FEW = {
+    "fid_infinity": "not run: fewer images than dimensions",
+    "fid_held_out": "not run: too few validation patches",
+}
+"""Why a set that was judged lacks a metric."""
 MEMORISATION_CONTROLS = {
     "real": "Validation patches (nothing is copied)",
     "autoencoder": "Reconstructions of training patches (everything is)",
@@ -71,12 +77,29 @@ def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
     """What Table 1 of the paper does not have: KID, density, coverage, label AUC, and how many candidates passed."""
     sets = judged(generators_of(results))
     quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in sets]
-    selected = frame.of_kind(results, "selection")
+    selected, judged_arms = frame.of_kind(results, "selection"), set(quality["arm"])
     columns = {
         (HEADINGS[metric], "ours"): cells(results, metric, arms, extractor)
         for metric in ("kid", "density", "coverage", "label_auc")
     }
-    for c, name in enumerate(("no tumour", "tumour")):
+    measured = set(quality["metric"])
+    if measured & {*LATER}:
+        for c, name in enumerate(CLASSES):
+            columns["Fréchet distance of a class ↓", name] = cells(results, f"fid_{c}", arms, extractor)
+        for metric in ("fid_held_out", "fid_infinity", "vendi"):
+            columns[HEADINGS[metric], "ours"] = cells(results, metric, arms, extractor, missing="")
+            columns[HEADINGS[metric], "ours"] = [
+                text or (TOO_FEW[metric] if arm.name in judged_arms and metric in TOO_FEW else NOT_RUN)
+                for text, arm in zip(columns[HEADINGS[metric], "ours"], arms)
+            ]
+        further = (
+            "Held-out patches: the validation split, as many as are judged; the other columns compare with the subset's own. "
+            "FID∞: a line in 1 / N over five sizes, at infinitely many images; it needs more than twice as many images as "
+            "dimensions. Vendi score: how many different images would be as diverse, and depends on their number. "
+        )
+    else:
+        further = "These results have no distances by class, held-out patches, FID∞ or Vendi score. "
+    for c, name in enumerate(CLASSES):
         selections = [Arm("selection", *images) for images in sets]
         columns["Candidates accepted, %", name] = cells(results, f"accepted_{c}", selections, missing=NOT_PRINTED)
     errors = quality.loc[quality["metric"] == "kid_se", "value"]
@@ -85,7 +108,7 @@ def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
     notes = (
         f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {_conventions(quality)} KID: mean over "
         f"100 random subsets of {listed(quality['kid_size'], ' or ', 'no')} images; the standard error of a single value{error} is "
-        "that of this mean. Density counts the real spheres around a sample and may exceed 1; coverage is the share of real "
+        f"that of this mean. {further}Density counts the real spheres around a sample and may exceed 1; coverage is the share of real "
         "spheres that hold a sample. Label AUC: how well the judge, a classifier of real patches, recognises the class that "
         f"each image was meant to show (50 is chance). Candidates accepted: by the classifier that selects ({gatekeepers}), not by "
         f"this judge. {provenance_sentence(results, 'quality')}"

@@ -33,6 +33,9 @@ HEADINGS = {
     "precision": "Precision, % ↑",
     "recall": "Recall, % ↑",
     "f1": "F1, % ↑",
+    "fid_infinity": "FID∞ ↓",
+    "fid_held_out": "Fréchet distance to held-out patches ↓",
+    "vendi": "Vendi score ↑",
     "label_auc": "Label AUC, % ↑",
     "kid": "KID × 1000 ↓",
     "density": "Density ↑",
@@ -102,8 +105,8 @@ def span(low: float, high: float) -> str:
 
 def cell(mean: float, sd: float, n: int, metric: str, of: int) -> str:
     """Text like "85.05 ± 0.43", percent for what is a share, KID times 1000, with n where it is one or fewer than `of` subsets."""
-    factor = {"fid": 1, "density": 1, "kid": 1000}.get(metric, 100)
-    digits = 3 if metric == "fid" and mean < 10 else 2  # in a judge's space distances can be small
+    factor = {"density": 1, "vendi": 1, "kid": 1000}.get(metric, 1 if metric.startswith("fid") else 100)
+    digits = 3 if metric.startswith("fid") and abs(mean) < 10 else 2  # in a judge's space distances can be small
     spread = f"{factor * sd:.{digits}f}" if n > 1 else "–"
     return f"{factor * mean:.{digits}f} ± {spread}" + ("" if n == of and n > 1 else f" (n = {n:.0f})")
 

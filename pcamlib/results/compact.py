@@ -18,7 +18,7 @@ import pandas as pd
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic
 from pcamlib.results.arms import Arm
-from pcamlib.results.frame import COLUMNS, METRICS, tidy
+from pcamlib.results.frame import COLUMNS, LATER, METRICS, tidy
 
 KEYS = ("kind", "subset", "regime", "generator", "selection", "seed", "extractor", "status", "arm_created")
 ORDER = tuple(dict.fromkeys(itertools.chain.from_iterable(METRICS.values())))
@@ -44,8 +44,9 @@ def write(results: pd.DataFrame, path: Path) -> None:
         if not rows or rows[-1][0] != key or place <= ORDER.index(next(reversed(rows[-1][1]))):
             rows.append((key, {}))
         rows[-1][1][line["metric"]] = NO_VALUE if line["value"] is None else repr(line["value"])
-    values = [[*key, *(cells.get(metric) for metric in ORDER)] for key, cells in rows]
-    _write(path, ("origin", *KEYS, *ORDER), values)
+    order = [metric for metric in ORDER if metric not in LATER or any(metric in cells for _, cells in rows)]
+    values = [[*key, *(cells.get(metric) for metric in order)] for key, cells in rows]
+    _write(path, ("origin", *KEYS, *order), values)
     _write(provenance_file(path), ("origin", *SHARED), [[i, *shared] for shared, i in origins.items()])
 
 
@@ -59,7 +60,7 @@ def read(path: Path) -> pd.DataFrame:
             line |= {name: _typed(name, shared[row["origin"]][name]) for name in SHARED}
             arm = Arm(line["regime"], line["generator"], line["selection"], line["seed"])
             line |= {"arm": arm.name, "control": arm.control}
-            cells = {metric: float(row[metric]) for metric in ORDER if row[metric] != ""}
+            cells = {metric: float(row[metric]) for metric in ORDER if row.get(metric, "") != ""}
         except (KeyError, ValueError, TypeError) as error:
             raise _foreign(path, f"line of {row.get('regime')}: {error}") from None
         found = ((metric, None if math.isnan(value) else value) for metric, value in cells.items())
@@ -88,7 +89,8 @@ def _read(path: Path, header: tuple[str, ...]) -> list[dict[str, str]]:
             rows, columns = list(found), tuple(found.fieldnames or ())
     except (OSError, ValueError, csv.Error) as error:
         raise _foreign(path, str(error)) from None
-    if columns != header or any(None in row or None in row.values() for row in rows):
+    expected = tuple(name for name in header if name not in LATER or name in columns)
+    if columns != expected or any(None in row or None in row.values() for row in rows):
         raise _foreign(path, "its columns are others")
     return rows
 

@@ -23,10 +23,12 @@ CALIBRATION_BINS = 15
 """Of the calibration error ("ece"): equally wide bins of confidence, Guo et al. 2017, arXiv 1706.04599."""
 
 PER_CLASS = ("requested", "kept", "seen", "passed", "accepted")
+LATER = ("fid_0", "fid_1", "fid_held_out", "fid_infinity", "vendi")
+"""Metrics of quality that older results lack, and a row where there are too few images. Such a row has no line for them."""
 METRICS = {
     "training": ("images",),
     "selection": tuple(f"{name}_{c}" for name in PER_CLASS for c in (0, 1)),
-    "quality": ("fid", "precision", "recall", "f1", "label_auc", "kid", "kid_se", "density", "coverage"),
+    "quality": ("fid", "precision", "recall", "f1", "label_auc", "kid", "kid_se", "density", "coverage", *LATER),
     "memorisation": (
         "nearer_train", "nearer_train_expected", "nearer_train_p", "closer_than_new", "closer_than_new_p", "least_ratio",
     ),

@@ -13,7 +13,7 @@ from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import read_json
 from pcamlib.results.arms import PROBED, Arm, judged, of_source
-from pcamlib.results.frame import METRICS, NOT_RUN, PER_CLASS, PROVENANCE, ROW, extractors, tidy
+from pcamlib.results.frame import LATER, METRICS, NOT_RUN, PER_CLASS, PROVENANCE, ROW, extractors, tidy
 
 NO_FILE = "its result file does not exist"
 
@@ -47,7 +47,7 @@ def _files_of_run(run: Path) -> dict[str, list[Arm]]:
 
 
 _UNBOUNDED = {"fid", "kid_se", "density", "least_ratio", "train_loss", "train_seconds", "images"}
-_UNBOUNDED |= {f"{name}_{c}" for name in PER_CLASS[:-1] for c in (0, 1)}
+_UNBOUNDED |= {*LATER} | {f"{name}_{c}" for name in PER_CLASS[:-1] for c in (0, 1)}
 
 
 def load(run_folder: str | Path, subsets: int | Iterable[int] | None = None) -> pd.DataFrame:
@@ -159,13 +159,15 @@ def row_lines(
     line |= {"subset_size": provenance["n_real"], "study_seed": provenance["seed"]}
     line |= {"processor": provenance.get("processor"), "file": file}
     values = row if "seconds" not in row else {**row, "train_seconds": row["seconds"]}
-    metrics = [m for m in METRICS[kind] if m in values or not m.startswith("accepted")]
+    lacking = {m for m in METRICS[kind] if values.get(m) is None and (m in LATER or m.startswith("accepted"))}
+    metrics = [m for m in METRICS[kind] if m not in lacking]
     return [line | {"metric": m, "value": _number(values[m], m, path) if status == "ok" else None} for m in metrics]
 
 
 def _number(value: Any, metric: str, path: Path) -> float:
-    high = math.inf if metric in _UNBOUNDED or metric == "kid" else 1
-    low = -math.inf if metric == "kid" else 0  # KID is unbiased: below zero where there is no difference
+    signed = metric in ("kid", "fid_infinity")  # without bias: below zero where there is no difference
+    high = math.inf if metric in _UNBOUNDED or signed else 1
+    low = -math.inf if signed else 0
     if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
         raise StudyError(
             f"{path}: {metric} is {value!r} in a row with status ok, which is not a number in its range. "
@@ -178,7 +180,8 @@ def _absent(kind: str, arm: Arm, subset: int, file: str, spaces: list[str | None
     """The lines of an arm whose result file does not exist; quality once per feature space."""
     line = {"kind": kind, "subset": subset, "arm": arm.name, "control": arm.control, **arm._asdict()}
     line |= {"status": NOT_RUN, "reason": NO_FILE, "file": file}
-    metrics = [m for m in METRICS[kind] if not (m.startswith("accepted") and arm.selection == "none")]
+    lacking = {*LATER, *(("accepted_0", "accepted_1") if arm.selection == "none" else ())}
+    metrics = [m for m in METRICS[kind] if m not in lacking]
     spaces = spaces if kind == "quality" else [None]
     return [line | {"extractor": space, "metric": metric} for space in spaces for metric in metrics]
 

@@ -51,8 +51,38 @@ def test_a_floor_without_enough_patches_of_a_class_is_not_run(sampled):
     for others, reason in ((7, 25), "only [7, 25] real patches"), ((0, 0), "no real patches are left"):
         result = quality.evaluate(with_others(s, *others))
         assert result["common_count"] == [16, 16]
-        (floor,) = [row for row in result["rows"] if row["generator"] == "real" and row["extractor"] == GATE.name]
-        assert floor["status"] == "not run" and reason in floor["reason"]
+        for name in ("real", "autoencoder"):
+            (row,) = [row for row in result["rows"] if row["generator"] == name and row["extractor"] == GATE.name]
+            assert row["status"] == "not run" and reason in row["reason"]
+
+
+def test_reconstructions_are_of_other_patches_and_share_the_floors_values(sampled):
+    s, _ = sampled
+    rows = {row["generator"]: row for row in quality.evaluate(s)["rows"] if row["extractor"] == GATE.name}
+    floor, rebuilt = rows["real"], rows["autoencoder"]  # this decoder changes nothing
+    assert floor["fid"] == rebuilt["fid"] > 1e-3, "a set compared with its own originals has distance zero"
+
+
+def test_further_measures_follow_their_definitions(sampled):
+    s, _ = sampled
+    result = quality.evaluate(s)
+    row = next(r for r in result["rows"] if r["generator"] == "real")
+    own, others, valid = (
+        GATE(quality.first_per_class(x, [16, 16]).images) for x in (s.real, s.other_real, s.split("valid"))
+    )
+    assert result["held_out"] == "the validation split"
+    for name, (real, fake) in {
+        "fid_0": (own[:16], others[:16]), "fid_1": (own[16:], others[16:]), "fid_held_out": (valid, others),
+    }.items():  # fmt: skip
+        assert np.isclose(row[name], quality.metrics.frechet_distance(real=real, fake=fake)), name
+    assert 1 < row["vendi"] < 6 and np.isfinite(row["fid_infinity"]) and row["fid_infinity_reason"] is None
+
+
+def test_no_extrapolation_from_fewer_images_than_dimensions():
+    rng = np.random.default_rng(0)
+    found = quality._further(rng.normal(size=(40, 20)), None, rng.normal(size=(40, 20)), 20, 0)
+    assert found["fid_infinity"] is None and found["fid_infinity_reason"] == "fewer images than dimensions"
+    assert found["fid_held_out"] is None and found["fid_0"] > 0
 
 
 def test_the_judge_is_loaded_once(sampled):

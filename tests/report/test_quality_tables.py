@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_up import not_run, write_run
+from made_up import edit, not_run, write_run
 
 from pcamlib.core import paper
 from pcamlib.report import quality_tables
@@ -43,6 +43,25 @@ def test_kid_density_coverage_and_acceptance_have_a_table(df):
     assert table.data.loc[("No image selection", "DiT"), ("Candidates accepted, %", "tumour")] == "–"
     assert "subsets of 125 images" in table.notes and "at most 0.30" in table.notes and "gatekeeper" in table.notes
     assert "k = 3, a sphere includes its surface" in table.notes
+    assert "have no distances by class" in table.notes
+
+
+def test_later_measures_have_columns_and_say_why_one_is_missing(run):
+    def add(content):
+        for row in content["rows"]:
+            row |= {"fid_0": 12.0, "fid_1": 7.0, "fid_held_out": 60.0, "vendi": 30.5, "fid_infinity": None}
+            if row["generator"] == "real":
+                row["fid_infinity"] = -0.25
+
+    for k in (0, 1):
+        edit(run / f"subset-{k}/results/quality.json", add)
+    data = quality_tables.table_1_more(load(run, 2), "judge-a").data
+    row = data.loc[("No image selection", "DiT")]
+    assert row["Fréchet distance of a class ↓"].tolist() == ["12.00 ± 0.00", "7.000 ± 0.000"]
+    assert row[HEADINGS["fid_infinity"], "ours"] == "not run: fewer images than dimensions"
+    assert row[HEADINGS["fid_held_out"], "ours"] == "60.00 ± 0.00" and row[HEADINGS["vendi"], "ours"] == "30.50 ± 0.00"
+    real = data.loc[("Calibration (ours)", quality_tables.CALIBRATION["real"])]
+    assert real[HEADINGS["fid_infinity"], "ours"] == "-0.250 ± 0.000"
 
 
 def test_memorisation_table_has_the_controls_and_each_subsets_p(df):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import write_run
+from made_up import edit, write_run
 
 from pcamlib.core.errors import StudyError
 from pcamlib.results import compact, load
@@ -58,3 +58,15 @@ def test_foreign_and_torn_files_are_refused_by_name(run, tmp_path):
         path.write_text(broken)
         with pytest.raises(StudyError, match="results.csv cannot be read as published results"):
             compact.read(path)
+
+
+def test_later_metrics_are_columns_only_where_a_row_has_them(run, tmp_path):
+    compact.write(load(run, 2), tmp_path / "old.csv")
+    assert "vendi" not in (tmp_path / "old.csv").read_text().splitlines()[0]
+    edit(
+        run / "subset-0/results/quality.json", lambda content: content["rows"][3].update(vendi=12.5, fid_infinity=-0.5)
+    )
+    frame_with = load(run, 2)
+    compact.write(frame_with, tmp_path / "new.csv")
+    assert "vendi" in (tmp_path / "new.csv").read_text().splitlines()[0]
+    pd.testing.assert_frame_equal(compact.read(tmp_path / "new.csv"), frame_with)
