@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_up import edit, not_run, write_run
+from made_up import edit, not_run, provenance, write_run
 
 from pcamlib.core import paper
 from pcamlib.report import quality_tables
@@ -89,3 +89,30 @@ def test_without_quality_every_cell_says_so(run, df):
     not_run(run / "subset-1/results/quality.json", generator="dit", selection="class")
     data = quality_tables.table_1(load(run, 2), "judge-a").data
     assert data.loc[("Class-based realism score", "DiT"), (FID, "ours")] == "46.00 ± – (n = 1)"
+
+
+def test_label_content_table_states_what_was_not_run():
+    found = {"provenance": provenance(0), "network": "a network", "half_px": 48, "test_n": 64}
+    row = {
+        "status": "ok",
+        "n": 250,
+        "colour": 0.723,
+        "half": 0.681,
+        "full": 0.498,
+        "apart_half": 0.988,
+        "apart_full": None,
+    }
+    missing = {"generator": "dit", "status": "not run", "reason": "a class has no image"}
+    table = quality_tables.table_label_content(found | {"rows": [{"generator": "real"} | row, missing]})
+    assert table.data.loc["The subset's real patches"].tolist() == ["250", "72.3", "68.1", "49.8", "98.8", "not run"]
+    assert set(table.data.loc["DiT"]) == {"not run"} and "DiT: not run, a class has no image." in table.notes
+
+
+def test_known_labels_table_has_both_rates():
+    row = {"class": None, "n": 32, "right": 0.6, "wrong": 0.2, "realism": 0.7, "kept_right": 0.75}
+    none = {"class": 1, "n": 16, "right": 0.0, "wrong": 0.0, "realism": 0.0, "kept_right": None}
+    about = {"extractor": "gate", "extractor_about": "a gate", "k": 3, "unseen": "rows", "copies_left_out": 0}
+    found = {"provenance": provenance(0), "rows": [none, row]} | about
+    data = quality_tables.table_known_labels(found).data
+    assert data.loc["both classes"].tolist() == ["32", "60.0", "20.0", "70.0", "75.0"]
+    assert data.loc["tumour"].tolist() == ["16", "0.0", "0.0", "0.0", "–"]
