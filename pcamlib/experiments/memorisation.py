@@ -12,6 +12,9 @@ patch are not independent.
 Meehan et al. 2020, arXiv 2004.05675). It is 1/2 if samples are as far from it as new patches, and less if they lie off
 the manifold. Blur alone raises it, because a bland image is near to everything. The first measure does not have this
 weakness, so copying shows as a high value of both.
+
+*Planted copies* say how much copying the test can find: among patches that are no copies, a known share is replaced by
+training patches that are turned, mirrored and slightly changed in brightness.
 """
 
 from __future__ import annotations
@@ -23,13 +26,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats as scipy_stats
 
-from pcamlib import data, metrics
+from pcamlib import data, metrics, training
 from pcamlib.experiments import features, selection
 from pcamlib.experiments.features import Extractor
 from pcamlib.models import autoencoder
+from pcamlib.results.arms import PLANTED
 from pcamlib.study import SELECTIONS, Study
 
 PERMUTATIONS = 999
+PLANTED_SHARES = dict(zip(PLANTED, (0.05, 0.1, 0.2)))
+JITTER = 0.05  # a planted copy's brightness changes by up to this share
 PAIRS = 6  # nearest pairs kept per generator, for the figure
 
 
@@ -67,7 +73,8 @@ def evaluate(study: Study) -> dict[str, Any]:
     """Compute both measures for every synthetic set and write results/memorisation.json; returns its content.
 
     Two controls calibrate them: patches of the validation split, from other slides (nothing is copied), and the
-    autoencoder's reconstructions of the training patches (everything is copied). If the profile lets generators learn from
+    autoencoder's reconstructions of the training patches (everything is copied). The rows of `PLANTED` are the first of them
+    with a share of planted copies (see `planted`), so their p values are the test's detection limit. If the profile lets generators learn from
     rotated and mirrored patches, the nearest patch is searched in all eight orientations. New patches that equal a
     training patch byte for byte, which PCam's sampling with replacement produces, are left out and counted.
     """
@@ -94,6 +101,14 @@ def evaluate(study: Study) -> dict[str, Any]:
         rows.append(row | {"status": "ok", "reason": None} | compare(near, other, baseline, train.n))
         if chosen == "none":
             pairs[generator] = _closest(near, other)
+        if generator == "real":
+            control = found
+    for name, share in PLANTED_SHARES.items():
+        copies_made = planted(study.real.images, max(1, round(share * len(control))), turns, study.seed)
+        mixed = np.concatenate([space(copies_made), control[len(copies_made) :]])
+        row = {"generator": name, "selection": None, "extractor": space.name, "n_copies": len(copies_made)}
+        near, other = train.nearest(mixed), new.nearest(mixed)
+        rows.append(row | {"status": "ok", "reason": None} | compare(near, other, baseline, train.n))
     return study.write_result(
         "memorisation",
         {
@@ -107,6 +122,19 @@ def evaluate(study: Study) -> dict[str, Any]:
         },
         extractor=space.name,
     )
+
+
+def planted(images: np.ndarray, n: int, turns: int, seed: int) -> np.ndarray:
+    """n copies, uint8 (n, 96, 96, 3), of different patches among `images`: turned, mirrored, a little darker or lighter.
+
+    turns: as for `Indexed`, the orientations among which one is drawn for each copy. The factor of brightness is drawn
+    from 1 ± JITTER. n is at most the number of patches.
+    """
+    rng = np.random.default_rng(training.derive(seed, "planted"))
+    rows, which = rng.permutation(len(images))[:n], rng.integers(turns, size=n)
+    factors = rng.uniform(1 - JITTER, 1 + JITTER, n)
+    copies = [oriented(images[row][None], turn)[0] * factor for row, turn, factor in zip(rows, which, factors)]
+    return np.clip(np.rint(np.reshape(copies, (n, *images.shape[1:]))), 0, 255).astype(np.uint8)
 
 
 def compare(near: Nearest, other: Nearest, new_to_train: np.ndarray, n_train: int) -> dict[str, float | int]:

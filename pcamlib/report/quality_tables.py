@@ -21,7 +21,7 @@ from pcamlib.report.tables import (
     provenance_sentence,
 )  # fmt: skip
 from pcamlib.results import frame
-from pcamlib.results.arms import Arm, generators_of, judged
+from pcamlib.results.arms import PLANTED, Arm, generators_of, judged
 from pcamlib.results.frame import LATER, NOT_RUN
 
 CALIBRATION = {
@@ -36,6 +36,7 @@ TOO_FEW = {
 MEMORISATION_CONTROLS = {
     "real": "Validation patches (nothing is copied)",
     "autoencoder": "Reconstructions of training patches (everything is)",
+    **{name: f"Validation patches with {name.split('-')[1]} % planted copies" for name in PLANTED},
 }
 
 
@@ -177,7 +178,9 @@ def _percent(value: float | None, missing: str) -> str:
 def table_memorisation(results: pd.DataFrame) -> Table:
     """Are samples nearer to the training patches than new patches are? See `pcamlib.experiments.memorisation`."""
     sets = judged(generators_of(results))
-    ran, arms = frame.of_kind(results, "memorisation"), [Arm("memorisation", *images) for images in sets]
+    ran = frame.of_kind(results, "memorisation")
+    sets = [*sets, *((name, None) for name in PLANTED if (ran["generator"] == name).any())]
+    arms = [Arm("memorisation", *images) for images in sets]
     images = counts(ran, "n_fake")
     columns = {("Images", "ours"): [images.get(arm.name, NOT_RUN) for arm in arms]}
     for metric, heading in (
@@ -195,10 +198,16 @@ def table_memorisation(results: pd.DataFrame) -> Table:
     ]
     expected = frame.by_subset(results, "nearer_train_expected").stack()
     share = listed((f"{100 * value:.1f}" for value in expected), " or ", "near one half")
+    planted = ""
+    if any(name in PLANTED for name, _ in sets):
+        planted = (
+            "Planted copies are training patches, turned, mirrored and slightly darker or lighter. The smallest share of them "
+            "with a small p is what the test can detect. "
+        )
     notes = (
         f"Mean ± standard deviation over subsets. {_space(results, 'memorisation')}. Without copying the first share is {share} % "
         "on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided, of a share as high as "
-        f"this without copying, not corrected for the number of rows. {provenance_sentence(results, 'memorisation')}"
+        f"this without copying, not corrected for the number of rows. {planted}{provenance_sentence(results, 'memorisation')}"
     )
     return Table("Memorisation", pd.DataFrame(columns, index=_rows(sets, "Controls", MEMORISATION_CONTROLS)), notes)
 

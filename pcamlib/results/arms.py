@@ -58,6 +58,8 @@ BASELINE, TRADITIONAL = Arm("baseline"), Arm("traditional")
 TWICE, AGAIN = Arm("traditional-2x"), Arm("transfer-real")
 """The two step controls: real images only, with as many steps as the arms that use synthetic images with them."""
 SHUFFLED = "shuffled-labels"
+PLANTED = ("planted-5", "planted-10", "planted-20")
+"""Image sets of the memorisation test: real patches with this percentage of planted copies. Older results lack them."""
 NO_NETWORK = (*paper.TRIVIAL, SHUFFLED)
 """Regimes that train no network: regressions on fixed features, the same for every measuring device."""
 CONTROLS = tuple(Arm(regime) for regime in paper.CONTROLS)
@@ -91,7 +93,8 @@ def classifiers(generators: Iterable[str]) -> tuple[Arm, ...]:
 
 def generators_of(results: pd.DataFrame) -> list[str]:
     """The paper's generators, then the other ones that a frame of results has."""
-    others = [name for name in results["generator"].dropna().unique() if name not in ("real", "autoencoder")]
+    known = ("real", "autoencoder", *PLANTED)
+    others = [name for name in results["generator"].dropna().unique() if name not in known]
     return list(dict.fromkeys([*paper.GENERATORS, *others]))
 
 

@@ -113,8 +113,37 @@ def test_the_control_is_never_compared_with_itself(open_tiny, monkeypatch, size,
     monkeypatch.setattr(memorisation.autoencoder, "load", lambda study: None)
     monkeypatch.setattr(memorisation.autoencoder, "reconstruct", lambda decoder, images: images)
     result = memorisation.evaluate(s)
-    control, copied = result["rows"][-2:]
+    control, copied, *planted = result["rows"][-5:]
     assert result["new"].startswith(source) and result["n_new"] == (32 if size == 32 else 16)
     assert control["generator"] == "real" and 0.2 < control["nearer_train"] / control["nearer_train_expected"] < 2
     assert control["least_ratio"] > 0.3, "a patch that finds itself is infinitely nearer to the new ones"
     assert copied["nearer_train"] == 1 and copied["least_ratio"] == 0
+    assert [row["generator"] for row in planted] == list(memorisation.PLANTED)
+    shares = [row["nearer_train"] for row in planted]
+    assert control["nearer_train"] <= shares[0] <= shares[1] <= shares[2] and planted[2]["least_ratio"] < control["least_ratio"]
+    assert [row["n_fake"] for row in planted] == [control["n_fake"]] * 3
+    assert [row["n_copies"] for row in planted] == [max(1, round(x * control["n_fake"])) for x in (0.05, 0.1, 0.2)]
+
+
+def test_planted_copies_are_known_patches_in_the_orientations_asked_for():
+    patches = textured(40, 0)
+    for turns in (1, 8):
+        copies = memorisation.planted(patches, 20, turns, seed=0)
+        near = memorisation.Indexed(SPACE, patches, turns).nearest(small(copies))
+        assert copies.dtype == np.uint8 and len(set(near.row)) == 20 and near.distance.max() < 130
+        assert (set(near.turn) == {0}) == (turns == 1)
+        originals = np.stack([oriented(patches[i][None], t)[0] for i, t in zip(near.row, near.turn)])
+        ratio = copies.mean((1, 2, 3)) / originals.mean((1, 2, 3))
+        assert 0.94 < ratio.min() < 1 < ratio.max() < 1.06
+
+
+def test_a_fifth_of_copies_is_found_among_enough_patches():
+    n, turns = 300, 8
+    train, new = memorisation.Indexed(SPACE, textured(n, 0), turns), memorisation.Indexed(SPACE, textured(n, 1), turns)
+    baseline, fresh = train.nearest(new.features[:n]).distance, textured(n, 2)
+    copies = memorisation.planted(textured(n, 0), n // 5, turns, seed=0)
+    p = []
+    for samples in (fresh, np.concatenate([copies, fresh[len(copies) :]])):
+        found = small(samples)
+        p.append(compare(train.nearest(found), new.nearest(found), baseline, n)["nearer_train_p"])
+    assert p[0] > 0.05 > p[1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from made_up import edit, not_run, provenance, write_run
+from made_up import edit, memorisation_row, not_run, provenance, write_run
 
 from pcamlib.core import paper
 from pcamlib.report import quality_tables
 from pcamlib.report.tables import HEADINGS
 from pcamlib.results import load
+from pcamlib.results.arms import PLANTED, generators_of
 
 FID = HEADINGS["fid"]
 
@@ -73,6 +74,19 @@ def test_memorisation_table_has_the_controls_and_each_subsets_p(df):
     assert len(table.data) == 11 and "50.0 %" in table.notes
     nothing = quality_tables.table_memorisation(df[df["kind"] != "memorisation"])
     assert set(nothing.data.to_numpy().ravel()) == {"not run"}
+
+
+def test_planted_copies_are_lines_of_the_memorisation_table(run, df):
+    assert "Planted" not in quality_tables.table_memorisation(df).notes
+    row = memorisation_row("real", None)
+    planted = [row | {"generator": name, "nearer_train_p": p} for name, p in zip(PLANTED, (0.3, 0.04, 0.001))]
+    for k in (0, 1):
+        edit(run / f"subset-{k}/results/memorisation.json", lambda content: content["rows"].extend(planted))
+    results = load(run, 2)
+    table = quality_tables.table_memorisation(results)
+    assert generators_of(results) == list(paper.GENERATORS) and len(table.data) == 14
+    limit = table.data.loc[("Controls", "Validation patches with 10 % planted copies")]
+    assert limit.xs("p, each subset", level=1).iloc[0] == "0.040, 0.040" and "Planted copies" in table.notes
 
 
 def test_two_extractors_never_share_a_table(df):
