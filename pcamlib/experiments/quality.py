@@ -27,7 +27,8 @@ def evaluate(study: Study) -> dict[str, Any]:
     judge, a classifier of real patches, for the class that each image was asked to show. It measures whether the label
     steers the sample and does not depend on the extractor. "fid_0" and "fid_1" are the distances within a class,
     "fid_held_out" that to validation patches, "fid_infinity" the extrapolation to infinitely many images and "vendi" the
-    Vendi score. The distance to validation patches and the extrapolation are None where there are too few images.
+    Vendi score. The distance to validation patches and the extrapolation are None where there are too few images,
+    the Vendi score where an image has features of zero only.
 
     The reconstructions are those of real patches outside the subset, the ones of the row of real patches. So no row is
     compared with its own originals, and the step from that row to this one is the autoencoder's loss.
@@ -124,7 +125,9 @@ def _further(real: np.ndarray, held_out: np.ndarray | None, fake: np.ndarray, fi
 
     held_out: other real patches, or None if there are too few.
     """
-    found: dict[str, Any] = {"fid_infinity": None, "fid_infinity_reason": None, "vendi": metrics.vendi_score(fake=fake)}
+    found: dict[str, Any] = {"fid_infinity": None, "fid_infinity_reason": None}
+    directed = bool(fake.any(1).all())  # the cosine with a row of zeros is not defined; a white patch can have one
+    found |= {"vendi": metrics.vendi_score(fake=fake) if directed else None}
     if len(fake) // 2 > fake.shape[1]:
         found["fid_infinity"] = metrics.frechet_infinity(real=real, fake=fake, seed=seed).value
     else:

@@ -31,6 +31,7 @@ CALIBRATION = {
 TOO_FEW = {
     "fid_infinity": "not run: fewer images than dimensions",
     "fid_held_out": "not run: too few validation patches",
+    "vendi": "not run: an image has features of zero only",
 }
 """Why a set that was judged lacks a metric."""
 MEMORISATION_CONTROLS = {

@@ -120,7 +120,10 @@ def test_the_control_is_never_compared_with_itself(open_tiny, monkeypatch, size,
     assert copied["nearer_train"] == 1 and copied["least_ratio"] == 0
     assert [row["generator"] for row in planted] == list(memorisation.PLANTED)
     shares = [row["nearer_train"] for row in planted]
-    assert control["nearer_train"] <= shares[0] <= shares[1] <= shares[2] and planted[2]["least_ratio"] < control["least_ratio"]
+    assert (
+        control["nearer_train"] <= shares[0] <= shares[1] <= shares[2]
+        and planted[2]["least_ratio"] < control["least_ratio"]
+    )
     assert [row["n_fake"] for row in planted] == [control["n_fake"]] * 3
     assert [row["n_copies"] for row in planted] == [max(1, round(x * control["n_fake"])) for x in (0.05, 0.1, 0.2)]
 

@@ -82,7 +82,13 @@ def test_no_extrapolation_from_fewer_images_than_dimensions():
     rng = np.random.default_rng(0)
     found = quality._further(rng.normal(size=(40, 20)), None, rng.normal(size=(40, 20)), 20, 0)
     assert found["fid_infinity"] is None and found["fid_infinity_reason"] == "fewer images than dimensions"
-    assert found["fid_held_out"] is None and found["fid_0"] > 0
+    assert found["fid_held_out"] is None and found["fid_0"] > 0 and found["vendi"] > 1
+
+
+def test_an_image_without_features_has_no_vendi_score():
+    fake = np.random.default_rng(0).normal(size=(40, 20))
+    fake[3] = 0
+    assert quality._further(fake + 1, fake + 1, fake, 20, 0)["vendi"] is None
 
 
 def test_the_judge_is_loaded_once(sampled):
