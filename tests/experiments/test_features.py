@@ -33,7 +33,7 @@ def test_the_judge_is_one_network_for_all_subsets_and_learns_labels_outside_them
     one, two = features.judge(first), features.judge(second)
     assert one.extractor.name == two.extractor.name == "judge-tf_efficientnet_lite2"
     assert (
-        "lite2-9656183e.pth, SHA-256 9656183eaeafe8cb; bicubic to 32 px, mean and sd 0.5 and 0.5" in one.extractor.about
+        "lite2-9656183e.pth, SHA-256 9656183eaeafe8cb; bicubic to 40 px, mean and sd 0.5 and 0.5" in one.extractor.about
     )
     np.testing.assert_array_equal(one.extractor(first.real.images[:4]), two.extractor(first.real.images[:4]))
     verdict = one.predict(patches.images[160:])
