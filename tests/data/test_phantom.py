@@ -82,9 +82,8 @@ def test_the_centre_alone_decides_the_label(sample):
     assert (factors["n_tumour_patch"] >= factors["n_tumour"]).all()
     negative = labels == 0
     assert (factors["n_tumour_patch"][negative] > 0).sum() >= 5, "tumour around some negatives"
-    # a nucleus centred outside the middle square reaches into it by a pixel or two at most
-    assert factors["tumour_fraction"][negative].max() < 0.02
-    assert factors["tumour_fraction"][~negative].min() > 0.02
+    # a nucleus centred outside the middle square may reach into it, by fewer pixels than the smallest positive has
+    assert factors["tumour_fraction"][negative].max() < 0.035 < factors["tumour_fraction"][~negative].min()
     assert factors["tumour_radius"][negative].max() == 0 and factors["tumour_radius"][~negative].min() > 2
 
 
@@ -110,7 +109,8 @@ def test_known_nuclei_are_in_the_picture(sample):
     darkness = -np.log((middle[..., 0] + 1) / 256).mean((1, 2)) / factors["haematoxylin"]
     lymphoid = clear & (labels == 0)
     correlation = np.corrcoef(darkness[lymphoid], factors["n_lymphocytes"][lymphoid])[0, 1]
-    assert correlation > 0.5, "more lymphocytes, more haematoxylin"
+    # the stain of the ground varies on purpose and hides part of this
+    assert correlation > 0.3, "more lymphocytes, more haematoxylin"
     assert factors["n_lymphocytes"][lymphoid].mean() > 2 * factors["n_lymphocytes"][labels == 1].mean()
 
 

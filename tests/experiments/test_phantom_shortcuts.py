@@ -59,7 +59,7 @@ def test_colour_and_texture_say_little_about_the_label(space, limit, k):
 
 def test_frozen_features_say_more_than_colour(imagenet):
     lite0 = features.frozen(LITE0, "package", 96, "probe")
-    assert by_regression(lite0, subset(256)) > by_regression(baselines.colour, subset(256)) + 0.08
+    assert by_regression(lite0, subset(256)) > by_regression(baselines.colour, subset(256)) + 0.05
 
 
 @pytest.mark.torture
