@@ -184,7 +184,7 @@ def test_names_that_cannot_be_seen_are_refused(open_tiny, pcam, tmp_path, name):
 
 def test_the_29_classifiers_and_the_controls():
     arms = [arm for generator in ("real", *study.GENERATORS) for arm in classification.arms(generator)]
-    assert len(arms) == 32 and len({arm.id for arm in arms}) == 32
+    assert len(arms) == 36 and len({arm.id for arm in arms}) == 36  # 3 step controls and 4 stronger augmentations
     assert sum(not arm.control for arm in arms) == 29
 
 
@@ -202,7 +202,7 @@ def test_the_smoke_study_is_complete(smoke):
     _, run, _ = smoke
     df = load(run)
     assert df["status"].eq("ok").eq(df["reason"].isna()).all() and not df["reason"].eq(NO_FILE).any()
-    assert df.loc[df["kind"] == "classification", "arm"].nunique() == 32
+    assert df.loc[df["kind"] == "classification", "arm"].nunique() == 36 + 5  # and those without a network
     assert len(df[(df["kind"] == "quality") & (df["metric"] == "fid")]) == 2 * 11
     unselected = df[df["selection"].isna() | df["selection"].eq("none")]
     assert unselected["status"].eq("ok").all()

@@ -12,6 +12,7 @@ import matplotlib
 import pytest
 
 from pcamlib.core.files import project_root
+from pcamlib.workflow.notebook import parameters
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("0*.md"))
 NAMES = [path.stem for path in NOTEBOOKS]
@@ -82,7 +83,7 @@ def test_solutions_are_right(copy, monkeypatch, stem, given):
     monkeypatch.setitem(sys.modules, "notebook_under_test", module)
     namespace = module.__dict__
     changed = {"runs_dir": str(copy), "profile": "smoke"} | given
-    assert set(changed) <= set(notebook.parameters(notebook, stem))
+    assert set(changed) <= set(parameters(notebook, stem))
     with matplotlib.rc_context():
         for cell in notebook.cells:
             if cell.cell_type != "code":
