@@ -24,7 +24,7 @@ def contents(toc: dict[str, Any], executed: Iterable[str]) -> tuple[dict[str, An
     toc: the content of _toc.yml; executed: names of notebooks without .ipynb. Returns the table, and Markdown by name.
     """
     toc, executed = copy.deepcopy(toc), set(executed)
-    parts = [part["chapters"] for part in toc["parts"]]
+    parts = [part["chapters"] for part in toc.get("parts", [])]
     listed = {c["file"].removeprefix(EXECUTED): c for part in parts for c in part if c["file"].startswith(EXECUTED)}
     notebooks = {name: chapter for name, chapter in listed.items() if re.match(r"\d\d_", name)}
     pages = {
