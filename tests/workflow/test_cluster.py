@@ -119,7 +119,9 @@ def test_names_that_a_shell_would_run_are_refused(tmp_path, pcam, fake_slurm, na
     (tmp_path / "link").symlink_to(tmp_path / name)
     for changes in ({"data_root": str(tmp_path / name)}, {"runs_dir": str(tmp_path / name)}, {"data_root": "link"}):
         changes = {key: str(tmp_path / value) for key, value in changes.items()}
-        with pytest.raises(StudyError, match="which shells on a cluster would interpret|has a brace or a line break|cannot be seen"):
+        with pytest.raises(
+            StudyError, match="which shells on a cluster would interpret|has a brace or a line break|cannot be seen"
+        ):
             study(tmp_path, mine, profile=str(tiny(tmp_path)), **changes)
     with pytest.raises(StudyError, match="which shells on a cluster would interpret"):
         study(tmp_path, mine, profile=str(tmp_path / name / "mine.yml"))
