@@ -33,7 +33,10 @@ def contents(toc: dict[str, Any], executed: Iterable[str]) -> tuple[dict[str, An
         if name not in executed
     }
     for name in sorted(executed - set(notebooks)):
-        kind, generator = re.fullmatch(r"(\d\d_[a-z]+)_(\w+)", name).groups()
+        named = re.fullmatch(r"(\d\d_[a-z]+)_(\w+)", name)
+        if not named:
+            continue  # a notebook that runs once, in a table of contents that leaves it out
+        kind, generator = named.groups()
         for part in parts:
             places = [i for i, chapter in enumerate(part) if chapter["file"].startswith(f"{EXECUTED}{kind}_")]
             if places:

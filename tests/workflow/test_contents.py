@@ -52,3 +52,8 @@ def test_pages_come_and_go_with_the_notebooks(tmp_path):
     option, path = contents.follow(tmp_path)
     assert option == "--toc" and not (target / "05_selection_dit.md").exists()
     assert "book/executed/05_selection_flow" in chapters(yaml.safe_load(open(path)))
+
+
+def test_a_table_without_notebooks_stays_as_it_is():
+    toc = {"format": "jb-book", "root": "book/index"}
+    assert contents.contents(toc, {"01_dataset", "05_selection_dit"}) == (toc, {})
