@@ -211,12 +211,14 @@ class ClassifierSettings(Section):
 class ProbeSettings(Section):
     """The frozen network whose features the probes use; `weights` as in the classifier's section.
 
-    Patches are enlarged to `image_size` pixels: networks trained at 224 see more in them then.
+    Patches are enlarged to `image_size` pixels: networks trained at 224 see more in them then. `layers`: see
+    `features.frozen`; null for the pooled features before the network's head.
     """
 
     architecture: str
     weights: str
     image_size: Annotated[int, Field(ge=32)]
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
 
 
 class SelectionSettings(Section):

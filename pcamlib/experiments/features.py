@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ import torchvision
 from pcamlib import training
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import read_json, resolve
+from pcamlib.core.settings import ProbeSettings
 from pcamlib.data import SIDE, load
 from pcamlib.models import classifier, regression
 from pcamlib.models.weights import package_file
@@ -133,11 +135,26 @@ def _remembering(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.n
     return call
 
 
-def frozen(architecture: str, weights: str, size: int | None, section: str, seed: int = JUDGE_SEED) -> Extractor:
+def probed(settings: ProbeSettings) -> Extractor:
+    """The feature space of the probes."""
+    s = settings
+    return frozen(s.architecture, s.weights, s.image_size, "probe", layers=s.layers)
+
+
+def frozen(
+    architecture: str,
+    weights: str,
+    size: int | None,
+    section: str,
+    seed: int = JUDGE_SEED,
+    layers: Sequence[int] | None = None,
+) -> Extractor:
     """Pooled features of any timm model with weights as the profile's `section` gives them, at its own normalisation.
 
     size: pixels of the input, antialiased bicubic from 96; None: the size of the network's own pretraining. weights: see
-    `classifier.network`; "none" draws them from `seed`. StudyError if the model or its weights cannot be had.
+    `classifier.network`; "none" draws them from `seed`. layers: None for the pooled features before the network's head,
+    else the mean and standard deviation over positions of the feature maps at these places of timm's
+    `forward_intermediates`. StudyError if the model or its weights cannot be had, or a layer is not there.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -145,6 +162,7 @@ def frozen(architecture: str, weights: str, size: int | None, section: str, seed
     size = size or model.pretrained_cfg["input_size"][-1]
     device, scale = training.accelerator("fp32").device, classifier.own_scale(model)
     model = model.eval().to(device, memory_format=torch.channels_last)
+    pooled, what = _pooled(model, layers, f"{section}.layers")
 
     @torch.no_grad()
     def extract(images: np.ndarray) -> np.ndarray:
@@ -153,15 +171,42 @@ def frozen(architecture: str, weights: str, size: int | None, section: str, seed
             x = torch.from_numpy(images[start : start + 64]).permute(0, 3, 1, 2).to(device).float() / 255
             if size != SIDE:
                 x = F.interpolate(x, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
-            x = classifier.normalise(x, scale)
-            parts.append(model.forward_head(model.forward_features(x), pre_logits=True).float().cpu())
+            parts.append(pooled(classifier.normalise(x, scale)).float().cpu())
         return torch.cat(parts).numpy()
 
     about = (
         f"{architecture}, {_origin(architecture, weights, seed)}; "
-        f"{f'bicubic to {size} px' if size != SIDE else f'{SIDE} px'}, {_scaled(scale)}; pooled, {model.num_features}-d"
+        f"{f'bicubic to {size} px' if size != SIDE else f'{SIDE} px'}, {_scaled(scale)}; {what}"
     )
     return Extractor(f"timm-{architecture}", about, extract)
+
+
+def _pooled(
+    model: torch.nn.Module, layers: Sequence[int] | None, parameter: str
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], str]:
+    """What turns normalised patches into features (N, D), and its name; see `frozen`."""
+    if layers is None:
+        return lambda x: model.forward_head(model.forward_features(x), pre_logits=True), (
+            f"pooled, {model.num_features}-d"
+        )
+    # some networks give only the last map of each resolution unless they are asked for all
+    every = (
+        {"extra_blocks": True} if "extra_blocks" in inspect.signature(model.forward_intermediates).parameters else {}
+    )
+
+    def statistics(x: torch.Tensor) -> torch.Tensor:
+        maps = model.forward_intermediates(x, indices=list(layers), stop_early=True, intermediates_only=True, **every)
+        return torch.cat([moment for m in maps for moment in (m.mean((2, 3)), m.std((2, 3)))], 1)
+
+    size = model.pretrained_cfg["input_size"]
+    try:
+        with torch.no_grad():
+            width = statistics(torch.zeros(1, *size, device=next(model.parameters()).device)).shape[1]
+    except (AssertionError, IndexError, ValueError):
+        raise StudyError(
+            f"{parameter}: {list(layers)} are not all layers of {model.default_cfg['architecture']}."
+        ) from None
+    return statistics, f"mean and sd of maps {', '.join(map(str, layers))}, {width}-d"
 
 
 def _origin(architecture: str, weights: str, seed: int) -> str:

@@ -45,8 +45,7 @@ def evaluate(study: Study) -> dict[str, Any]:
     the subset's real patches; for "real" they compare other real patches with these. A set that cannot be measured is
     "not run", with the reason. StudyError if notebook 02 or 05 has not run.
     """
-    settings = study.profile.probe
-    network = features.frozen(settings.architecture, settings.weights, settings.image_size, "probe")
+    network = features.probed(study.profile.probe)
     spaces: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "colour": baselines.colour,
         "half": lambda images: network(halved(images)),

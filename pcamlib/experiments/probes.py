@@ -89,8 +89,7 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
     Rows are those of `classification.evaluate` with "strength" instead of steps and epochs; there are no seeds. Features
     of all arms are scaled by mean and standard deviation of the subset's own real patches.
     """
-    settings = study.profile.probe
-    space = features.frozen(settings.architecture, settings.weights, settings.image_size, "probe")
+    space = features.probed(study.profile.probe)
     probes = _Probes(study, Features(study.root / "features", space))
     rows = [probes.run(arm) for arm in arms(generator)]
     return study.write_result(

@@ -22,6 +22,7 @@ from pcamlib.core.errors import StudyError
 
 STRENGTHS = tuple(float(f"{value:.0e}") for value in np.logspace(-6, 1, 15))  # two a decade: 1e-6, 3e-6, 1e-5, ...
 ITERATIONS = 5000
+PATIENCE = 4  # strengths in a row that may be worse on validation than the best: two decades
 
 
 class Regression(NamedTuple):
@@ -73,11 +74,19 @@ def choose(
 ) -> Regression:
     """The regression whose strength gives the highest AUC on validation; of equal ones the most regularised.
 
-    train, valid: features (N, D) and labels (N,).
+    train, valid: features (N, D) and labels (N,). Strengths are tried in rising order until PATIENCE in a row were no
+    better: the largest take the most iterations and only overfit.
     """
-    fitted = [fit(*train, strength, prior) for strength in sorted(strengths)]
-    aucs = [metrics.classification_metrics(valid[1], regression(valid[0]))["auc"] for regression in fitted]
-    return fitted[int(np.argmax(aucs))]
+    best, best_auc, worse = None, -1.0, 0
+    for strength in sorted(strengths):
+        fitted = fit(*train, strength, prior)
+        auc = metrics.classification_metrics(valid[1], fitted(valid[0]))["auc"]
+        if auc > best_auc:
+            best, best_auc, worse = fitted, auc, 0
+        elif (worse := worse + 1) == PATIENCE:
+            break
+    assert best is not None
+    return best
 
 
 class Standard(NamedTuple):

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from pcamlib import metrics
 from pcamlib.core.errors import StudyError
 from pcamlib.experiments import classification, features
+from pcamlib.models import weights
 
 
 def test_random_vgg_is_the_same_every_time_and_refuses_floats(patches):
@@ -149,3 +150,23 @@ def test_timm_weights_that_are_not_there_or_not_these_are_refused(tmp_path):
     with pytest.raises(StudyError, match="quality.timm: ImageNet weights resnet10t.* could not be loaded") as error:
         features.frozen("resnet10t.c3_in1k", "imagenet", None, "quality.timm")
     assert "classifier" not in str(error.value) and "none" not in str(error.value)
+
+
+def test_features_of_chosen_layers_are_moments_of_their_maps(patches):
+    space = features.frozen("tf_efficientnet_lite0", "package", 64, "probe", layers=[2, 6])
+    model = weights.load_package("tf_efficientnet_lite0").eval()
+    x = torch.from_numpy(patches.images[:3]).permute(0, 3, 1, 2).float() / 255
+    x = torch.nn.functional.interpolate(x, size=(64, 64), mode="bicubic", antialias=True).clamp(0, 1)
+    with torch.no_grad():
+        x, expected = model.bn1(model.conv_stem(x * 2 - 1)), []
+        for i, block in enumerate(model.blocks[:6]):
+            x = block(x)
+            if i in (1, 5):
+                expected += [x.mean((2, 3)), x.std((2, 3))]
+    np.testing.assert_allclose(space(patches.images[:3]), torch.cat(expected, 1).numpy(), rtol=1e-3, atol=1e-4)
+    assert "mean and sd of maps 2, 6, 432-d" in space.about
+
+
+def test_layers_that_are_not_there_are_refused():
+    with pytest.raises(StudyError, match=r"probe.layers: \[2, 60\] are not all layers of tf_efficientnet_lite0"):
+        features.frozen("tf_efficientnet_lite0", "none", 64, "probe", layers=[2, 60])

@@ -43,7 +43,7 @@ def prepared(open_tiny, monkeypatch):
     made = {"unet": stripes(32, 3, 4), "dit": stripes(32, 4, 0), "histogan": None}
     monkeypatch.setattr(type(s), "split", lambda self, name: split[name])
     s.__dict__["real"], s.__dict__["other_real"] = stripes(32, 5, 4), stripes(32, 6, 4)
-    monkeypatch.setattr(features, "frozen", lambda *which: features.Extractor("fine", "fine", fine))
+    monkeypatch.setattr(features, "probed", lambda _: features.Extractor("fine", "fine", fine))
     monkeypatch.setattr(label_content.baselines, "colour", lambda images: fine(images)[:, :3])
     monkeypatch.setattr(label_content.selection, "synthetic", lambda study, generator, which: made[generator])
     monkeypatch.setattr(label_content.selection, "shortage", lambda study, g, which: None if made[g] else "none left")
