@@ -117,8 +117,8 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
 
     Pins torch to the profile's thread count: results differ between counts. The first opening reads every patch, later
     ones only if the files changed. Raises StudyError for a parameter of the wrong type, bad data, an unknown profile, a
-    subset out of range, a subset or split with too few (different) patches of a class, or a run folder made from other
-    data or another profile.
+    subset out of range, a subset or split with too few (different) patches of a class, subsets of slides where these are
+    not known or too large, or a run folder made from other data or another profile.
     """
     opened = time.monotonic()
     settings = load_profile(profile)
@@ -140,13 +140,8 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
             raise StudyError(f'data_root {root} is not a folder: give a folder of PCam files, or "phantom".')
         check_name(name, "data_root: the folder's name")
     labels = {split: data.labels(root, split) for split in data.SPLITS}
-    parts = data.subsets(
-        labels["train"],
-        n=settings.subsets.count,
-        fraction=settings.subsets.fraction,
-        size=settings.subsets.size,
-        seed=settings.subsets.seed,
-    )
+    slides = data.groups(root, "train") if settings.subsets.by == "slide" else None
+    parts = _subsets(labels["train"], slides, settings, root)
     _require(labels, parts, settings, root)
     judge_rows, others = _outside(labels["train"], parts, subset, settings)
     run = resolve_parameter("runs_dir", runs_dir) / f"{name}-{settings.name}"
@@ -155,13 +150,28 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
             f"{str(run)!r} has a brace or a line break, which Snakemake would read as a pattern: rename the folder."
         )
     identity = {"data": name, "data_sha": "", "profile": settings.name, "profile_sha": settings.sha}
+    if slides is not None:
+        identity["slides_sha"] = digest(slides.tolist())
     try:
         with lock(run / ".claim", wait=True):
             identity["data_sha"] = sha = _fingerprint(run, root, labels, parts, settings)
-            _claim(run, identity, settings, parts, labels["train"])
+            _claim(run, identity, settings, parts, labels["train"], slides)
     except OSError as error:
         raise StudyError(f"{run} cannot be written ({error.strerror or error}): choose another runs_dir.") from None
     return Study(root, name, sha, settings, subset, run, parts[subset], others, judge_rows, opened)
+
+
+def _subsets(labels: np.ndarray, slides: np.ndarray | None, settings: Profile, root: Path) -> list[np.ndarray]:
+    """The subsets' rows, of patches or of whole slides as the profile says."""
+    s = settings.subsets
+    if s.by == "patch":
+        return data.subsets(labels, n=s.count, fraction=s.fraction, size=s.size, seed=s.seed)
+    if slides is None:
+        raise StudyError(
+            f"profile {settings.name!r} draws subsets by slide, but {data.groups_file(root, 'train')} does not exist: write it "
+            "(header group, one line per patch), convert with --group-from, or set subsets.by to patch."
+        )
+    return data.slide_subsets(labels, slides, n=s.count, fraction=s.fraction, size=s.size, seed=s.seed)
 
 
 def _outside(
@@ -230,16 +240,21 @@ def _fingerprint(
     return sha
 
 
-def _claim(run: Path, identity: dict, settings: Profile, parts: list[np.ndarray], labels: np.ndarray) -> None:
+def _claim(
+    run: Path, identity: dict, settings: Profile, parts: list[np.ndarray], labels: np.ndarray, slides: np.ndarray | None
+) -> None:
     """Write study.json and subsets.json once; refuse a folder that another study made."""
     path = run / "study.json"
     if path.exists():
         held = read_json(path)
         for key, value in identity.items():
             if held.get(key) != value:
-                reason = " (the patches or labels are others)" if key == "data_sha" else ""
+                reason = {
+                    "data_sha": " (the patches or labels are others)",
+                    "slides_sha": " (groups_train.csv is another)",
+                }
                 raise StudyError(
-                    f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}{reason}: choose another runs_dir, "
+                    f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}{reason.get(key, '')}: choose another runs_dir, "
                     "remove it, or give a changed profile another name."
                 )
         return
@@ -248,11 +263,13 @@ def _claim(run: Path, identity: dict, settings: Profile, parts: list[np.ndarray]
         {
             "seed": settings.subsets.seed,
             "train_rows": len(labels),
+            "by": settings.subsets.by,
             "subsets": [
                 {
                     "sha": digest(rows.astype("<i8").tobytes()),
                     "patches": len(rows),
                     "tumour": int(labels[rows].sum()),
+                    **({} if slides is None else {"slides": len(np.unique(slides[rows]))}),
                     "rows": rows.tolist(),
                 }
                 for rows in parts

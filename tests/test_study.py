@@ -53,6 +53,26 @@ def test_subsets_and_provenance_are_written_down(open_tiny):
     np.testing.assert_array_equal(s.real.labels, data.labels(s.data_root, "train")[s.rows])
 
 
+def test_subsets_of_whole_slides(open_tiny, pcam, tmp_path):
+    """The counts are written down, other slides are refused in the same run folder, and no slides is one sentence."""
+    by_slide = {"subsets.by": "slide"}
+    with pytest.raises(StudyError, match="draws subsets by slide, but .*groups_train.csv does not exist: write it"):
+        open_tiny(**by_slide)
+    assert not (tmp_path / "runs").exists()
+    root = tmp_path / "with slides"
+    shutil.copytree(pcam, root)
+    ids = np.arange(128) // 8
+    data.write_groups(root, "train", [f"slide {i}" for i in ids])
+    s = open_tiny(root=root, **by_slide)
+    written = read_json(s.root / "subsets.json")
+    assert written["by"] == "slide" and [x["slides"] for x in written["subsets"]] == [4, 4]
+    first, second = (set(ids[x["rows"]]) for x in written["subsets"])
+    assert not first & second and set(ids[s.rows]) == first and [x["tumour"] for x in written["subsets"]] == [16, 16]
+    data.write_groups(root, "train", [f"slide {i}" for i in ids[::-1]])
+    with pytest.raises(StudyError, match="groups_train.csv is another"):
+        open_tiny(root=root, **by_slide)
+
+
 @pytest.mark.parametrize("subset", [2, -1, "0", 0.0, True, False, None])
 def test_a_subset_out_of_range(open_tiny, subset):
     with pytest.raises(StudyError, match="is out of range: profile 'smoke' has subsets 0 to 1"):

@@ -67,12 +67,16 @@ class PhantomSettings(Section):
 
 
 class SubsetsSettings(Section):
-    """Disjoint stratified subsets of the train split (§4.1): `size` rows each, or ceil(fraction * N)."""
+    """Disjoint stratified subsets of the train split (§4.1): `size` rows each, or ceil(fraction * N).
+
+    `by` "slide" draws whole slides, so that no slide is in two subsets; the data must say which slide a patch is from.
+    """
 
     count: Positive
     size: Positive | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     seed: Seed = 0
+    by: Literal["patch", "slide"] = "patch"
 
 
 class AutoencoderSettings(Section):
@@ -304,8 +308,11 @@ class Profile(Section):
         """Hash of every setting that can change a result. A setting that came later is left out while it has its default."""
         seeds: set[str] = {"seeds", "seeded"} if self.classifier.seeds == 1 else set()
         variant: set[str] = {"variant"} if self.histogan.variant == "stabilised" else set()
+        by: set[str] = {"by"} if self.subsets.by == "patch" else set()
         late: dict[str, Any] = {"generators": True} if self.generators == list(paper.GENERATORS) else {}
-        return digest(self.model_dump(exclude={"budget": True, "classifier": seeds, "histogan": variant} | late))
+        return digest(
+            self.model_dump(exclude={"budget": True, "classifier": seeds, "histogan": variant, "subsets": by} | late)
+        )
 
 
 def profile_names() -> list[str]:

@@ -1,5 +1,6 @@
 """PCam files: read, written, divided into subsets, checked, made, converted."""
 
+from pcamlib.data.assignment import slide_subsets
 from pcamlib.data.groups import centres, groups, groups_file, write_groups
 from pcamlib.data.pcam import (
     CARD,
@@ -44,5 +45,6 @@ __all__ = [
     "summary",
     "verify",
     "write",
+    "slide_subsets",
     "write_groups",
 ]

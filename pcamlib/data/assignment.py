@@ -1,4 +1,4 @@
-"""From the labels and groups as somebody wrote them to what the study needs: classes 0 and 1, and three splits."""
+"""From the labels and groups as somebody wrote them to what the study needs: classes 0 and 1, splits, subsets of slides."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pcamlib.data.names import NO_LABEL, check_name, merge_note, name_key, split
 from pcamlib.data.sources import Row
 
 SHOWN = 8  # names listed in a sentence
+DRAWS = 200  # random draws of slides, of which the best balanced one is kept
 
 
 def leave_out(rows: list[Row], labels: Sequence[str], notes: list[str]) -> list[Row]:
@@ -137,6 +138,49 @@ def assign_splits(
         have[place[g]] += counts[g]
         left -= counts[g] > 0
     return place[member]
+
+
+def slide_subsets(
+    labels: np.ndarray, groups: np.ndarray, n: int = 5, fraction: float = 0.1, size: int | None = None, seed: int = 0
+) -> list[np.ndarray]:
+    """Disjoint subsets of whole slides, sorted int64 arrays of rows; see `pcam.subsets` for subsets of patches.
+
+    labels (N,) of 0 and 1, groups (N,) slide ids. Each subset has `size` rows, or ceil(fraction * N), and the class
+    balance of `labels`, both as near as whole slides allow: of DRAWS random draws of slides for all n subsets the one
+    is kept whose class counts are nearest, and `assign_splits` deals its slides out. Slides are drawn whatever their
+    size, so subsets do not consist of small ones. The same arguments give the same subsets.
+
+    Raises StudyError if there are fewer slides than subsets, or if a subset lacks a class or has fewer than half or more
+    than twice as many rows as it should.
+    """
+    labels = np.asarray(labels).reshape(-1)
+    size = int(np.ceil(round(fraction * len(labels), 9))) if size is None else size
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    advice = "ask for fewer or larger subsets, or draw them by patch (subsets: {by: patch})"
+    if len(names) < n or n * size > len(labels):
+        raise StudyError(
+            f"{n} subsets of {size:,} patches and of whole slides do not fit: the train split has {len(labels):,} patches "
+            f"of {len(names)} slides; {advice}."
+        )
+    counts = np.stack([np.bincount(member[labels == c], minlength=len(names)) for c in (0, 1)], axis=1)
+    wanted = n * size * counts.sum(0) / len(labels)
+    rng, best = np.random.Generator(np.random.PCG64(seed)), (np.inf, np.arange(0))
+    for _ in range(DRAWS):
+        order = rng.permutation(len(names))
+        miss = np.square(counts[order].cumsum(0) - wanted)[n - 1 :].sum(1)
+        if (least := float(miss.min())) < best[0]:
+            best = least, order[: int(miss.argmin()) + n]
+    rows = np.flatnonzero(np.isin(member, best[1]))
+    place = assign_splits(member[rows], labels[rows], np.ones(len(rows)), [1 / n] * n, seed)
+    found = [rows[place == k].astype(np.int64) for k in range(n)]
+    for k, part in enumerate(found):
+        tumour = int(labels[part].sum())
+        if not 0 < tumour < len(part) or not size / 2 <= len(part) <= 2 * size:
+            raise StudyError(
+                f"subset {k} of whole slides would hold {len(part):,} patches, {tumour:,} of class 1, where {size:,} are asked "
+                f"for: the slides are too large or too few; {advice}."
+            )
+    return found
 
 
 def _check_groups(rows: Sequence[Row], spelled: Sequence[Row]) -> None:

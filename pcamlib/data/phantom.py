@@ -19,6 +19,7 @@ import numpy as np
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.data import pcam
+from pcamlib.data.groups import groups_file, write_groups
 from pcamlib.data.phantom_render import (
     FULL,
     LYMPHOCYTE,
@@ -135,7 +136,8 @@ def _patch(rng: np.random.Generator, banks: Banks, slide: dict, factors: np.void
 
 
 def write(root: str | Path, train: int = 2048, valid: int = 512, test: int = 1024, seed: int = 0) -> None:
-    """Write the phantom as six PCam files, beside them ``phantom.json`` and ``phantom_factors_<split>.h5``.
+    """Write the phantom as six PCam files; beside them ``phantom.json``, ``phantom_factors_<split>.h5`` and the slides and
+    scanners, ``groups_<split>.csv``.
 
     Each file appears whole or not at all; a run that was cut short continues, one that is complete does
     nothing. Raises StudyError if `root` holds PCam files that are not this phantom, or for a bad size or
@@ -160,13 +162,16 @@ def write(root: str | Path, train: int = 2048, valid: int = 512, test: int = 102
         write_json(note, card)
     for split, n in sizes.items():
         known = root / f"phantom_factors_{split}.h5"
-        if all(path.exists() for path in (known, pcam.file(root, split, "x"), pcam.file(root, split, "y"))):
-            continue
-        images, labels, factors = generate(n, seed, split)
-        with atomic(known) as tmp_path, h5py.File(tmp_path, "w") as f:
-            for name in FACTORS.names:
-                f[name] = factors[name]
-        pcam.write(root, split, images, labels)
+        if not all(path.exists() for path in (known, pcam.file(root, split, "x"), pcam.file(root, split, "y"))):
+            images, labels, factors = generate(n, seed, split)
+            with atomic(known) as tmp_path, h5py.File(tmp_path, "w") as f:
+                for name in FACTORS.names:
+                    f[name] = factors[name]
+            pcam.write(root, split, images, labels)
+        if not groups_file(root, split).exists():
+            held = read_factors(root, split)
+            centres = [f"scanner {scanner}" for scanner in held["scanner"]]
+            write_groups(root, split, [f"slide {slide}" for slide in held["slide"]], centres)
 
 
 def read_factors(root: str | Path, split: str) -> dict[str, np.ndarray]:

@@ -232,3 +232,15 @@ def test_a_bad_size_writes_nothing(tmp_path, capsys):
     assert cli.main(["phantom", str(tmp_path / "new"), "--train", "0"]) == 2
     assert "train" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_slides_and_scanners_are_written_as_groups(tmp_path):
+    """Also beside a phantom of an earlier version, which had none."""
+    phantom.write(tmp_path, train=6, valid=4, test=4)
+    held = phantom.read_factors(tmp_path, "train")
+    assert list(data.groups(tmp_path, "train")) == [f"slide {i}" for i in held["slide"]]
+    assert list(data.centres(tmp_path, "train")) == [f"scanner {i}" for i in held["scanner"]]
+    for split in data.SPLITS:
+        data.groups_file(tmp_path, split).unlink()
+    phantom.write(tmp_path, train=6, valid=4, test=4)
+    assert data.groups(tmp_path, "test") is not None
