@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,8 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, code_version, now, project_root, read_json, resolve, write_json
 from pcamlib.core.settings import Profile, load_profile, number_format
 from pcamlib.experiments import classification
-from pcamlib.study import GENERATORS, REAL, SELECTIONS
+from pcamlib.models import generators
+from pcamlib.study import REAL, SELECTIONS
 
 WORKERS = (1, 4, 16)
 PATCH = 96 * 96 * 3  # bytes
@@ -63,6 +65,15 @@ def sizes(p: Profile, root: str | None) -> Sizes:
     return Sizes(n, valid, test)
 
 
+def families(p: Profile) -> list[str]:
+    """The families that a profile's study needs; StudyError for a generator that nobody has told `timing` how to time."""
+    made = [name for name, entry in generators.listed(p).items() if entry.section]
+    for name in made:
+        if name not in timing.FAMILIES:
+            raise StudyError(f"benchmarks/timing.py cannot time generator {name!r}: add it to its GENERATORS.")
+    return [name for name in timing.FAMILIES if name not in timing.GENERATORS or name in made]
+
+
 def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: float) -> dict[str, Stage]:
     """Every node of the study by name, for all subsets of the profile.
 
@@ -92,14 +103,18 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
             total += scored * cost["classifier"]["image"]
         return total
 
+    listed = generators.listed(p)
+
     def sampling(generator: str) -> float:
+        if listed[generator].section is None:  # images made elsewhere
+            return load
         if generator == "histogan":
             return cost["histogan"]["image"]
         return p.diffusion.sampling_steps * cost[generator]["denoise"] + cost["autoencoder"]["decode"]
 
     judged = cost["features"]["judge"]  # for the space, the verdict, or both
     per_image = (cost["features"]["inception"] if p.quality.inception else 0) + cost["features"]["vgg16"] + judged
-    sets = len(GENERATORS) * len(SELECTIONS) + 2
+    sets = len(listed) * len(SELECTIONS) + 2
     distance = cost["metrics"]["distance"] * max(1, n / cost["metrics"]["rows"])
     quality = (sets + 1) * n * per_image + sets * 2 * (neighbours(n) + distance)
     quality += n * (cost["autoencoder"]["encode"] + cost["autoencoder"]["decode"])
@@ -115,18 +130,23 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
         found[f"autoencoder {k}"] = Stage(
             "autoencoder", training_of("autoencoder", n, a.epochs, a.batch_size) + encode, memory("autoencoder", n)
         )
-        for b in timing.BACKBONES:
+        for b in (name for name in timing.BACKBONES if name in listed):
             seconds = training_of(b, n, d.epochs, d.batch_size)
             found[f"diffusion {k} {b}"] = Stage("diffusion", seconds, memory(b, n))
-        seconds = training_of("histogan", n, g.epochs, g.batch_size)
-        found[f"histogan {k}"] = Stage("histogan", seconds, memory("histogan", n))
+        if "histogan" in listed:
+            seconds = training_of("histogan", n, g.epochs, g.batch_size)
+            found[f"histogan {k}"] = Stage("histogan", seconds, memory("histogan", n))
         found[f"classification {k} real"] = Stage(
             "classification_real", classifiers(REAL, k) + (3 * n + s.valid + s.test) * load, held
         )
-        for name in GENERATORS:
+        for name, entry in listed.items():
             seconds = candidates * (sampling(name) + cost["classifier"]["image"])
             seconds += neighbours(n) * candidates / n + n * load
-            found[f"selection {k} {name}"] = Stage("selection", seconds, memory(name, 2 * n))
+            if entry.section and entry.after == "02_autoencoder":  # no notebook of its own: the selection trains it
+                seconds += training_of(name, n, d.epochs, d.batch_size)
+            found[f"selection {k} {name}"] = Stage(
+                "selection", seconds, memory(name if entry.section else "classifier", 2 * n)
+            )
             seconds = classifiers(name, k) + (9 * n + s.valid + s.test) * load
             found[f"classification {k} {name}"] = Stage("classification", seconds, held)
         found[f"quality {k}"] = Stage(
@@ -137,26 +157,27 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
     return found
 
 
-def chain_seconds(stages: dict[str, Stage], subsets: int) -> float:
+def chain_seconds(stages: dict[str, Stage], subsets: int, folders: Sequence[str] = ()) -> float:
     """Seconds of the longest chain of notebooks that wait for one another: no number of workers is faster.
 
-    A selection waits for its generator and for the real-only classifiers; quality waits for every selection.
+    A selection waits for its generator, or for the autoencoder if it trains the generator itself, and for the real-only
+    classifiers; quality waits for every selection. `folders` are generators that nobody trains.
     """
 
     def seconds(name: str) -> float:
         return stages[name].seconds
 
+    names = [name.removeprefix("selection 0 ") for name in stages if name.startswith("selection 0 ")]
     chains = []
     for k in range(subsets):
         selected = {}
-        for name in GENERATORS:
-            diffusion = f"diffusion {k} {name}"
-            trained = (
-                seconds(f"autoencoder {k}") + seconds(diffusion) if diffusion in stages else seconds(f"{name} {k}")
-            )
+        for name in names:
+            diffusion, own = f"diffusion {k} {name}", f"{name} {k}"
+            trained = 0.0 if own in stages or name in folders else seconds(f"autoencoder {k}")
+            trained += sum(seconds(stage) for stage in (diffusion, own) if stage in stages)
             ready = max(trained, seconds(f"classification {k} real"))
             selected[name] = ready + seconds(f"selection {k} {name}")
-        chains += [selected[name] + seconds(f"classification {k} {name}") for name in GENERATORS]
+        chains += [selected[name] + seconds(f"classification {k} {name}") for name in names]
         chains.append(max(selected.values()) + seconds(f"quality {k}"))
     return max(chains)
 
@@ -193,13 +214,14 @@ def estimate(profile: str, root: str | None, acceptance: float, price: float | N
         name: timing.matrix_rate(dtype) for name, dtype in RATES.items() if name in ("fp32", number_format("auto"))
     }
     cost = {}
-    for family in timing.FAMILIES:
+    for family in families(p):
         print(f"timing {family} …", file=sys.stderr, flush=True)
         cost[family] = time_family(family, profile, seconds)
     nodes = stages(p, s, cost, acceptance)
+    folders = [name for name, entry in generators.listed(p).items() if entry.section is None]
     rules = dict.fromkeys(stage.rule for stage in nodes.values())
     of = {rule: [stage for stage in nodes.values() if stage.rule == rule] for rule in rules}
-    total, chain = sum(stage.seconds for stage in nodes.values()), chain_seconds(nodes, p.subsets.count)
+    total, chain = sum(stage.seconds for stage in nodes.values()), chain_seconds(nodes, p.subsets.count, folders)
     return {
         "provenance": {
             "profile": p.name,

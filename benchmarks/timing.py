@@ -30,11 +30,12 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import Profile, load_profile, number_format
 from pcamlib.data import phantom
 from pcamlib.experiments import features
-from pcamlib.models import autoencoder, classifier, diffusion, formats, histogan, tensors
+from pcamlib.models import autoencoder, classifier, diffusion, flow, formats, histogan, tensors
 
 STEPS = 12  # at most; one more warms up
 BACKBONES = ("unet", "dit")
-TRAINED = ("autoencoder", *BACKBONES, "histogan", "classifier-plain", "classifier")
+GENERATORS = (*BACKBONES, "histogan", flow.NAME)
+TRAINED = ("autoencoder", *GENERATORS, "classifier-plain", "classifier")
 FAMILIES = (*TRAINED, "features", "metrics", "data")
 
 
@@ -117,6 +118,8 @@ def task_of(family: str, p: Profile, batch: int) -> training.Task:
     rows = batch * (STEPS + 2)
     if family in BACKBONES:
         return diffusion.DiffusionTask(p.diffusion, family, latents(p, rows))
+    if family == flow.NAME:
+        return flow.FlowTask(p.diffusion, latents(p, rows), None)  # type: ignore[arg-type]
     real = patches(rows)
     if family == "autoencoder":
         return autoencoder.AutoencoderTask(p.autoencoder, real.images, p.orientations)
@@ -131,7 +134,7 @@ def task_of(family: str, p: Profile, batch: int) -> training.Task:
 
 def section(family: str, p: Profile) -> Any:
     """The part of a profile that holds a trained family's batch size and precision."""
-    if family in BACKBONES:
+    if family in (*BACKBONES, flow.NAME):
         return p.diffusion
     return {"autoencoder": p.autoencoder, "histogan": p.histogan}.get(family, p.classifier)
 
@@ -195,6 +198,10 @@ def _evaluated(family: str, p: Profile, task: training.Task, budget: float) -> d
             generator = diffusion.DiffusionSampler(p.diffusion, module, None, task.latents)  # type: ignore[arg-type]
             labels = torch.arange(n) % 2
             return {"denoise": seconds_of(lambda: generator.denoise(labels, 0, steps=4), budget) / n / 4}
+        if family == flow.NAME:
+            sampler = flow.FlowSampler(p.diffusion, module, None, task.latents)  # type: ignore[arg-type, attr-defined]
+            labels = torch.arange(n) % 2
+            return {"denoise": seconds_of(lambda: sampler.latents_of(labels, 0, steps=4), budget) / n / 4}
         if family == "histogan":
             labels = np.arange(n) % 2
             return {"image": seconds_of(lambda: histogan.sample(module, labels, 0), budget) / n}

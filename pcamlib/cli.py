@@ -302,7 +302,9 @@ def estimate(**options: Any) -> None:
 @click.argument("plan", type=PATH)
 @option("--data", required=True, metavar="DIR", help="Folder of PCam files.")
 @runs_option
-@option("--only", type=Name("pcamlib.study", "GENERATORS"), metavar="NAME", help="Run the trials of one generator.")
+@option(
+    "--only", type=Name("pcamlib.models.generators", "NAMES"), metavar="NAME", help="Run the trials of one generator."
+)
 @option("--out", type=PATH, metavar="FILE", help="Write all rows and their provenance to this JSON file.")
 def tune(plan: Path, data: str, runs_dir: str, only: str | None, out: Path | None) -> None:
     """Try settings of the generators on validation data.

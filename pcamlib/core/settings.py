@@ -194,18 +194,6 @@ class ClassifierSettings(Section):
     seeds: Positive = 1
     seeded: list[str] = ["*"]
 
-    @field_validator("seeded")
-    @classmethod
-    def _some_arm_matches(cls, patterns: list[str]) -> list[str]:
-        rows = [(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
-        rows += [("synthetic", row.generator, row.selection) for row in paper.TABLE_1]
-        names = ["-".join(filter(None, row)) for row in rows] + [*paper.CONTROLS, *paper.STRONG]
-        for pattern in patterns:
-            if not fnmatch.filter(names, pattern):
-                near = difflib.get_close_matches(pattern, names, n=1, cutoff=0)[0]
-                raise ValueError(f"no arm is called {pattern!r}: did you mean {near!r}?")
-        return patterns
-
     @property
     def training(self) -> dict[str, Any]:
         """What decides one training; how many there are does not."""
@@ -303,6 +291,17 @@ class Profile(Section):
             raise ValueError(f"quality.judge.architecture must not be the classifier's, {judge}, which selects images")
         return self
 
+    @model_validator(mode="after")
+    def _some_arm_matches(self) -> Profile:
+        regimes = dict.fromkeys(["synthetic", *(row.regime for row in paper.TABLE_2 if row.generator)])
+        names = [row.regime for row in paper.TABLE_2 if not row.generator] + [*paper.CONTROLS, *paper.STRONG]
+        names += [f"{r}-{g}-{s}" for r in regimes for g in self.generator_names for s in paper.SELECTIONS]
+        for pattern in self.classifier.seeded:
+            if not fnmatch.filter(names, pattern):
+                near = difflib.get_close_matches(pattern, names, n=1, cutoff=0)[0]
+                raise ValueError(f"classifier.seeded: no arm is called {pattern!r}: did you mean {near!r}?")
+        return self
+
     @property
     def sha(self) -> str:
         """Hash of every setting that can change a result. A setting that came later is left out while it has its default."""
@@ -310,6 +309,7 @@ class Profile(Section):
         variant: set[str] = {"variant"} if self.histogan.variant == "stabilised" else set()
         by: set[str] = {"by"} if self.subsets.by == "patch" else set()
         late: dict[str, Any] = {"generators": True} if self.generators == list(paper.GENERATORS) else {}
+        late |= {"probe": {"layers"}} if self.probe.layers is None else {}
         return digest(
             self.model_dump(exclude={"budget": True, "classifier": seeds, "histogan": variant, "subsets": by} | late)
         )

@@ -1,9 +1,9 @@
 """Settings of the generators tried side by side, judged on the validation split: how a profile's values were chosen.
 
-    pcamlib tune PLAN --data DIR [--runs-dir DIR] [--only unet|dit|histogan] [--out FILE]
+    pcamlib tune PLAN --data DIR [--runs-dir DIR] [--only GENERATOR] [--out FILE]
 
 A plan (YAML) names a base profile, how many samples to judge, and trials: a generator, what to change in its section of
-the profile, and (for diffusion) ways to sample from it. Each trial trains on subset 0 in a run
+the profile, and ways to sample from it. Each trial trains on subset 0 in a run
 folder of its own, from the base's autoencoder; a trial that was cut goes on. The score is the Fréchet distance of the
 samples to all validation patches in the space of the base's judge: the test split is not opened.
 """
@@ -12,25 +12,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pcamlib import metrics
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, atomic_folder, digest, lock, read_json, resolve, write_json
 from pcamlib.data import Arrays
 from pcamlib.experiments import features, quality
-from pcamlib.models import autoencoder, diffusion, histogan
+from pcamlib.models import autoencoder, generators
 from pcamlib.study import Study, open_study
 
 
 class Sampling(BaseModel):
-    """Options of `diffusion.DiffusionSampler.denoise`; what is not given is the profile's."""
+    """Options of sampling, of which a generator takes its `generators.Entry.options`; what is not given is the profile's."""
 
     model_config = ConfigDict(extra="forbid")
     sampler: Literal["ddpm", "dpm-solver++"] | None = None
@@ -46,14 +45,23 @@ class Trial(BaseModel):
     """A generator, what differs from the base profile in its section, and the ways to sample from it."""
 
     model_config = ConfigDict(extra="forbid")
-    family: Literal["histogan", "unet", "dit"]
+    family: str
     changes: dict[str, Any] = {}
     sampling: list[Sampling] = [Sampling()]
 
+    @field_validator("family")
+    @classmethod
+    def _is_registered(cls, family: str) -> str:
+        if family not in generators.REGISTRY:
+            raise ValueError(f"family is one of {', '.join(generators.REGISTRY)}")
+        return family
+
     @model_validator(mode="after")
-    def _a_gan_samples_in_one_way(self) -> Trial:
-        if self.family == "histogan" and self.sampling != [Sampling()]:
-            raise ValueError("histogan has no options of sampling: leave `sampling` out")
+    def _samples_in_its_own_ways(self) -> Trial:
+        options = generators.REGISTRY[self.family].options
+        for name in (name for way in self.sampling for name in way.given if name not in options):
+            known = f"its options of sampling are {', '.join(options)}" if options else "it has no options of sampling"
+            raise ValueError(f"{self.family} does not take {name}: {known}")
         return self
 
 
@@ -92,7 +100,9 @@ class Trials:
     def study(self, trial: Trial) -> Study:
         """The trial's own study, which starts with the base's autoencoder and latents."""
         content = self.base.profile.model_dump()
-        section = "histogan" if trial.family == "histogan" else "diffusion"
+        section = generators.REGISTRY[trial.family].section
+        if trial.family not in self.base.profile.generator_names:
+            content["generators"] = [trial.family]
         content["name"] = f"{self.base.profile.name}-{trial.family}-{digest(trial.changes)[:8]}"
         for key, value in trial.changes.items():
             old = content[section].get(key)
@@ -120,12 +130,8 @@ class Trials:
     def run(self, trial: Trial) -> list[dict[str, Any]]:
         """Train and judge one trial, a row per way of sampling; the scores are kept in its run folder."""
         s, labels = self.study(trial), np.arange(self.plan.samples) % 2
-        if trial.family == "histogan":
-            gan, log = histogan.train(s, folder=s.folder / "histogan")
-            draw = partial(histogan.sample, gan)
-        else:
-            generator, log = diffusion.train(s, trial.family)
-            draw = generator.sample
+        generator = generators.find(s, trial.family)
+        log, draw = generator.train(s), generator.sampler(s)
         trained = {key: log[-1][key] for key in ("images", "seconds", "version")}
         path = s.results / "tuning.json"
         scores = read_json(path)["scores"] if path.exists() else {}

@@ -8,17 +8,20 @@ as in `diffusion`, and the settings are those of the profile's section `diffusio
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import UNet2DModel
 from torch import nn
 
 from pcamlib import training
-from pcamlib.core.errors import loading_weights
+from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic_folder
 from pcamlib.core.settings import DiffusionSettings as Settings
 from pcamlib.models import autoencoder, diffusion
-from pcamlib.models.diffusion import BATCH, NULL
+from pcamlib.models.diffusion import BATCH, NULL, integer
 from pcamlib.study import Study
 
 NAME = "flow"
@@ -76,13 +79,24 @@ class FlowSampler:
         self.settings, self.model, self.decoder, self.latents = settings, model.eval(), decoder, latents
 
     @torch.no_grad()
-    def latents_of(self, labels: torch.Tensor, seed: int) -> torch.Tensor:
-        """Latents float32 (B, C, s, s) in the decoder's units for labels int64 (B,): `sampling_steps` steps of Euler."""
-        device, guidance = next(self.model.parameters()).device, self.settings.guidance
+    def latents_of(
+        self, labels: torch.Tensor, seed: int, *, steps: int | None = None, guidance: float | None = None
+    ) -> torch.Tensor:
+        """Latents float32 (B, C, s, s) in the decoder's units for labels int64 (B,), by `steps` steps of Euler.
+
+        By default steps and guidance are the profile's. StudyError for steps below 1 and a guidance that is not finite.
+        """
+        device = next(self.model.parameters()).device
+        steps = self.settings.sampling_steps if steps is None else integer(steps, "steps")
+        guidance = self.settings.guidance if guidance is None else guidance
+        if steps < 1:
+            raise StudyError(f"steps is {steps}: give 1 or more.")
+        if isinstance(guidance, str) or not math.isfinite(guidance):
+            raise StudyError(f"guidance is {guidance!r}: give a finite number; 1 is plain conditional sampling.")
         noise = torch.Generator().manual_seed(seed)  # on the CPU: the same start on every device
         x = torch.randn((len(labels), *self.latents.values.shape[2:]), generator=noise).to(device)
         labels = labels.to(device)
-        times = torch.linspace(1, 0, self.settings.sampling_steps + 1)
+        times = torch.linspace(1, 0, steps + 1)
         for now, then in zip(times[:-1], times[1:]):
             t = now.expand(len(x)).to(device)
             velocity = predict(self.model, x, t, labels)
@@ -93,11 +107,14 @@ class FlowSampler:
         return self.latents.denormalise(x)
 
     @torch.no_grad()
-    def sample(self, labels: np.ndarray, seed: int) -> np.ndarray:
-        """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1. The same labels and seed give the same patches."""
-        labels = torch.as_tensor(np.asarray(labels, np.int64))
+    def sample(self, labels: np.ndarray, seed: int, **options: Any) -> np.ndarray:
+        """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1. The same labels and seed give the same patches.
+
+        options: those of `latents_of`. StudyError as there, and for a seed that is no integer.
+        """
+        seed, labels = integer(seed, "seed"), torch.as_tensor(np.asarray(labels, np.int64))
         parts = [
-            self.decoder.to_images(self.latents_of(part, training.derive(seed, "batch", i * BATCH)))
+            self.decoder.to_images(self.latents_of(part, training.derive(seed, "batch", i * BATCH), **options))
             for i, part in enumerate(labels.split(BATCH))
         ]
         return np.concatenate(parts)

@@ -46,6 +46,10 @@ class Entry:
         Trains it for one subset, or resumes; returns the log, a dict per epoch.
     sampler
         The generator of one subset. If no notebook trains it, this does; else StudyError if it has not been trained.
+    section
+        The profile's section with its settings. None: it has none.
+    options
+        What its sampler takes beside labels and seed, for trials of settings (`pcamlib tune`).
     """
 
     name: str
@@ -54,6 +58,8 @@ class Entry:
     after: str | None
     train: Callable[[Study], Log]
     sampler: Callable[[Study], Sampler | ImageFolder]
+    section: str | None = None
+    options: tuple[str, ...] = ()
 
 
 # the modules of models are imported when they are needed: diffusers alone takes seconds
@@ -95,21 +101,25 @@ def _flow(study: Study) -> Sampler:
     return flow.train(study)[0].sample
 
 
+DENOISING = ("sampler", "steps", "guidance")
 REGISTRY = {
     entry.name: entry
     for entry in (
-        Entry("histogan", "HistoGAN", "#E69F00", "04_histogan", _train_histogan, _histogan),
+        Entry("histogan", "HistoGAN", "#E69F00", "04_histogan", _train_histogan, _histogan, "histogan"),
         Entry(
             "unet", "U-Net", "#A83279", "03_diffusion_unet",
-            partial(_train_diffusion, backbone="unet"), partial(_diffusion, backbone="unet"),
+            partial(_train_diffusion, backbone="unet"), partial(_diffusion, backbone="unet"), "diffusion", DENOISING,
         ),
         Entry(
             "dit", "DiT", "#3B1F78", "03_diffusion_dit",
-            partial(_train_diffusion, backbone="dit"), partial(_diffusion, backbone="dit"),
+            partial(_train_diffusion, backbone="dit"), partial(_diffusion, backbone="dit"), "diffusion", DENOISING,
         ),
-        Entry("flow", "Rectified flow", "#B40000", "02_autoencoder", _train_flow, _flow),
+        Entry(
+            "flow", "Rectified flow", "#B40000", "02_autoencoder", _train_flow, _flow, "diffusion", ("steps", "guidance")
+        ),
     )
 }  # fmt: skip
+NAMES = tuple(REGISTRY)
 
 
 def listed(profile: Profile) -> dict[str, Entry]:

@@ -1,4 +1,4 @@
-"""A trained latent diffusion model as one diffusers pipeline: labels and a seed in, patches out, without the run folder."""
+"""A trained generator of latents, diffusion or flow, as one diffusers pipeline: labels and a seed in, patches out, without the run folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import read_json
 from pcamlib.core.settings import AutoencoderSettings as Settings
 from pcamlib.core.settings import Profile
-from pcamlib.models import autoencoder, diffusion
+from pcamlib.models import autoencoder, diffusion, flow
 
-KINDS = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}
+KINDS = {"unet": UNet2DModel, "dit": DiTTransformer2DModel, flow.NAME: UNet2DModel}
+"""The network of each generator that can be a pipeline, by the generator's name."""
 
 
 class PatchDecoder(ModelMixin, ConfigMixin):
@@ -49,18 +50,24 @@ class PatchDecoder(ModelMixin, ConfigMixin):
 class PatchPipeline(DiffusionPipeline):
     """Denoiser and decoder of one subset as a pipeline with diffusers' `from_pretrained` and `save_pretrained`.
 
-    denoiser: diffusers' UNet2DModel or DiTTransformer2DModel. decoder: see `PatchDecoder`. The other arguments are the
-    profile's diffusion settings.
+    denoiser: diffusers' UNet2DModel or DiTTransformer2DModel. decoder: see `PatchDecoder`. process: "diffusion" if the
+    network estimates noise, "flow" if it estimates the velocity of a rectified flow. The other arguments are the profile's
+    diffusion settings.
     """
 
     def __init__(
         self, denoiser: UNet2DModel | DiTTransformer2DModel, decoder: PatchDecoder,
         timesteps: int = 1000, sampler: str = "dpm-solver++", sampling_steps: int = 25, guidance: float = 1.0,
+        process: str = "diffusion",
     ):  # fmt: skip
         super().__init__()
+        if process not in ("diffusion", flow.NAME):
+            raise StudyError(f"process is {process!r}: it is 'diffusion' or 'flow'.")
         diffusion.no_label_dropout(denoiser)
         self.register_modules(denoiser=denoiser, decoder=decoder)
-        self.register_to_config(timesteps=timesteps, sampler=sampler, sampling_steps=sampling_steps, guidance=guidance)
+        self.register_to_config(
+            timesteps=timesteps, sampler=sampler, sampling_steps=sampling_steps, guidance=guidance, process=process
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> PatchPipeline:
@@ -84,8 +91,9 @@ class PatchPipeline(DiffusionPipeline):
     ) -> np.ndarray:
         """Patches uint8 (N, 96, 96, 3) RGB for N labels of 0 and 1: a function of labels, seed and options.
 
-        sampler, steps, guidance: as in `diffusion.DiffusionSampler.denoise`; by default those of the study. Raises
-        StudyError for other labels, options out of range, and a pipeline that was converted to half precision.
+        sampler, steps, guidance: as in `diffusion.DiffusionSampler.denoise`; by default those of the study. A flow has no
+        choice of sampler. Raises StudyError for other labels, options out of range, and a pipeline that was converted to half
+        precision.
         """
         for part in (self.denoiser, self.decoder):
             if part.dtype != torch.float32:
@@ -99,13 +107,18 @@ class PatchPipeline(DiffusionPipeline):
         settings = SimpleNamespace(
             **{k: self.config[k] for k in ("timesteps", "sampler", "sampling_steps", "guidance")}
         )
+        if self.config["process"] == flow.NAME:
+            if sampler is not None:
+                raise StudyError(f"sampler is {sampler!r}: a flow is followed by Euler's method, leave it out.")
+            of_flow = flow.FlowSampler(settings, self.denoiser, self.decoder.autoencoder, self.decoder.latents)
+            return of_flow.sample(labels, seed, steps=steps, guidance=guidance)
         model = diffusion.Denoiser(self.denoiser, settings).to(self.device)
         generator = diffusion.DiffusionSampler(settings, model, self.decoder.autoencoder, self.decoder.latents)
         return generator.sample(labels, seed, sampler=sampler, steps=steps, guidance=guidance)
 
 
 def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:
-    """The trained denoiser `backbone` ("unet" or "dit") of one subset of a run folder, as a pipeline.
+    """The trained generator `backbone` (of KINDS) of one subset of a run folder, as a pipeline.
 
     StudyError if it is missing or damaged.
     """
@@ -125,8 +138,8 @@ def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:
     decoder.mean.copy_(latents.mean)
     decoder.std.copy_(latents.std)
     decoder.range.copy_(torch.stack(latents.values.transpose(0, 2).flatten(1).aminmax(dim=1)))
-    s = profile.diffusion
-    return PatchPipeline(denoiser.eval(), decoder.eval(), s.timesteps, s.sampler, s.sampling_steps, s.guidance)
+    s, process = profile.diffusion, flow.NAME if backbone == flow.NAME else "diffusion"
+    return PatchPipeline(denoiser.eval(), decoder.eval(), s.timesteps, s.sampler, s.sampling_steps, s.guidance, process)
 
 
 def profile_of(run: Path) -> Profile:

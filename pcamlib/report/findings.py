@@ -13,16 +13,21 @@ import pandas as pd
 
 from pcamlib.core import paper
 from pcamlib.core.text import inert
+from pcamlib.models import generators
 from pcamlib.report.quality_tables import CALIBRATION
 from pcamlib.report.tables import arms_of, cell, device_note, points, signed, span
 from pcamlib.results import frame, inference, intervals, rivals
-from pcamlib.results.arms import ARMS, BASELINE, CONTROLS, MIXED, TRADITIONAL, Arm
+from pcamlib.results.arms import BASELINE, CONTROLS, MIXED, TRADITIONAL, Arm, classifiers, generators_of
 from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.loading import NO_FILE
 
 PAPER_AUC = {Arm(row.regime, row.generator, row.selection): row.auc.mean / 100 for row in paper.TABLE_2}
 """Mean AUC (0..1) of the paper's twenty arms, in the form of `auc_means`."""
-NAMES = paper.GENERATOR_NAMES
+
+
+def _names(results: pd.DataFrame) -> dict[str, str]:
+    """What readers call the generators of these results: the paper's, then others."""
+    return {name: generators.label(name) for name in generators_of(results)}
 
 
 def bullets(sentences: list[str]) -> str:
@@ -33,7 +38,7 @@ def bullets(sentences: list[str]) -> str:
 def auc_means(results: pd.DataFrame, metric: str = "auc") -> dict[Arm, float]:
     """Mean AUC (0..1) of every arm that ran in all subsets: only these means differ by what the arms differ in."""
     means = frame.by_subset(results, metric).dropna(axis=1).mean()
-    return {arm: means[arm.name] for arm in ARMS if arm.name in means}
+    return {arm: means[arm.name] for arm in classifiers(generators_of(results)) if arm.name in means}
 
 
 def beats_both(means: Mapping[Arm, float], generator: str) -> tuple[int, int]:
@@ -50,9 +55,9 @@ def gain(means: Mapping[Arm, float], pairs: Sequence[tuple[Arm, Arm]]) -> float 
     return sum(values) / len(values) if values else None
 
 
-def _gains(means: Mapping[Arm, float], what: str) -> str:
+def _gains(means: Mapping[Arm, float], what: str, names: Mapping[str, str]) -> str:
     parts = []
-    for g, name in NAMES.items():
+    for g, name in names.items():
         pairs = [(Arm("transfer", g, s), Arm("augmentation", g, s)) for s in paper.SELECTIONS]
         if what == "realism":
             pairs = [(Arm(r, g, "realism"), Arm(r, g, "none")) for r in MIXED]
@@ -91,27 +96,33 @@ def _chosen(results: pd.DataFrame, arms: Sequence[Arm], against: Arm) -> tuple[s
 
 def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
     """Sentences on Table 1: order of generators, what selection did to FID, floor and cap, FID beside use by subset."""
-    of, sentences = results["subset"].nunique(), []
-    plain = {Arm("quality", g, "none").name: g for g in NAMES}
+    of, names, sentences = results["subset"].nunique(), _names(results), []
+    plain = {Arm("quality", g, "none").name: g for g in names}
     for metric, best in (("fid", "lowest"), ("precision", "highest"), ("recall", "highest")):
         ours = frame.summary(results, metric, extractor).reindex(list(plain)).dropna(subset="mean").rename(plain)
         order = ours.sort_values("mean", ascending=best == "lowest", kind="stable")
-        printed = pd.Series({g: getattr(paper.quality("none", g), metric).mean for g in ours.index}, dtype="float64")
+        common = [g for g in order.index if g in paper.GENERATORS]
+        printed = pd.Series(
+            {g: getattr(paper.quality("none", g), metric).mean for g in ours.index if g in common}, dtype="float64"
+        )
         theirs = list(printed.sort_values(ascending=best == "lowest", kind="stable").index)
-        listed = ", ".join(f"{NAMES[g]} {cell(*order.loc[g], metric, of)}" for g in order.index)
-        verdict = "the paper's order is " + ", ".join(NAMES[g] for g in theirs)
-        if list(order.index) == theirs:
+        listed = ", ".join(f"{names[g]} {cell(*order.loc[g], metric, of)}" for g in order.index)
+        verdict = "the paper's order is " + ", ".join(names[g] for g in theirs)
+        if common == theirs:
             verdict = "the paper has the same order"
         name = "Fréchet distance" if metric == "fid" else f"{metric} (percent)"
         sentences.append(f"By {name} without selection, {best} first: {listed or NOT_RUN}; {verdict}.")
     fid = frame.by_subset(results, "fid", extractor)
     for selection in ("realism", "class"):
         parts = []
-        for g, name in NAMES.items():
+        for g, name in names.items():
             pair = fid.reindex(columns=[Arm("quality", g, selection).name, Arm("quality", g, "none").name])
             change = (pair.iloc[:, 0] - pair.iloc[:, 1]).mean()
-            printed = paper.quality(selection, g).fid.mean - paper.quality("none", g).fid.mean
-            parts.append(f"{name} {NOT_RUN if math.isnan(change) else signed(change)} (paper {signed(printed)})")
+            part = f"{name} {NOT_RUN if math.isnan(change) else signed(change)}"
+            if g in paper.GENERATORS:
+                printed = paper.quality(selection, g).fid.mean - paper.quality("none", g).fid.mean
+                part += f" (paper {signed(printed)})"
+            parts.append(part)
         name = paper.SELECTION_NAMES[selection].capitalize()
         sentences.append(f"{name} selection changed the distance: {', '.join(parts)}.")
     distances = frame.summary(results, "fid", extractor)
@@ -123,7 +134,7 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
             "hardly do better than these."
         )
     parts, auc = [], frame.by_subset(results, "auc")
-    for g, name in NAMES.items():
+    for g, name in names.items():
         columns = [fid.get(Arm("quality", g, "none").name), auc.get(Arm("synthetic", g, "none").name)]
         both = pd.concat(columns, axis=1).dropna() if all(c is not None for c in columns) else pd.DataFrame()
         pairs = [f"{distance:.1f} and {100 * value:.1f} %" for distance, value in both.itertuples(index=False)]
@@ -134,7 +145,7 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
 
 def findings_classification(results: pd.DataFrame) -> list[str]:
     """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, by networks that do not report it."""
-    means = auc_means(results)
+    means, names = auc_means(results), _names(results)
     to_baseline, to_traditional = (inference.compared(results, arm) for arm in (BASELINE, TRADITIONAL))
     sentences = []
     if {BASELINE, TRADITIONAL} <= set(means):
@@ -158,23 +169,26 @@ def findings_classification(results: pd.DataFrame) -> list[str]:
             f"paper's best is {papers.title}, {points(PAPER_AUC[papers] - PAPER_AUC[TRADITIONAL])} points."
         )
     parts = [
-        "{} {} of {} (paper {} of {})".format(name, *beats_both(means, g), *beats_both(PAPER_AUC, g))
-        for g, name in NAMES.items()
+        "{} {} of {}".format(name, *beats_both(means, g))
+        + (" (paper {} of {})".format(*beats_both(PAPER_AUC, g)) if g in paper.GENERATORS else "")
+        for g, name in names.items()
     ]
     sentences.append(f"Arms with a mean AUC above baseline and traditional augmentation: {', '.join(parts)}.")
     stronger = rivals.stronger_control(results)
     if stronger in means:
-        ahead = {g: [means[a] > means[stronger] for a in mixed if a.generator == g] for g in NAMES}
-        listed = ", ".join(f"{NAMES[g]} {sum(found)} of {len(found)}" for g, found in ahead.items())
+        ahead = {g: [means[a] > means[stronger] for a in mixed if a.generator == g] for g in names}
+        listed = ", ".join(f"{names[g]} {sum(found)} of {len(found)}" for g, found in ahead.items())
         sentences.append(f"Above the stronger step control, {stronger.title}: {listed}.")
     for what, text in (
         ("transfer", "Transfer minus augmentation, averaged over the selections that ran"),
         ("realism", "Realism selection minus none, averaged over the regimes that ran"),
     ):
-        sentences.append(f"{text}, AUC points: {_gains(means, what)} (paper: {_gains(PAPER_AUC, what)}).")
+        sentences.append(
+            f"{text}, AUC points: {_gains(means, what, names)} (paper: {_gains(PAPER_AUC, what, paper.GENERATOR_NAMES)})."
+        )
     alone = pd.Series([m for a, m in means.items() if a.regime == "synthetic"], dtype="float64")
     alone = alone.groupby([a.generator for a in means if a.regime == "synthetic"]).mean().sort_values(ascending=False)
-    listed = ", ".join(f"{NAMES[g]} {100 * value:.2f} %" for g, value in alone.items())
+    listed = ", ".join(f"{names[g]} {100 * value:.2f} %" for g, value in alone.items())
     sentences.append(
         f"Trained on synthetic images only, AUC averaged over the selections that ran: {listed or NOT_RUN}; "
         "the paper's order is DiT, U-Net, HistoGAN."
@@ -255,7 +269,7 @@ def limits(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
     ran, provenance = frame.of_kind(results, "classification"), frame.merged_provenance(results)
     kept, subsets = intervals.table(found, "traditional"), len(provenance["subsets"])
     ends = kept if len(kept) else inference.compared(results, TRADITIONAL)[["low", "high"]]
-    ends = ends.reindex([arm.name for arm in ARMS if arm.regime in MIXED])
+    ends = ends.reindex([arm.name for arm in classifiers(generators_of(results)) if arm.regime in MIXED])
     widths = (ends["high"] - ends["low"]).replace(math.inf, math.nan).dropna()
     sentences = ["One subset says nothing about the next, so nothing here can be told from chance."]
     if subsets > 1:
@@ -282,7 +296,7 @@ def limits(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
             "synthetic images to add, so a gain here need not be a gain there."
         )
     images = frame.of_kind(results, "training")
-    images = images.loc[images["generator"].isin(paper.GENERATORS), "value"]
+    images = images.loc[images["generator"] != "autoencoder", "value"]
     if len(images):
         share = images.max() / (paper.PROTOCOL.generator_epochs * paper.PROTOCOL.subset_size)
         sentences.append(
@@ -312,4 +326,4 @@ def _name(line: pd.Series) -> str:
         return frame.arm_of(line).title
     if pd.isna(line["selection"]):
         return CALIBRATION[line["generator"]]
-    return f"{NAMES[line['generator']]} ({paper.SELECTION_NAMES[line['selection']]})"
+    return f"{generators.label(line['generator'])} ({paper.SELECTION_NAMES[line['selection']]})"

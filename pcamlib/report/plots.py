@@ -194,22 +194,24 @@ def samples_figure_3(
 ) -> Figure:
     """Figure 3: generators x selections x classes, `per_cell` patches below each other in a cell.
 
-    images[generator][selection][class] is uint8 (n, 96, 96, 3); a patch that is not there is drawn "not run".
+    images[generator][selection][class] is uint8 (n, 96, 96, 3); a patch that is not there is drawn "not run". Rows are in
+    the order of `images`.
     """
     columns = len(paper.SELECTIONS) * 2
-    rows = len(paper.GENERATORS) * per_cell
+    names = list(images)
+    rows = len(names) * per_cell
     figure, axes = new_figure(rows, columns, rows * WIDTH / columns + 0.75, note)
     for r, line in enumerate(axes):
-        generator, i = paper.GENERATORS[r // per_cell], r % per_cell
+        generator, i = names[r // per_cell], r % per_cell
         for c, place in enumerate(line):
             selection, label = paper.SELECTIONS[c // 2], c % 2
-            patches = images.get(generator, {}).get(selection, {}).get(label, ())
+            patches = images[generator].get(selection, {}).get(label, ())
             _picture(place, patches[i] if i < len(patches) else None)
             if r == 0:
                 heading = f"{paper.SELECTION_NAMES[selection]}\n" if label == 0 else "\n"
                 place.set_title(heading + CLASSES[label], fontsize=8.5, loc="left")
         if i == 0:
-            line[0].set_ylabel(paper.GENERATOR_NAMES[generator], fontsize=9)
+            line[0].set_ylabel(generators.label(generator), fontsize=9)
     return figure
 
 

@@ -26,18 +26,17 @@ from pcamlib.core import paper
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.core.text import inert
+from pcamlib.models import generators
 from pcamlib.report import claim_table, findings, plots, result_plots
 from pcamlib.report.published_page import JPEG_SLICE
 from pcamlib.report.tables import cell, device_note, listed, points
 from pcamlib.results import compact, frame, intervals, load
-from pcamlib.results.arms import BASELINE, CONTROLS, SHUFFLED, STRONG, TRADITIONAL, TRIVIAL, Arm
+from pcamlib.results.arms import BASELINE, CONTROLS, SHUFFLED, STRONG, TRADITIONAL, TRIVIAL, Arm, generators_of
 from pcamlib.results.evidence import Measured
 from pcamlib.results.published import check_published_name, intervals_file
-from pcamlib.study import GENERATORS
 
 START, END = "<!-- results: written by pcamlib publish -->", "<!-- end of results -->"
 SHEET = 4  # samples per class and subset
-STAGES = ("autoencoder", *GENERATORS)
 REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "synthetic": "synthetic only"}
 
 
@@ -77,8 +76,8 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     _figure(
         result_plots.forest(measured, found["classification"], note), folder / "forest" / f"{run.name}.png", dpi=120
     )
-    _curves(run, subsets, folder / "curves" / run.name, note)
-    for generator in GENERATORS:
+    _curves(run, subsets, generators_of(results), folder / "curves" / run.name, note)
+    for generator in generators_of(results):
         sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
         _sheet(sets, folder / "sheets" / run.name / f"{generator}.png")
     return path
@@ -95,10 +94,10 @@ def _scores(run: Path, results: pd.DataFrame, device: str) -> dict[str, dict[str
     return found
 
 
-def _curves(run: Path, subsets: int, folder: Path, note: str) -> None:
-    """The training logs of every stage: as numbers, folder/log.json, and a figure each, a line per subset."""
+def _curves(run: Path, subsets: int, names: list[str], folder: Path, note: str) -> None:
+    """The training logs of the autoencoder and of the generators `names`: folder/log.json, and a figure each, a line per subset."""
     logs: dict[str, dict[str, list[dict]]] = {}
-    for stage in STAGES:
+    for stage in ("autoencoder", *names):
         paths = {f"subset {k}": run / f"subset-{k}" / "results" / f"{stage}.json" for k in range(subsets)}
         logs[stage] = {name: read_json(path)["log"] for name, path in paths.items() if path.exists()}
         if logs[stage]:
@@ -158,9 +157,14 @@ def _data(results: pd.DataFrame) -> str:
 def _table(devices: dict[str, pd.DataFrame]) -> list[str]:
     """Test AUC of every way of training, means over selections, and its difference to traditional augmentation."""
     groups = [(arm.title, [arm]) for arm in (BASELINE, TRADITIONAL)]
-    for generator, name in paper.GENERATOR_NAMES.items():
+    for generator in dict.fromkeys(name for results in devices.values() for name in generators_of(results)):
         for regime, words in REGIMES.items():
-            groups.append((f"{name}, {words}", [Arm(regime, generator, s) for s in paper.SELECTIONS]))
+            groups.append(
+                (
+                    f"{inert(generators.label(generator))}, {words}",
+                    [Arm(regime, generator, s) for s in paper.SELECTIONS],
+                )
+            )
     groups += [
         (f"{arm.title} (our control)", [arm]) for arm in (*CONTROLS, *STRONG, *TRIVIAL) if arm.regime != SHUFFLED
     ]

@@ -16,11 +16,12 @@ from pcamlib.core.files import read_json
 from pcamlib.core.settings import Profile
 from pcamlib.core.text import inert, printable
 from pcamlib.experiments import tuning
+from pcamlib.models import generators
 from pcamlib.report import findings, quality_tables, tables
 from pcamlib.report.tables import HEADINGS, NOT_PRINTED, Table, arms_of, cells, listed, points, render
 from pcamlib.results import frame, inference
 from pcamlib.results import intervals as kept
-from pcamlib.results.arms import ARMS, TRADITIONAL
+from pcamlib.results.arms import TRADITIONAL, classifiers, generators_of
 from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.published import Published, published_runs
 
@@ -92,7 +93,7 @@ def _protocol(results: pd.DataFrame) -> list[str]:
     return [
         data + ": 26,000 of PCam's patches, re-encoded as JPEG (quality 75, halved chroma)" * jpeg,
         f"{len(provenance['subsets'])} × {listed(provenance['n_real'])}",
-        "; ".join(f"{paper.GENERATOR_NAMES.get(name, name)} {n:,.0f}" for name, n in images.items()) or NOT_RUN,
+        "; ".join(f"{generators.label(name)} {n:,.0f}" for name, n in images.items()) or NOT_RUN,
         *_generators(profile),
         names[0] if names else NOT_RUN,
         listed(judged["n_fake"]),
@@ -110,7 +111,8 @@ def beside(runs: dict[str, pd.DataFrame], intervals: dict[str, pd.DataFrame]) ->
     """AUC minus traditional augmentation in points, arm by arm: the paper and every run, with intervals."""
     printed, reference = findings.PAPER_AUC, findings.PAPER_AUC[TRADITIONAL]
     there = {arm for results in runs.values() for arm in arms_of(results)}
-    arms = [arm for arm in ARMS if arm in there]
+    made = dict.fromkeys(name for results in runs.values() for name in generators_of(results))
+    arms = [arm for arm in classifiers(made) if arm in there]
     columns = {
         ("minus traditional", "paper"): [points(printed[a] - reference) if a in printed else NOT_PRINTED for a in arms]
     }
@@ -263,8 +265,10 @@ def _forest(name: str, where: Path) -> list[str]:
 def _pictures(name: str, where: Path) -> list[str]:
     """Samples and loss curves that `pcamlib.report.publish` kept beside the run's numbers, as the page shows them."""
     text = []
-    sheets = {g: where / "sheets" / name / f"{g}.png" for g in paper.GENERATORS}
-    if any(path.exists() for path in sheets.values()):
+    found = [path.stem for path in sorted((where / "sheets" / name).glob("*.png"))]
+    order = [*paper.GENERATORS, *(g for g in found if g not in paper.GENERATORS)]
+    sheets = {g: where / "sheets" / name / f"{g}.png" for g in order}
+    if found:
         text += ["## Generated patches", ""]
         text += [
             "The first samples of every subset, a row each, not selected: left without tumour, right with. No real patch",
@@ -273,7 +277,7 @@ def _pictures(name: str, where: Path) -> list[str]:
         ]
     for generator, path in sheets.items():
         if path.exists():
-            shown = paper.GENERATOR_NAMES[generator]
+            shown = _stage(generator)
             text += _figure(
                 path, where, f"Patches by {shown}, a row per subset: left without tumour, right with", shown
             )
@@ -327,4 +331,4 @@ def _tried(folder: Path) -> list[str]:
 
 
 def _stage(name: str) -> str:
-    return paper.GENERATOR_NAMES.get(name, name.capitalize())
+    return generators.label(name) if name in generators.REGISTRY else name.capitalize()

@@ -211,15 +211,15 @@ def forest(results: pd.DataFrame, found: dict[str, Any] | None = None, note: str
 
 
 def saved_samples(study: Study, count: int = 2) -> dict[str, dict[str, dict[int, np.ndarray]]]:
-    """First `count` patches per class of a subset's synthetic sets, as `plots.samples_figure_3` wants them.
+    """First `count` patches per class of the synthetic sets of a subset, as `plots.samples_figure_3` wants them.
 
-    A generator whose selection has not run, or a set that lacks a class, is left out.
+    Every generator of the study's profile has an entry; what has not run is missing in it.
     """
     images: dict[str, dict[str, dict[int, np.ndarray]]] = {}
-    for generator in paper.GENERATORS:
+    for generator in study.profile.generator_names:
+        images[generator] = {}
         if not (study.results / f"selection-{generator}.json").exists():
             continue
-        images[generator] = {}
         for name in paper.SELECTIONS:
             patches = selection.synthetic(study, generator, name)
             if patches is not None:

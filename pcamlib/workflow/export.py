@@ -26,7 +26,7 @@ from pcamlib.data import card
 FORMS = {
     "pcam": "PCam files in a folder pcam, where torchvision.datasets.PCAM(root) looks for them",
     "png": "a PNG for each patch, in a folder per class, and labels.csv",
-    "generator": "the generators of a run: diffusers pipelines (unet, dit) and HistoGAN's weights",
+    "generator": "the generators of a run: diffusers pipelines (unet, dit, flow) and HistoGAN's weights",
 }
 NOTICE = "LICENCE.md"
 USE = {
@@ -165,7 +165,9 @@ def _pngs(folder: Path, splits: list[str], classes: list[str], target: Path) -> 
 
 
 def _generators(source: Path) -> list[tuple[str, Path]]:
-    found = [p.parent for p in sorted(source.glob("**/model")) if p.parent.name in ("unet", "dit")]
+    from pcamlib.models import pipeline
+
+    found = [p.parent for p in sorted(source.glob("**/model")) if p.parent.name in pipeline.KINDS]
     found += [p.parent for p in sorted(source.glob("**/histogan/generator.safetensors"))]
     found = [(f"{p.parent.name}/{p.name}", p) for p in found if re.fullmatch(r"subset-\d+", p.parent.name)]
     if not found:

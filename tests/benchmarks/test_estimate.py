@@ -6,18 +6,20 @@ import re
 import estimate
 import pytest
 import timing
+import yaml
 from estimate import Sizes, Stage
 
 from pcamlib import cli
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json
-from pcamlib.core.settings import load_profile
+from pcamlib.core.settings import FOLDER, load_profile
 from pcamlib.experiments import classification
+from pcamlib.models import generators
 from pcamlib.study import GENERATORS, REAL
 
 COST = {family: {"step": 2.0, "image": 0.5, "bytes": 1e9, "flops": 1e9} for family in timing.TRAINED}
 COST["autoencoder"] |= {"encode": 0.25, "decode": 0.125}
-COST["unet"]["denoise"] = COST["dit"]["denoise"] = 0.0625
+COST["unet"]["denoise"] = COST["dit"]["denoise"] = COST["flow"]["denoise"] = 0.0625
 COST["features"] = {"vgg16": 0.5, "judge": 0.25, "bytes": 2e9}
 COST["metrics"] = {"rows": 32, "dims": 512, "neighbours": 4.0, "distance": 1.0, "bytes": 1e9}
 COST["data"] = {"load": 0.01, "bytes": 1e9}
@@ -110,13 +112,13 @@ def test_bad_input_is_one_sentence(made_up, capsys, tmp_path):
         assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("family", ["unet", "classifier"])
+@pytest.mark.parametrize("family", ["unet", "flow", "classifier"])
 def test_one_step_is_the_loops_own(family):
     p = load_profile("smoke")
     found = timing.measure(family, p, 0.05)
     assert found["step"] > 0 and found["batch"] == timing.section(family, p).batch_size
     assert found["flops"] > 1e7 and found["bytes"] > 1e8
-    assert found["denoise" if family == "unet" else "image"] > 0
+    assert found["image" if family == "classifier" else "denoise"] > 0
 
 
 def test_a_family_is_timed_in_a_process_of_its_own():
@@ -125,8 +127,35 @@ def test_a_family_is_timed_in_a_process_of_its_own():
         estimate.time_family("nonsense", "smoke", 0.01)
 
 
-def test_generators_and_families_are_those_of_the_study():
-    assert set(GENERATORS) <= set(timing.FAMILIES)
+def test_every_registered_generator_can_be_timed():
+    assert set(generators.REGISTRY) == set(timing.GENERATORS) <= set(timing.FAMILIES)
+
+
+def smoke_with(tmp_path, listed):
+    content = yaml.safe_load((FOLDER / "smoke.yml").read_text()) | {"name": "mine", "generators": listed}
+    (tmp_path / "mine.yml").write_text(yaml.safe_dump(content))
+    return load_profile(str(tmp_path / "mine.yml"))
+
+
+def test_an_estimate_follows_the_profiles_generators(made_up, tmp_path):
+    """A flow is trained by its selection; images made elsewhere cost their reading; who is not listed costs nothing."""
+    p = smoke_with(tmp_path, ["unet", "flow", {"name": "mine", "images": "x"}])
+    found = estimate.stages(p, SIZES, COST, acceptance=0.8)
+    assert {name for name in found if " 0" in name} == {
+        "dataset 0", "autoencoder 0", "diffusion 0 unet", "quality 0", "classification 0 real",
+        *(f"{stage} 0 {name}" for stage in ("selection", "classification") for name in ("unet", "flow", "mine")),
+    }  # fmt: skip
+    drawn = found["selection 0 unet"].seconds
+    assert found["selection 0 flow"].seconds == pytest.approx(drawn + found["diffusion 0 unet"].seconds)
+    each = 5 * 0.0625 + 0.125
+    assert found["selection 0 mine"].seconds == pytest.approx(drawn - 64 / 0.8 * (each - 0.01))
+    assert "histogan" not in estimate.families(p) and {"unet", "flow"} <= set(estimate.families(p))
+    total = estimate.estimate(str(tmp_path / "mine.yml"), None, 0.8, None, 1)
+    assert total["stages"]["selection"]["runs"] == 6 and "histogan" not in total["cost"]
+    alone = {name: Stage("", 1, 0) for name in found} | {"autoencoder 0": Stage("", 100, 0)}
+    assert estimate.chain_seconds(alone, 1, ["mine"]) == 100 + 1 + 1 + 1
+    only = {name: stage for name, stage in alone.items() if "unet" not in name and "flow" not in name}
+    assert estimate.chain_seconds(only, 1, ["mine"]) == 1 + 1 + 1 and estimate.chain_seconds(only, 1) == 102
 
 
 def test_classifier_seeds_are_counted():

@@ -15,6 +15,7 @@ samples: 50
 trials:
   - {family: histogan, changes: {epochs: 1}}
   - {family: unet, changes: {epochs: 1, unet: {layers_per_block: 1}}, sampling: [{guidance: 1.0}, {guidance: 2.0, steps: 3}]}
+  - {family: flow, changes: {epochs: 1}, sampling: [{steps: 2}]}
 """
 
 
@@ -34,13 +35,15 @@ def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monke
     assert cli.main(command) == 0
     found = read_json(out)
     assert set(opened) == {"valid"} and found["n_valid"] == 64
-    assert [row["family"] for row in found["rows"]] == ["real", "autoencoder", "histogan", "unet", "unet"]
-    guided = found["rows"][-1]
+    assert [row["family"] for row in found["rows"]] == ["real", "autoencoder", "histogan", "unet", "unet", "flow"]
+    guided = found["rows"][-2]
+    assert found["rows"][-1]["sampling"] == {"steps": 2} and found["rows"][-1]["fid"] > 0
     assert guided["sampling"] == {"guidance": 2.0, "steps": 3} and guided["images"] == 64 and guided["seconds"] > 0
-    assert found["rows"][-2]["fid"] != guided["fid"]
+    assert found["rows"][-3]["fid"] != guided["fid"]
     first = capsys.readouterr().out
+    limits = {50: [{k: v for k, v in row.items() if k != "family"} for row in found["rows"][:2]]}
     # once more: nothing is trained or drawn
-    monkeypatch.setattr(tuning.diffusion.DiffusionSampler, "sample", None)
+    monkeypatch.setattr(tuning.Trials, "score", lambda self, images, labels: limits[len(labels)].pop(0))
     assert cli.main(command) == 0
     assert read_json(out)["rows"] == found["rows"] and capsys.readouterr().out == first
 
@@ -62,6 +65,7 @@ def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monke
         (PLAN + "more: 1", "more"),
         (PLAN.replace("guidance: 2.0", "guidence: 2.0"), "guidence"),
         (PLAN.replace("changes: {epochs: 1}}", "sampling: [{guidance: 2.0}]}"), "no options of sampling"),
+        (PLAN.replace("{steps: 2}", "{sampler: ddpm}"), "flow does not take sampler"),
     ],
 )
 def test_a_wrong_plan_is_one_sentence(plan, capsys, text, why):

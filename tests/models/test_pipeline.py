@@ -22,8 +22,9 @@ def untrained(backbone="unet"):
     decoder = PatchDecoder(profile.autoencoder.model_dump(), 4, 12)
     decoder.range.copy_(torch.tensor([[-3.0] * 4, [3.0] * 4]))
     s = profile.diffusion
-    denoiser = diffusion.build(s, backbone, 4, 12)
-    return PatchPipeline(denoiser.eval(), decoder.eval(), s.timesteps, s.sampler, s.sampling_steps, s.guidance)
+    denoiser = diffusion.build(s, "dit" if backbone == "dit" else "unet", 4, 12)
+    process = "flow" if backbone == "flow" else "diffusion"
+    return PatchPipeline(denoiser.eval(), decoder.eval(), s.timesteps, s.sampler, s.sampling_steps, s.guidance, process)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,26 @@ def test_half_precision_is_refused_and_float32_works_again():
     assert half.to(torch.float32)(LABELS).shape == (2, 96, 96, 3)
 
 
-@pytest.mark.parametrize("backbone", ["unet", "dit"])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"sampler": "ddpm"}, "sampler is 'ddpm': a flow is followed by Euler's method"),
+        ({"steps": 0}, "steps is 0: give 1 or more"),
+        ({"steps": 2.5}, "steps is 2.5: give an integer"),
+        ({"guidance": float("nan")}, "guidance is nan: give a finite number"),
+        ({"seed": "7"}, "seed is '7': give an integer"),
+    ],
+)
+def test_a_flow_takes_its_own_options(options, message):
+    pipe = untrained("flow")
+    with pytest.raises(StudyError, match=message):
+        pipe(LABELS, **options)
+    assert not np.array_equal(pipe(LABELS, steps=2), pipe(LABELS, steps=3))
+    with pytest.raises(StudyError, match="process is 'gan'"):
+        PatchPipeline(pipe.denoiser, pipe.decoder, process="gan")
+
+
+@pytest.mark.parametrize("backbone", ["unet", "dit", "flow"])
 def test_it_saves_and_loads_and_takes_no_path_along(tmp_path, backbone):
     first = untrained(backbone)
     first.save_pretrained(tmp_path / "here")

@@ -106,10 +106,12 @@ def test_accepted_rejected():
 
 def test_figure_3_marks_what_was_not_run():
     images = {g: {s: {c: patches(2) for c in (0, 1)} for s in paper.SELECTIONS} for g in paper.GENERATORS}
-    images["dit"]["realism"][1] = patches(1)
+    images["flow"] = images.pop("dit")
+    images["flow"]["realism"][1] = patches(1)
     del images["histogan"]["class"]
     figure = plots.samples_figure_3(images)
     assert len(figure.axes) == 3 * 2 * 6
+    assert [axes.get_ylabel() for axes in figure.axes[::12]] == ["HistoGAN", "U-Net", "Rectified flow"]
     assert sum(bool(axes.images) for axes in figure.axes) == 36 - 4 - 1
     assert texts(figure).count("not run") == 5
     assert [axes.get_title(loc="left") for axes in figure.axes[:6]] == [

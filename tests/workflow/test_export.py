@@ -15,7 +15,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json, write_json
 from pcamlib.data import convert
 from pcamlib.experiments import selection
-from pcamlib.models import autoencoder, diffusion, histogan, pipeline
+from pcamlib.models import autoencoder, diffusion, flow, histogan, pipeline
 from pcamlib.workflow import export
 
 
@@ -76,7 +76,7 @@ def test_pngs_come_back_as_they_left(run, pcam, tmp_path):
 
 def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, tmp_path, monkeypatch):
     own = str(tmp_path / "images made elsewhere")
-    s = open_tiny(generators=["histogan", "unet", "dit", {"name": "mine", "images": own}])
+    s = open_tiny(generators=["histogan", "unet", "dit", "flow", {"name": "mine", "images": own}])
     model, log = autoencoder.train(s)
     autoencoder.encode_subset(s, model)
     labels = np.array([0, 1, 1])
@@ -85,13 +85,14 @@ def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, t
         generator, log = diffusion.train(s, backbone)
         s.write_result(backbone, {"log": log})
         expected[backbone] = generator.sample(labels, seed=5)
+    expected["flow"] = flow.train(s)[0].sample(labels, seed=5)
     gan, log = histogan.train(s, folder=s.folder / "histogan")
     s.write_result("histogan", {"log": log})
     written = export.export(s.root, tmp_path / "generators", "generator")
     assert [p.relative_to(tmp_path / "generators").as_posix() for p in written] == [
-        "subset-0/dit", "subset-0/unet", "subset-0/histogan"
+        "subset-0/dit", "subset-0/flow", "subset-0/unet", "subset-0/histogan"
     ]  # fmt: skip
-    for backbone, kind in {"unet": UNet2DModel, "dit": DiTTransformer2DModel}.items():
+    for backbone, kind in {"unet": UNet2DModel, "dit": DiTTransformer2DModel, "flow": UNet2DModel}.items():
         folder = tmp_path / "generators" / "subset-0" / backbone
         pipe = pipeline.PatchPipeline.from_pretrained(folder)
         np.testing.assert_array_equal(pipe(labels, seed=5), expected[backbone])
