@@ -66,6 +66,11 @@ class Study:
         """The whole "valid" or "test" split."""
         return data.load(self.data_root, name)
 
+    @cached_property
+    def test_centres(self) -> np.ndarray | None:
+        """Centre (hospital or scanner) of each test patch, str (N,); None if the data do not say."""
+        return data.centres(self.data_root, "test")
+
     def synthetic(self, generator: str, selection: str) -> Path:
         """Folder of a synthetic set, itself a PCam train split."""
         return self.folder / "synthetic" / f"{generator}-{selection}"
@@ -82,6 +87,7 @@ class Study:
             "subset": self.subset,
             "seed": self.seed,
             "n_real": len(self.rows),
+            "subsets_by": self.profile.subsets.by,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "processor": processor(),
             "threads": torch.get_num_threads(),

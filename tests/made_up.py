@@ -112,6 +112,20 @@ def memorisation_row(generator: str, selection: str | None) -> dict[str, Any]:
     }
 
 
+def label_content_row(generator: str) -> dict[str, Any]:
+    """What generators draw teaches less at full size than at half."""
+    made = generator not in ("real", "autoencoder")
+    row = {"generator": generator, "status": "ok", "reason": None, "n": 250, "colour": 0.7, "half": 0.8}
+    return row | {"full": 0.75 if made else 0.9, "apart_half": 0.6, "apart_full": 0.95 if made else 0.55}
+
+
+def known_labels_row(c: int | None) -> dict[str, Any]:
+    """Class 1 passes less often."""
+    right = {0: 0.9, 1: 0.7, None: 0.8}[c]
+    shares = {"right": right, "wrong": 0.2, "realism": 0.85, "kept_right": right / (right + 0.2)}
+    return {"class": c, "n": 256 if c is None else 128} | shares
+
+
 def arm_row(regime: str, generator: str | None, selection: str | None, subset: int) -> dict[str, Any]:
     """Validation AUC falls where test AUC rises, so that a choice on test would be another one."""
     value = auc(regime, generator, selection, subset)
@@ -169,6 +183,12 @@ def write_run(root: Path, subsets: int = 2) -> Path:
             results / "memorisation.json",
             {"provenance": provenance(k), "judge": judges, "rows": [memorisation_row(*images) for images in JUDGED]},
         )
+        rows = [label_content_row(generator) for generator in ("real", "autoencoder", *paper.GENERATORS)]
+        about = {"network": "a frozen network", "half_px": 48, "test_n": 1024}
+        write_json(results / "label-content.json", {"provenance": provenance(k), **about, "rows": rows})
+        about = {"extractor": "gatekeeper", "extractor_about": "a gate", "k": 3, "unseen": "rows", "copies_left_out": 0}
+        rows = [known_labels_row(c) for c in (0, 1, None)]
+        write_json(results / "known-labels.json", {"provenance": provenance(k), **about, "rows": rows})
         real = [arm_row(arm.regime, None, None, k) for arm in of_source(None)]
         write_json(results / "classification-real.json", {"provenance": provenance(k), "rows": real})
         probes = [probe_row(arm.regime, None, None, k) for arm in PROBED]

@@ -167,7 +167,7 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
     with training.main_first():
         if not result.exists():
             scores = {name: classifier.probabilities(model, split.images, settings) for name, split in splits.items()}
-            write_json(result, row | tested(splits, scores, keep=folder / SCORES))
+            write_json(result, row | tested(splits, scores, folder / SCORES, study.test_centres))
             _discard(arm, folder)
     return read_json(result)
 
@@ -186,14 +186,22 @@ def _run_baseline(study: Study, arm: Arm, trivial: baselines.Baselines) -> dict[
         found = {key: float(np.mean([values[key] for values in each])) for key in each[0]} | {"shuffles": len(each)}
     else:
         scores, strength, loss = trivial.fit(arm.regime)
-        found = tested(splits, scores, keep=folder / SCORES) | {"train_loss": loss}
+        found = tested(splits, scores, folder / SCORES, study.test_centres) | {"train_loss": loss}
     row |= {"strength": strength, "seconds": round(time.monotonic() - began, 1), "version": code_version()}
     write_json(folder / "result.json", row | {"created": now()} | found)
     return read_json(folder / "result.json")
 
 
-def tested(splits: Mapping[str, Arrays], scores: dict[str, np.ndarray], keep: Path | None = None) -> dict[str, float]:
-    """All metrics of the test split and "valid_auc", from P(tumour) (N,) by split; test scores go to the file `keep`."""
+def tested(
+    splits: Mapping[str, Arrays],
+    scores: dict[str, np.ndarray],
+    keep: Path | None = None,
+    centres: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """All metrics of the test split and "valid_auc", from P(tumour) (N,) by split; test scores go to the file `keep`.
+
+    With the `centres` (N,) of the test patches also "centres", see `by_centre`.
+    """
     scores = {name: values.astype(np.float32) for name, values in scores.items()}
     valid, found = (
         metrics.classification_metrics(splits[name].labels, scores[name], classifier.THRESHOLD)
@@ -205,7 +213,22 @@ def tested(splits: Mapping[str, Arrays], scores: dict[str, np.ndarray], keep: Pa
     return found | {
         "ece": calibration_error(splits["test"].labels, scores["test"]),
         "valid_auc": valid["auc"],
+        **({} if centres is None else {"centres": by_centre(splits["test"].labels, scores["test"], centres)}),
     }
+
+
+def by_centre(labels: np.ndarray, scores: np.ndarray, centres: np.ndarray) -> dict[str, dict[str, Any]]:
+    """For each centre by name, how many "patches" are from it and their "auc", None if they are of one class.
+
+    labels (N,) of 0 and 1, scores (N,) of class 1, centres (N,).
+    """
+    found = {}
+    for name in np.unique(centres):
+        rows = centres == name
+        both = len(np.unique(labels[rows])) == 2
+        auc = metrics.classification_metrics(labels[rows], scores[rows])["auc"] if both else None
+        found[str(name)] = {"patches": int(rows.sum()), "auc": auc}
+    return found
 
 
 def reason_not_to_run(study: Study, arm: Arm) -> str | None:

@@ -157,7 +157,8 @@ class _Probes:
             "version": code_version(),
             "created": now(),
         }
-        write_json(folder / "result.json", row | classification.tested(self.splits, scores, keep=folder / SCORES))
+        found = classification.tested(self.splits, scores, folder / SCORES, self.study.test_centres)
+        write_json(folder / "result.json", row | found)
         return read_json(folder / "result.json")
 
     def _load(self, arm: Arm) -> regression.Regression:

@@ -286,10 +286,10 @@ def limits(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
     if provenance["phantom"]:
         sentences.append("The patches are procedural: the run shows that the software works, and nothing about tissue.")
     else:
-        sentences.append(
-            "The results hold for patches of the slides in this data set. Subsets share slides, so they say nothing about new "
-            "patients or another hospital."
-        )
+        share = "Subsets share slides, so they say nothing about new patients or another hospital."
+        if set(results["subsets_by"].dropna()) == {"slide"}:
+            share = "Subsets are of different slides, but they say nothing about another hospital."
+        sentences.append(f"The results hold for patches of the slides in this data set. {share}")
     if set(ran.loc[ran["regime"] == "traditional", "pretrained"]) == {"none"}:
         sentences.append(
             "Classifiers start from random weights. Those of the paper start from ImageNet weights, which leaves less for "
@@ -324,6 +324,8 @@ def _name(line: pd.Series) -> str:
     """What a reader calls the arm of a line."""
     if line["kind"] in frame.DEVICES:
         return frame.arm_of(line).title
+    if pd.isna(line["generator"]):
+        return paper.SELECTION_NAMES[line["selection"]]
     if pd.isna(line["selection"]):
         return CALIBRATION[line["generator"]]
     return f"{generators.label(line['generator'])} ({paper.SELECTION_NAMES[line['selection']]})"

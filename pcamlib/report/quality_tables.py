@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from pcamlib.core import paper
 from pcamlib.data import CLASSES, SIDE
+from pcamlib.experiments.label_content import HALF
 from pcamlib.models import generators
 from pcamlib.report.tables import (
     HEADINGS,
@@ -122,58 +122,58 @@ def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
     )
 
 
-def table_label_content(found: dict[str, Any]) -> Table:
-    """What samples teach through colour, at half and at full size, from a result of `label_content.evaluate`."""
+def table_label_content(results: pd.DataFrame) -> Table:
+    """What samples teach through colour, at half and at full size, as `experiments.label_content.evaluate` measured it."""
     names = {"real": "The subset's real patches", "autoencoder": "VAE reconstructions of other real patches"}
-    half = f"{found['half_px']} px"
+    ran, every = frame.of_kind(results, "label-content"), results[results["kind"] == "label-content"]
+    sets = [("real", None), ("autoencoder", None), *((g, "none") for g in generators_of(results))]
+    arms = [Arm("label-content", *images) for images in sets]
+    half, full, images = f"{HALF} px", f"{SIDE} px", counts(ran, "n_fake")
     headings = {
-        "colour": ("Trained on these, AUC on test patches, %", "colour histogram"),
-        "half": ("Trained on these, AUC on test patches, %", half),
-        "full": ("Trained on these, AUC on test patches, %", f"{SIDE} px"),
-        "apart_half": ("Told apart from real patches, AUC, %", half),
-        "apart_full": ("Told apart from real patches, AUC, %", f"{SIDE} px"),
+        "auc_colour": ("Trained on these, AUC on test patches, %", "colour histogram"),
+        "auc_half": ("Trained on these, AUC on test patches, %", half),
+        "auc_full": ("Trained on these, AUC on test patches, %", full),
+        "auc_apart_half": ("Told apart from real patches, AUC, %", half),
+        "auc_apart_full": ("Told apart from real patches, AUC, %", full),
     }
-    columns = {("Images", "ours"): [f"{row['n']:,}" if row["status"] == "ok" else NOT_RUN for row in found["rows"]]}
-    for key, heading in headings.items():
-        columns[heading] = [_percent(row.get(key), NOT_RUN) for row in found["rows"]]
-    reasons = [
-        f"{names.get(row['generator']) or generators.label(row['generator'])}: not run, {row['reason']}."
-        for row in found["rows"]
-        if row["status"] != "ok"
-    ]
+    columns = {("Images", "ours"): [images.get(arm.name, NOT_RUN) for arm in arms]}
+    columns |= {heading: cells(results, metric, arms) for metric, heading in headings.items()}
+    index = [names.get(g) or generators.label(g) for g, _ in sets]
+    lacking = every[every["status"] != "ok"].drop_duplicates(["arm", "reason"])
+    shown = dict(zip((arm.name for arm in arms), index))
+    reasons = [f"{shown[line.arm]}: not run, {line.reason}." for line in lacking.itertuples()]
     notes = (
-        f"Logistic regression on colour histograms, or on frozen features ({found['network']}); {half}: averaged down and scaled "
-        f"up again. Its strength is chosen on validation, and it is tested on {found['test_n']:,} real patches. Samples "
-        "without selection. Told apart: cross-validated AUC of a classifier of real patches of the subset against the images "
-        "of the row (for real patches, against other real ones): 50 is not at all, 100 is always. "
-        f"{' '.join(reasons)} {frame.provenance_note(found['provenance'])}"
+        f"Mean ± standard deviation over subsets. Logistic regression on colour histograms, or on frozen features "
+        f"({listed(ran['judge'])}); {half}: averaged down and scaled up again. Its strength is chosen on validation, and it is "
+        f"tested on {listed(ran['test_n'])} real patches. Samples without selection. Told apart: cross-validated AUC of a "
+        "classifier of real patches of the subset against the images of the row (for real patches, against other real ones): 50 "
+        f"is not at all, 100 is always. {' '.join(reasons)} {provenance_sentence(results, 'label-content')}"
     )
-    index = [names.get(row["generator"]) or generators.label(row["generator"]) for row in found["rows"]]
     return Table("Where the label lives", pd.DataFrame(columns, index=index), notes)
 
 
-def table_known_labels(found: dict[str, Any]) -> Table:
-    """What class-based selection passes of right and of wrong labels, from a result of `label_content.known_labels`."""
-    columns = {"Patches": [f"{row['n']:,}" for row in found["rows"]]}
-    for key, heading in (
-        ("right", "Passed with the right label, %"),
-        ("wrong", "Passed with the wrong label, %"),
-        ("realism", "Passed by realism without labels, %"),
-        ("kept_right", "Labels right after selection, % (50 before)"),
-    ):
-        columns[heading] = [_percent(row[key], NOT_PRINTED) for row in found["rows"]]
+def table_known_labels(results: pd.DataFrame) -> Table:
+    """What class-based selection passes of right and of wrong labels, as `label_content.known_labels` measured it."""
+    ran, arm = frame.of_kind(results, "known-labels"), Arm("known-labels", None, "class")
+    headings = {
+        "passed_right": "Passed with the right label, %",
+        "passed_wrong": "Passed with the wrong label, %",
+        "passed_realism": "Passed by realism without labels, %",
+        "kept_right": "Labels right after selection, % (50 before)",
+    }
+    missing = NOT_PRINTED if len(ran) else NOT_RUN
+    columns = {
+        heading: [cells(results, metric + of, [arm], missing=missing)[0] for of in ("_0", "_1", "")]
+        for metric, heading in headings.items()
+    }
     notes = (
-        f"Real patches that neither generator nor gatekeeper has seen ({found['unseen']}; {found['copies_left_out']} byte-for-byte "
-        f"copies of training patches left out). Features of {found['extractor']} ({found['extractor_about']}), k = {found['k']}. "
-        "Each patch is scored with its own label and with the other one. Labels right after selection: if half of the labels "
-        f"were wrong before. {frame.provenance_note(found['provenance'])}"
+        f"Mean ± standard deviation over subsets. {listed(ran['n_new'])} real patches that neither generator nor gatekeeper has "
+        f"seen. Features of {listed(ran['extractor'])} ({listed(ran['judge'])}), k = {listed(ran['k'], ' or ', '–')}. Each patch is "
+        "scored with its own label and with the other one. Labels right after selection: if half of the labels were wrong "
+        f"before; – where nothing passes. {provenance_sentence(results, 'known-labels')}"
     )
-    index = ["both classes" if row["class"] is None else CLASSES[row["class"]] for row in found["rows"]]
+    index = [*CLASSES, "both classes"]
     return Table("Class-based selection with known labels", pd.DataFrame(columns, index=index), notes)
-
-
-def _percent(value: float | None, missing: str) -> str:
-    return missing if value is None else f"{100 * value:.1f}"
 
 
 def table_memorisation(results: pd.DataFrame) -> Table:

@@ -22,6 +22,7 @@ from pcamlib.models import generators
 from pcamlib.results import frame, inference, intervals, rivals
 from pcamlib.results.arms import BASELINE, CONTROLS, NO_NETWORK, TRADITIONAL, Arm, classifiers, generators_of
 from pcamlib.results.frame import CALIBRATION_BINS, NOT_RUN
+from pcamlib.results.loading import ONE_CLASS
 from pcamlib.results.planning import LEAD
 
 NOT_PRINTED = "–"
@@ -299,6 +300,35 @@ def _difference(
         span(*ends.loc[arm.name, ["low", "high"]]) if arm.name in ends.index else NOT_RUN,
         f"{q[arm.name]:.3f}" if arm.name in q else no_q,
     ]
+
+
+def table_centres(results: pd.DataFrame) -> Table | None:
+    """AUC of every arm by the centre of the test patches; None where centres are not known or nothing was tested by them.
+
+    results: as one device measured them (`frame.by_device`).
+    """
+    ran = frame.of_kind(results, "classification")
+    auc, patches = (ran[ran["metric"] == metric] for metric in frame.BY_CENTRE)
+    sizes = patches.groupby("centre")["value"].max()
+    if sizes.empty:
+        return None
+    arms, of, columns = arms_of(results), results["subset"].nunique(), {}
+    for centre, size in sizes.items():
+        found = frame.summary(auc[auc["centre"] == centre], "auc_centre")
+        columns[f"{centre} ({size:,.0f} patches)"] = [
+            cell(*found.loc[arm.name], "auc", of) if arm.name in found.index else NOT_RUN for arm in arms
+        ]
+    one_class = results.loc[results["reason"] == ONE_CLASS, "centre"].dropna().unique()
+    lacking = f" Without an AUC, because their test patches are of one class: {', '.join(sorted(one_class))}." * bool(
+        len(one_class)
+    )
+    notes = (
+        f"{device_note(results)} AUC in percent on the test patches of each centre, mean ± standard deviation over subsets. "
+        f"Centres differ in stain, scanner and difficulty, so compare within a column.{lacking} "
+        f"{provenance_sentence(results, 'classification')}"
+    )
+    title = "AUC by centre" + ", by probes" * frame.is_probe(results)
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
 
 
 def table_power(found: dict[str, Any] | None, title: str = "What this run could have shown") -> Table:

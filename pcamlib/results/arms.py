@@ -37,7 +37,7 @@ class Arm(NamedTuple):
     @property
     def control(self) -> bool:
         """Whether the arm is a control of ours and not an arm of the paper."""
-        return self.generator is None and self.regime not in ("baseline", "traditional")
+        return self.generator is None and self.regime not in ("baseline", "traditional", "known-labels")
 
     @property
     def source(self) -> Arm | None:

@@ -18,10 +18,12 @@ import pandas as pd
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic
 from pcamlib.results.arms import Arm
-from pcamlib.results.frame import COLUMNS, LATER, METRICS, tidy
+from pcamlib.results.frame import BY_CENTRE, COLUMNS, LATER, METRICS, tidy
 
-KEYS = ("kind", "subset", "regime", "generator", "selection", "seed", "extractor", "status", "arm_created")
-ORDER = tuple(dict.fromkeys(itertools.chain.from_iterable(METRICS.values())))
+KEYS = ("kind", "subset", "regime", "generator", "selection", "seed", "extractor", "status", "arm_created", "centre")
+ORDER = tuple(dict.fromkeys(itertools.chain(*METRICS.values(), BY_CENTRE)))
+NEWER = {*LATER, *METRICS["label-content"], *METRICS["known-labels"], *BY_CENTRE, "centre", "subsets_by"}
+"""Columns that are left out where nothing has a value for them, and so from older files."""
 DERIVED = ("arm", "control", "metric", "value")
 SHARED = tuple(name for name in COLUMNS if name not in (*KEYS, *DERIVED))
 NO_VALUE = "nan"  # a line without a value, which is not the same as no line
@@ -35,19 +37,21 @@ def provenance_file(path: Path) -> Path:
 def write(results: pd.DataFrame, path: Path) -> None:
     """Write results to `path` and `provenance_file(path)`, each atomically. Floats keep all their digits."""
     lines = results.astype(object).where(results.notna(), None).to_dict("records")
+    absent = {name for name in ("centre", "subsets_by") if results[name].isna().all()}
+    keys, own = ([name for name in names if name not in absent] for names in (KEYS, SHARED))
     origins: dict[tuple, int] = {}
     rows: list[tuple[tuple, dict[str, str]]] = []
     for line in lines:
-        origin = origins.setdefault(tuple(line[name] for name in SHARED), len(origins))
-        key = (origin, *(line[name] for name in KEYS))
+        origin = origins.setdefault(tuple(line[name] for name in own), len(origins))
+        key = (origin, *(line[name] for name in keys))
         place = ORDER.index(line["metric"])
         if not rows or rows[-1][0] != key or place <= ORDER.index(next(reversed(rows[-1][1]))):
             rows.append((key, {}))
         rows[-1][1][line["metric"]] = NO_VALUE if line["value"] is None else repr(line["value"])
-    order = [metric for metric in ORDER if metric not in LATER or any(metric in cells for _, cells in rows)]
+    order = [metric for metric in ORDER if metric not in NEWER or any(metric in cells for _, cells in rows)]
     values = [[*key, *(cells.get(metric) for metric in order)] for key, cells in rows]
-    _write(path, ("origin", *KEYS, *order), values)
-    _write(provenance_file(path), ("origin", *SHARED), [[i, *shared] for shared, i in origins.items()])
+    _write(path, ("origin", *keys, *order), values)
+    _write(provenance_file(path), ("origin", *own), [[i, *shared] for shared, i in origins.items()])
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -56,8 +60,8 @@ def read(path: Path) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for row in _read(path, ("origin", *KEYS, *ORDER)):
         try:
-            line = {name: _typed(name, row[name]) for name in KEYS}
-            line |= {name: _typed(name, shared[row["origin"]][name]) for name in SHARED}
+            line = {name: _typed(name, row.get(name, "")) for name in KEYS}
+            line |= {name: _typed(name, shared[row["origin"]].get(name, "")) for name in SHARED}
             arm = Arm(line["regime"], line["generator"], line["selection"], line["seed"])
             line |= {"arm": arm.name, "control": arm.control}
             cells = {metric: float(row[metric]) for metric in ORDER if row.get(metric, "") != ""}
@@ -89,7 +93,7 @@ def _read(path: Path, header: tuple[str, ...]) -> list[dict[str, str]]:
             rows, columns = list(found), tuple(found.fieldnames or ())
     except (OSError, ValueError, csv.Error) as error:
         raise _foreign(path, str(error)) from None
-    expected = tuple(name for name in header if name not in LATER or name in columns)
+    expected = tuple(name for name in header if name not in NEWER or name in columns)
     if columns != expected or any(None in row or None in row.values() for row in rows):
         raise _foreign(path, "its columns are others")
     return rows

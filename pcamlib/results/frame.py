@@ -25,6 +25,17 @@ CALIBRATION_BINS = 15
 PER_CLASS = ("requested", "kept", "seen", "passed", "accepted")
 LATER = ("fid_0", "fid_1", "fid_held_out", "fid_infinity", "vendi")
 """Metrics of quality that older results lack, and a row where there are too few images. Such a row has no line for them."""
+LABEL_CONTENT = {
+    "colour": "auc_colour", "half": "auc_half", "full": "auc_full",
+    "apart_half": "auc_apart_half", "apart_full": "auc_apart_full",
+}  # fmt: skip
+"""Metrics of `experiments.label_content.evaluate` by their name in its rows."""
+KNOWN_LABELS = {
+    "right": "passed_right", "wrong": "passed_wrong", "realism": "passed_realism", "kept_right": "kept_right"
+}  # fmt: skip
+"""Those of `label_content.known_labels`: of both classes; with _0 and _1 behind, of patches of one class."""
+BY_CENTRE = ("auc_centre", "patches_centre")
+"""Of an arm's test patches from one centre, which the line names: their AUC and number."""
 METRICS = {
     "training": ("images",),
     "selection": tuple(f"{name}_{c}" for name in PER_CLASS for c in (0, 1)),
@@ -38,8 +49,14 @@ METRICS = {
     "probe": (
         "accuracy", "auc", "sensitivity", "specificity", "ece", "valid_auc", "train_loss", "train_seconds",
     ),
+    "label-content": tuple(LABEL_CONTENT.values()),
+    "known-labels": tuple(f"{name}{of}" for name in KNOWN_LABELS.values() for of in ("_0", "_1", "")),
 }  # fmt: skip
 """The metrics by kind of line. Those of a selection are per class; `accepted` is passed / seen, without selection absent."""
+OPTIONAL = {
+    *LATER, "auc_apart_half", "auc_apart_full", "kept_right", "kept_right_0", "kept_right_1", "accepted_0", "accepted_1"
+}  # fmt: skip
+"""Metrics that a row may be without."""
 DEVICES = {"classification": "fine-tuned network", "probe": "linear probe"}
 """The two measuring devices by the kind of their lines: every arm is trained and tested by each."""
 ROW = {
@@ -53,17 +70,18 @@ PROVENANCE = {
 }  # fmt: skip
 COLUMNS = {
     "kind": "str", "subset": "int64", "arm": "str", "regime": "str", "generator": "str", "selection": "str",
-    "control": "bool", "seed": "int64", "extractor": "str", "metric": "str", "value": "float64", "status": "str",
+    "control": "bool", "seed": "int64", "extractor": "str", "centre": "str", "metric": "str", "value": "float64", "status": "str",
     "reason": "str", **ROW, "arm_version": "str", "arm_created": "str", "judge": "str", **PROVENANCE,
-    "processor": "str", "class_0": "str", "class_1": "str", "subset_size": "Int64", "study_seed": "Int64", "file": "str",
+    "processor": "str", "subsets_by": "str", "class_0": "str", "class_1": "str", "subset_size": "Int64", "study_seed": "Int64", "file": "str",
 }  # fmt: skip
 """Name and type of every column.
 
-kind: "training", "selection", "quality", "memorisation", "classification" or "probe". arm: `Arm.name`, made of regime (the kind
+kind: "training", "selection", "quality", "memorisation", "classification", "probe", "label-content" or "known-labels". centre:
+of a line of `BY_CENTRE`. arm: `Arm.name`, made of regime (the kind
 where no classifier is trained), generator and selection. status: "ok", or "not run" with its reason and without a value.
 n_real to model_choice: counts and settings of the arm. arm_version, arm_created: of a classifier, where its file holds
 several. The rest is the provenance of the result file; `subset_size` is its count of real patches, and `seconds` are
-those of the whole file. `processor` is missing in results made before it was recorded.
+those of the whole file. `processor` and `subsets_by` ("patch" or "slide") are missing in results made before they were recorded.
 """
 
 

@@ -13,9 +13,23 @@ from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import read_json
 from pcamlib.results.arms import PROBED, Arm, judged, of_source
-from pcamlib.results.frame import LATER, METRICS, NOT_RUN, PER_CLASS, PROVENANCE, ROW, extractors, tidy
+from pcamlib.results.frame import (
+    BY_CENTRE,
+    KNOWN_LABELS,
+    LABEL_CONTENT,
+    LATER,
+    METRICS,
+    NOT_RUN,
+    OPTIONAL,
+    PER_CLASS,
+    PROVENANCE,
+    ROW,
+    extractors,
+    tidy,
+)
 
 NO_FILE = "its result file does not exist"
+ONE_CLASS = "the test patches of this centre are of one class"
 
 
 def files(generators: Iterable[str], folders: Iterable[str] = ()) -> dict[str, list[Arm]]:
@@ -26,6 +40,10 @@ def files(generators: Iterable[str], folders: Iterable[str] = ()) -> dict[str, l
         **{f"selection-{g}": [Arm("selection", g, s) for s in paper.SELECTIONS] for g in generators},
         "quality": [Arm("quality", *images) for images in judged(generators)],
         "memorisation": [Arm("memorisation", *images) for images in judged(generators)],
+        "label-content": [
+            Arm("label-content", *images) for images in judged(generators) if images[1] in (None, "none")
+        ],
+        "known-labels": [Arm("known-labels", None, "class")],
         "classification-real": of_source(None),
         **{f"classification-{g}": of_source(g) for g in generators},
         "probe-real": list(PROBED),
@@ -46,7 +64,7 @@ def _files_of_run(run: Path) -> dict[str, list[Arm]]:
     return files(dict.fromkeys([*paper.GENERATORS, *names]), folders)
 
 
-_UNBOUNDED = {"fid", "kid_se", "density", "least_ratio", "train_loss", "train_seconds", "images"}
+_UNBOUNDED = {"patches_centre", "fid", "kid_se", "density", "least_ratio", "train_loss", "train_seconds", "images"}
 _UNBOUNDED |= {*LATER} | {f"{name}_{c}" for name in PER_CLASS[:-1] for c in (0, 1)}
 
 
@@ -106,7 +124,7 @@ def _files(run: Path, subset: int | str) -> list[Path]:
 
 
 def _kind(file: str) -> str:
-    kind = file.split("-")[0]
+    kind = file if file in METRICS else file.split("-")[0]
     return kind if kind in METRICS else "training"
 
 
@@ -125,6 +143,10 @@ def _read(path: Path, subset: int, run: Path) -> list[dict[str, Any]]:
         elif kind == "selection":
             shared = {key: content[key] for key in ("generator", "extractor", "k")}
             rows = [shared | {"selection": name} | _per_class(row) for name, row in content["selections"].items()]
+        elif kind == "label-content":
+            rows = [_label_content(row, content) for row in content["rows"]]
+        elif kind == "known-labels":
+            rows = [_known_labels(content)]
         else:
             rows = content["rows"]
             for row in rows:
@@ -136,6 +158,25 @@ def _read(path: Path, subset: int, run: Path) -> list[dict[str, Any]]:
             f"{path} does not have the form of a result file ({type(error).__name__}: {error}): "
             "remove it and run its notebook again."
         ) from None
+
+
+def _label_content(row: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of results/label-content.json under the names of METRICS. Its images are those without selection."""
+    calibration = row["generator"] in ("real", "autoencoder")
+    found = {"generator": row["generator"], "selection": None if calibration else "none", "judge": content["network"]}
+    found |= {"status": row["status"], "reason": row["reason"], "n_fake": row.get("n"), "test_n": content["test_n"]}
+    return found | {metric: row[name] for name, metric in LABEL_CONTENT.items() if name in row}
+
+
+def _known_labels(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of results/known-labels.json, of each class and of both, as one, under the names of METRICS."""
+    found = {"generator": None, "selection": "class", "extractor": content["extractor"], "k": content["k"]}
+    found |= {"judge": f"{content['extractor_about']}; patches: {content['unseen']}"}
+    for row in content["rows"]:
+        of = "" if row["class"] is None else f"_{row['class']}"
+        found |= {metric + of: row[name] for name, metric in KNOWN_LABELS.items()}
+        found |= {"n_new": row["n"]} if row["class"] is None else {}
+    return found
 
 
 def _per_class(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,11 +198,22 @@ def row_lines(
     line |= {"arm_version": row.get("version"), "arm_created": row.get("created")}
     line |= {name: provenance[name] for name in PROVENANCE} | dict(zip(("class_0", "class_1"), provenance["classes"]))
     line |= {"subset_size": provenance["n_real"], "study_seed": provenance["seed"]}
-    line |= {"processor": provenance.get("processor"), "file": file}
+    line |= {"processor": provenance.get("processor"), "subsets_by": provenance.get("subsets_by"), "file": file}
     values = row if "seconds" not in row else {**row, "train_seconds": row["seconds"]}
-    lacking = {m for m in METRICS[kind] if values.get(m) is None and (m in LATER or m.startswith("accepted"))}
-    metrics = [m for m in METRICS[kind] if m not in lacking]
-    return [line | {"metric": m, "value": _number(values[m], m, path) if status == "ok" else None} for m in metrics]
+    metrics = [m for m in METRICS[kind] if values.get(m) is not None or m not in OPTIONAL]
+    lines = [line | {"metric": m, "value": _number(values[m], m, path) if status == "ok" else None} for m in metrics]
+    for centre, found in row.get("centres", {}).items():
+        lines += [line | {"centre": centre} | more for more in _of_centre(found, path)]
+    return lines
+
+
+def _of_centre(found: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    """Metric, value and status of the lines of one centre, from an entry of `classification.by_centre`."""
+    auc, patches = BY_CENTRE
+    lines = [{"metric": patches, "value": _number(found["patches"], patches, path)}]
+    if found["auc"] is None:
+        return [*lines, {"metric": auc, "value": None, "status": NOT_RUN, "reason": ONE_CLASS}]
+    return [*lines, {"metric": auc, "value": _number(found["auc"], auc, path)}]
 
 
 def _number(value: Any, metric: str, path: Path) -> float:
@@ -188,9 +240,11 @@ def _absent(kind: str, arm: Arm, subset: int, file: str, spaces: list[str | None
 
 def _check(found: pd.DataFrame, run: Path) -> None:
     """Refuse an arm that occurs twice, and lines of different data, profiles, feature spaces or judges."""
-    keys = ["kind", "subset", "arm", "extractor", "seed", "metric"]
+    keys = ["kind", "subset", "arm", "extractor", "seed", "centre", "metric"]
     for line in found[found.duplicated(keys)].itertuples():
-        first = found[(found[keys] == found.loc[line.Index, keys]).drop(columns="extractor").all(axis=1)].iloc[0]
+        first = found[
+            (found[keys] == found.loc[line.Index, keys]).drop(columns=["extractor", "centre"]).all(axis=1)
+        ].iloc[0]
         raise StudyError(f"{run / line.file} repeats an arm that is already in {run / first['file']}: {line.arm}.")
     for column in ("data_sha", "profile_sha"):
         _agree(found[column], column, found["file"], run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
@@ -12,10 +14,11 @@ from pcamlib import data, metrics
 from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import load_profile
-from pcamlib.experiments import classification, features
+from pcamlib.experiments import baselines, classification, features
 from pcamlib.report import tables
 from pcamlib.results import frame, inference, intervals, load
 from pcamlib.results.arms import Arm
+from pcamlib.results.inference import SCORES
 
 
 def test_an_arm_brings_seeds_to_what_it_starts_from():
@@ -95,3 +98,27 @@ def test_seeds_are_trained_kept_and_averaged(open_tiny, monkeypatch):
     assert tables.table_2(df).data["Training", "seeds"].iloc[:2].tolist() == ["not run", "2"]
     found = intervals.evaluate(s, df, 1)
     assert {row["regime"] for row in found["rows"]} == {"traditional", "transfer-real", *paper.TRIVIAL}
+
+
+def test_auc_by_centre_by_hand():
+    labels, scores = np.array([0, 1, 0, 1, 1, 1]), np.array([0.1, 0.9, 0.8, 0.2, 0.5, 0.6])
+    found = classification.by_centre(labels, scores, np.array(["a", "a", "b", "b", "c", "c"]))
+    assert found == {"a": {"patches": 2, "auc": 1.0}, "b": {"patches": 2, "auc": 0.0}, "c": {"patches": 2, "auc": None}}
+
+
+def test_arms_are_tested_by_centre_where_centres_are_known(open_tiny, pcam, tmp_path):
+    root = tmp_path / "two centres"
+    shutil.copytree(pcam, root)
+    data.write_groups(root, "test", [f"slide {i // 4}" for i in range(32)], ["A"] * 20 + ["B"] * 12)
+    s = open_tiny(root=root)
+    row = classification._run_baseline(
+        s, Arm("colour"), baselines.Baselines(s, {n: s.split(n) for n in ("valid", "test")})
+    )
+    assert {name: found["patches"] for name, found in row["centres"].items()} == {"A": 20, "B": 12}
+    kept = load_file(s.folder / "classifiers" / "colour" / SCORES)
+    for name, rows in (("A", slice(20)), ("B", slice(20, 32))):
+        auc = metrics.classification_metrics(kept["labels"][rows], kept["test"][rows])["auc"]
+        assert row["centres"][name]["auc"] == pytest.approx(auc)
+    assert "centres" not in classification.tested(
+        {n: s.split(n) for n in ("valid", "test")}, {"valid": np.zeros(32), "test": np.zeros(32)}
+    )

@@ -23,7 +23,7 @@ def with_generators(run, listed, names):
     for path in sorted(run.glob("subset-*/results/*.json")):
         content = read_json(path)
         for name in names:
-            if path.stem in ("quality", "memorisation"):
+            if path.stem in ("quality", "memorisation", "label-content"):
                 content["rows"] += [row | {"generator": name} for row in content["rows"] if row["generator"] == "unet"]
             elif "unet" in path.stem and not (path.stem == "unet" and name == "mine"):
                 other = json.loads(json.dumps(content).replace('"unet"', f'"{name}"').replace("-unet-", f"-{name}-"))
@@ -46,7 +46,7 @@ def unet_and_flow(tmp_path):
     for path in sorted(run.glob("subset-*/results/*.json")):
         if any(name in path.stem for name in ("histogan", "dit")):
             path.unlink()
-        elif path.stem in ("quality", "memorisation"):
+        elif path.stem in ("quality", "memorisation", "label-content"):
             edit(
                 path,
                 lambda content: content.update(

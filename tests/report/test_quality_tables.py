@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_up import edit, memorisation_row, not_run, provenance, write_run
+from made_up import edit, memorisation_row, not_run, write_run
 
 from pcamlib.core import paper
 from pcamlib.report import quality_tables
@@ -105,28 +105,32 @@ def test_without_quality_every_cell_says_so(run, df):
     assert data.loc[("Class-based realism score", "DiT"), (FID, "ours")] == "46.00 ± – (n = 1)"
 
 
-def test_label_content_table_states_what_was_not_run():
-    found = {"provenance": provenance(0), "network": "a network", "half_px": 48, "test_n": 64}
-    row = {
-        "status": "ok",
-        "n": 250,
-        "colour": 0.723,
-        "half": 0.681,
-        "full": 0.498,
-        "apart_half": 0.988,
-        "apart_full": None,
-    }
-    missing = {"generator": "dit", "status": "not run", "reason": "a class has no image"}
-    table = quality_tables.table_label_content(found | {"rows": [{"generator": "real"} | row, missing]})
-    assert table.data.loc["The subset's real patches"].tolist() == ["250", "72.3", "68.1", "49.8", "98.8", "not run"]
+def test_label_content_table_states_what_was_not_run(run):
+    def change(content):
+        content["rows"][-1] = {"generator": "dit", "status": "not run", "reason": "a class has no image"}
+        content["rows"][0] |= {"apart_half": None, "apart_full": None}
+
+    for k in (0, 1):
+        edit(run / f"subset-{k}/results/label-content.json", change)
+    edit(run / "subset-1/results/label-content.json", lambda content: content["rows"][3].update(full=0.85))
+    table = quality_tables.table_label_content(load(run, 2))
+    real = table.data.loc["The subset's real patches"].tolist()
+    assert real == ["250", "70.00 ± 0.00", "80.00 ± 0.00", "90.00 ± 0.00", "not run", "not run"]
+    assert table.data.loc["U-Net", ("Trained on these, AUC on test patches, %", "96 px")] == "80.00 ± 7.07"
     assert set(table.data.loc["DiT"]) == {"not run"} and "DiT: not run, a class has no image." in table.notes
+    assert "1,024 real patches" in table.notes and "a frozen network" in table.notes
 
 
-def test_known_labels_table_has_both_rates():
-    row = {"class": None, "n": 32, "right": 0.6, "wrong": 0.2, "realism": 0.7, "kept_right": 0.75}
-    none = {"class": 1, "n": 16, "right": 0.0, "wrong": 0.0, "realism": 0.0, "kept_right": None}
-    about = {"extractor": "gate", "extractor_about": "a gate", "k": 3, "unseen": "rows", "copies_left_out": 0}
-    found = {"provenance": provenance(0), "rows": [none, row]} | about
-    data = quality_tables.table_known_labels(found).data
-    assert data.loc["both classes"].tolist() == ["32", "60.0", "20.0", "70.0", "75.0"]
-    assert data.loc["tumour"].tolist() == ["16", "0.0", "0.0", "0.0", "–"]
+def test_known_labels_table_has_both_rates(run):
+    def nothing_passes(content):
+        content["rows"][1] |= {"right": 0.0, "wrong": 0.0, "realism": 0.0, "kept_right": None}
+
+    for k in (0, 1):
+        edit(run / f"subset-{k}/results/known-labels.json", nothing_passes)
+    table = quality_tables.table_known_labels(load(run, 2))
+    assert table.data.loc["both classes"].tolist() == ["80.00 ± 0.00", "20.00 ± 0.00", "85.00 ± 0.00", "80.00 ± 0.00"]
+    assert table.data.loc["tumour"].tolist() == ["0.00 ± 0.00"] * 3 + ["–"]
+    assert "256 real patches" in table.notes and "Features of gatekeeper (a gate; patches: rows), k = 3" in table.notes
+    for k in (0, 1):
+        (run / f"subset-{k}/results/known-labels.json").unlink()
+    assert set(quality_tables.table_known_labels(load(run, 2)).data.to_numpy().ravel()) == {"not run"}

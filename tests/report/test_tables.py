@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import measured, not_run, write_run
+from made_up import edit, measured, not_run, write_run
 
 from pcamlib.core import paper
 from pcamlib.core.text import inert
@@ -235,3 +235,22 @@ def test_html_is_escaped():
         and "1 &lt; 2" in html
         and 'aria-label="&#34;q' in html.replace("&quot;", "&#34;")
     )
+
+
+def test_auc_by_centre_has_a_column_each(run):
+    assert tables.table_centres(load(run, 2)) is None, "nobody knows the centres"
+    for k in (0, 1):
+        by_centre = {"A": {"patches": 600, "auc": 0.8 + k / 10}, "B": {"patches": 424, "auc": None}}
+        for name in ("classification-real", "probe-real"):
+            path = run / f"subset-{k}/results/{name}.json"
+            edit(path, lambda content: [r.update(centres=by_centre) for r in content["rows"] if r["status"] == "ok"])
+    df = load(run, 2)
+    for device in frame.DEVICES:
+        table = tables.table_centres(frame.by_device(df, device))
+        assert list(table.data) == ["A (600 patches)", "B (424 patches)"]
+        assert table.data.loc[("Real images only", "Baseline")].tolist() == ["85.00 ± 7.07", "not run"]
+        assert set(table.data.loc[("Synthetic images only", "DiT (none)")]) == {"not run"}
+        assert "of one class: B." in table.notes and ("by probes" in table.title) == (device == "probe")
+    whole, measured = load(run, 2), frame.by_device(df, "classification")
+    assert tables.table_2(measured).data.loc[("Real images only", "Baseline"), ("AUC, % ↑", "ours")] == "80.50 ± 0.71"
+    assert len(whole) == len(df)

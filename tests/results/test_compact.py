@@ -9,6 +9,7 @@ from made_up import edit, write_run
 
 from pcamlib.core.errors import StudyError
 from pcamlib.results import compact, load
+from pcamlib.results.loading import ONE_CLASS
 
 
 @pytest.fixture
@@ -58,6 +59,27 @@ def test_foreign_and_torn_files_are_refused_by_name(run, tmp_path):
         path.write_text(broken)
         with pytest.raises(StudyError, match="results.csv cannot be read as published results"):
             compact.read(path)
+
+
+def test_centres_and_the_unit_of_subsets_are_columns_only_where_they_are_known(run, tmp_path):
+    compact.write(load(run, 2), tmp_path / "old.csv")
+    heads = [path.read_text().splitlines()[0] for path in (tmp_path / "old.csv", tmp_path / "provenance" / "old.csv")]
+    assert "centre" not in heads[0] and "subsets_by" not in heads[1] and "auc_half" in heads[0]
+    for k in (0, 1):
+        by_centre = {"Utrecht": {"patches": 600, "auc": 0.8 + k / 100}, "Nijmegen, 2": {"patches": 424, "auc": None}}
+        for name in ("classification", "probe"):
+            path = run / f"subset-{k}/results/{name}-unet.json"
+            edit(path, lambda content: [row.update(centres=by_centre) for row in content["rows"]])
+            edit(path, lambda content: content["provenance"].update(subsets_by="slide"))
+    df = load(run, 2)
+    compact.write(df, tmp_path / "new.csv")
+    pd.testing.assert_frame_equal(compact.read(tmp_path / "new.csv"), df, check_exact=True)
+    lines = df[df["arm"].eq("transfer-unet-none") & df["kind"].eq("probe") & df["centre"].notna()]
+    found = dict(zip(zip(lines["subset"], lines["centre"], lines["metric"]), lines["value"]))
+    assert found[1, "Utrecht", "auc_centre"] == 0.81 and found[0, "Nijmegen, 2", "patches_centre"] == 424
+    lacking = lines[lines["status"] != "ok"]
+    assert set(lacking["centre"]) == {"Nijmegen, 2"} and set(lacking["reason"]) == {ONE_CLASS}
+    assert set(df["subsets_by"].dropna()) == {"slide"}
 
 
 def test_later_metrics_are_columns_only_where_a_row_has_them(run, tmp_path):

@@ -72,9 +72,9 @@ def test_feature_spaces_are_never_averaged(run):
 def test_provenance_counts_each_file_once(run):
     (run / "subset-1/results/quality.json").unlink()
     merged = frame.merged_provenance(load(run, 2))
-    assert merged["seconds"] == (2 * 17 - 1) * 10 and merged["subsets"] == [0, 1]
+    assert merged["seconds"] == (2 * 19 - 1) * 10 and merged["subsets"] == [0, 1]
     note = frame.provenance_note(merged)
-    for part in ("phantom (procedural", "profile demo", "2 subsets of 256", "cpu", "5 min 30 s", "0.1.0+abc"):
+    for part in ("phantom (procedural", "profile demo", "2 subsets of 256", "cpu", "6 min 10 s", "0.1.0+abc"):
         assert part in note
     with pytest.raises(StudyError, match="no results to state a provenance for"):
         frame.merged_provenance(frame.tidy([]))

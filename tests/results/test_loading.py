@@ -27,6 +27,8 @@ def test_one_line_per_subset_arm_space_and_metric(run):
         "memorisation": 2 * 11 * 6,
         "classification": 2 * (32 + 4 + 5) * 8,
         "probe": 2 * (5 + 27) * 8,
+        "label-content": 2 * 5 * 5,
+        "known-labels": 2 * 12,
     }
     assert not df.duplicated(["kind", "subset", "arm", "seed", "extractor", "metric"]).any()
     lacking = df[df["status"] != "ok"]
