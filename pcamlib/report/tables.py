@@ -331,6 +331,50 @@ def table_centres(results: pd.DataFrame) -> Table | None:
     return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
 
 
+def table_slides(found: dict[str, Any] | None, title: str = "What slides do to the test") -> Table | None:
+    """Intraclass correlation and effective sample size by arm, from a result of `intervals.evaluate`; None without slides.
+
+    Of the arms with synthetic images those without selection are shown.
+    """
+    rows = [row for row in ((found or {}).get("design") or []) if row["selection"] in (None, "none")]
+    if not rows:
+        return None
+    columns: dict[tuple[str, str], list[str]] = {}
+    for key, words in (("auc", "AUC"), (TRADITIONAL.name, "Difference to traditional augmentation")):
+        values = [row[key] for row in rows]
+        for name, heading, form in (
+            ("icc", "ICC", "{:.3f}"),
+            ("effect", "design effect", "{:.2f}"),
+            ("effective", "effective patches", "{:,.0f}"),
+        ):
+            columns[words, heading] = [
+                NOT_PRINTED if v is None or v[name] is None else form.format(v[name]) for v in values
+            ]
+    arms = [Arm(row["regime"], row["generator"], row["selection"]) for row in rows]
+    notes = (
+        f"{found['test_n']:,} test patches of {found['slides']:,} slides. ICC: intraclass correlation of what each patch adds to "
+        "the AUC, within slides. Design effect: variance over slides divided by that over patches. Effective patches: how many "
+        "independent patches would know as much; more than there are where slides cancel out. Means over subsets and seeds. "
+        f"{frame.provenance_note(found['provenance'])}"
+    )
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
+
+
+def table_coverage(found: dict[str, float], about: str) -> Table:
+    """How often 95 % intervals over slides and over patches hold the truth, from `clusters.coverage`; about: what was simulated."""
+    columns = {
+        words: [f"{100 * found[f'{unit}{what}']:.1f}" for unit in ("slide", "patch")]
+        for words, what in (("AUC, % of studies", ""), ("Difference of two arms, % of studies", " difference"))
+    }
+    error = 100 * math.sqrt(0.95 * 0.05 / found["studies"])
+    notes = (
+        f"Share of {found['studies']:,.0f} simulated studies whose 95 % interval holds the true value: 95 is right; a share of 95 has "
+        f"a standard error of {error:.1f}. {about}"
+    )
+    index = ["Over slides", "Over patches, as if each were from a slide of its own"]
+    return Table("Coverage of 95 % intervals", pd.DataFrame(columns, index=index), notes)
+
+
 def table_power(found: dict[str, Any] | None, title: str = "What this run could have shown") -> Table:
     """Components of variance and minimum detectable effects by arm, in points of AUC, from a result of `intervals.evaluate`."""
     rows = found["power"] if found else []

@@ -273,6 +273,13 @@ def simulate(
     return Simulated(labels, groups, *arms)
 
 
+SIMULATED = (
+    "Each study has 50 slides of about 20 patches; patches of a slide share a shift of their scores with a standard deviation of "
+    "0.7 times that within slides, and a random share of tumour."
+)
+"""What `simulate` makes by default, in words."""
+
+
 def true_auc(shift: float = 0.7, gain: float = 0.0) -> float:
     """AUC of `simulate` for patches of different slides, the limit for many slides."""
     return float(scipy_stats.norm.cdf((1.5 + gain) / math.sqrt(2 * (1 + shift**2))))

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from pcamlib import data
 from pcamlib.core.errors import loading_weights
 from pcamlib.core.files import write_json
-from pcamlib.results import frame
+from pcamlib.results import clusters, frame
 from pcamlib.results.arms import AGAIN, BASELINE, TRADITIONAL, TWICE, Arm
 from pcamlib.results.inference import RESOLUTION, SCORES, false_discovery
 from pcamlib.results.nested import nested_interval
@@ -101,7 +101,7 @@ def evaluate(study: Study, results: pd.DataFrame, subsets: int) -> dict[str, Any
     results: of one device (see `frame.by_device`). "rows" has one entry per arm: "regime", "generator", "selection", what
     `compare` returns for it, and in each reference the p value adjusted within its family of arms ("q"; None where there
     is no p). "slides": how many, None where the data set does not say or a class has fewer than two. "power": the rows
-    of `planning.power_table`.
+    of `planning.power_table`. "design": what slides do to each arm, see `designs`; None without slides.
     """
     path = path_of(study.root, subsets, "probe" if frame.is_probe(results) else "classification")
     scores = saved_scores(study, results)
@@ -131,9 +131,32 @@ def assemble(
         "provenance": provenance,
         "test_n": len(labels),
         "slides": None if groups is None else len(np.unique(groups)),
+        "design": None if groups is None else designs(labels, scores, groups),
         "power": [{"arm": arm, **row} for arm, row in power.astype(object).where(power.notna(), None).T.items()],
         "rows": [dict(zip(("regime", "generator", "selection"), arm)) | row for arm, row in found.items()],
     }
+
+
+def designs(labels: np.ndarray, scores: Scores, groups: np.ndarray) -> list[dict[str, Any]]:
+    """For each arm, what slides do to its AUC ("auc") and to its difference to TRADITIONAL (None for itself or without it).
+
+    labels (N,), groups (N,) slide ids. Both have "icc", "effect" and "effective" of `clusters.design`, means over subsets
+    and seeds ("effective" None where slides cancel out); a difference takes the traditional run of the same subset with its first seed.
+    """
+
+    def mean(runs: list[clusters.Design]) -> dict[str, float | None]:
+        icc, effect = (float(np.mean([getattr(run, key) for run in runs])) for key in ("icc", "effect"))
+        return {"icc": icc, "effect": effect, "effective": len(labels) / effect if effect else None}
+
+    found, reference = [], scores.get(TRADITIONAL, {})
+    for arm, by_subset in scores.items():
+        runs = [clusters.design(labels, s, groups=groups) for seeds in by_subset.values() for s in seeds]
+        pairs = [(s, reference[k][0]) for k, seeds in by_subset.items() if k in reference for s in seeds]
+        pairs = [pair for pair in pairs if arm != TRADITIONAL and not np.array_equal(*pair)]
+        against = [clusters.design(labels, s, groups=groups, reference=other) for s, other in pairs]
+        row = {"arm": arm.name, "auc": mean(runs), TRADITIONAL.name: mean(against) if against else None}
+        found.append(dict(zip(("regime", "generator", "selection"), arm)) | row)
+    return found
 
 
 def table(result: dict[str, Any] | None, key: str) -> pd.DataFrame:

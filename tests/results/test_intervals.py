@@ -87,8 +87,24 @@ def test_patches_of_a_slide_are_taken_together():
     width = [np.ptp([x["rows"][0]["auc"][end] for end in ("low", "high")]) for x in (alone, slides)]
     assert width[1] > 1.5 * width[0] and (alone["slides"], slides["slides"]) == (None, 30)
     assert "by slide (30 slides)" in intervals.caution(slides) and "too narrow" in intervals.caution(alone)
+    (row,) = slides["design"]
+    assert alone["design"] is None and row["traditional"] is None, "there is no traditional arm"
+    by_hand = [clusters.design(made.labels, s, groups=made.groups) for s in other]
+    assert row["auc"]["icc"] == pytest.approx(np.mean([d.icc for d in by_hand])) and row["auc"]["icc"] > 0.02
+    assert row["auc"]["effective"] == pytest.approx(len(made.labels) / np.mean([d.effect for d in by_hand]))
     one = intervals.assemble(made.labels, scores, np.where(made.labels == 1, 0, made.groups + 1), {})
     assert one["slides"] is None, "all positives on one slide: no spread over slides"
+
+
+def test_what_slides_do_to_a_difference_is_told_beside_what_they_do_to_an_auc():
+    made = clusters.simulate(np.random.default_rng(1), slides=30, patches=20)
+    same = {k: [made.reference] for k in (0, 1)}
+    scores = {TRADITIONAL: same, SYNTHETIC: {0: [made.scores], 1: [made.reference]}, BASELINE: same}
+    found = {row["arm"]: row for row in intervals.assemble(made.labels, scores, made.groups, {})["design"]}
+    one = clusters.design(made.labels, made.scores, groups=made.groups, reference=made.reference)
+    assert found[SYNTHETIC.name]["traditional"]["effect"] == pytest.approx(one.effect), "equal scores tell nothing"
+    assert found["baseline"]["traditional"] is None and found["traditional"]["traditional"] is None
+    assert found["baseline"]["auc"] == found["traditional"]["auc"]
 
 
 @pytest.fixture
