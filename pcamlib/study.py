@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.linalg  # noqa: F401  (its BLAS is not NumPy's, and only a loaded one can be pinned)
 import torch
+from threadpoolctl import threadpool_limits
 
 from pcamlib import data
 from pcamlib.core.errors import StudyError
@@ -121,7 +123,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
     subset
         0 .. profile.subsets.count - 1.
 
-    Pins torch to the profile's thread count: results differ between counts. The first opening reads every patch, later
+    Pins torch and BLAS to the profile's thread count: results differ between counts. The first opening reads every patch, later
     ones only if the files changed. Raises StudyError for a parameter of the wrong type, bad data, an unknown profile, a
     subset out of range, a subset or split with too few (different) patches of a class, subsets of slides where these are
     not known or too large, or a run folder made from other data or another profile.
@@ -129,6 +131,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
     opened = time.monotonic()
     settings = load_profile(profile)
     torch.set_num_threads(settings.threads)
+    threadpool_limits(settings.threads)
     if not isinstance(subset, int) or isinstance(subset, bool) or not 0 <= subset < settings.subsets.count:
         raise StudyError(
             f"subset {subset!r} is out of range: profile {settings.name!r} has subsets 0 to {settings.subsets.count - 1}."

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pcamlib import data, metrics
 from pcamlib.core.errors import StudyError
@@ -53,6 +55,13 @@ def synthetic(patches, monkeypatch, tmp_path):
     counted = np.bincount(labels, minlength=2).tolist()
     every = {name: {"kept": counted, "requested": counted} for name in selection.SELECTIONS}
     monkeypatch.setattr(selection, "_result", lambda *_: {"selections": every})
+
+
+def test_an_opened_study_pins_the_threads_of_torch_and_of_every_blas(open_tiny):
+    with threadpool_limits(2, user_api="blas"):
+        open_tiny()
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+        assert torch.get_num_threads() == 1
 
 
 def test_every_arm_is_a_row_and_again_the_same(open_tiny, synthetic):
