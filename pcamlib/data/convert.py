@@ -92,7 +92,7 @@ def convert(
     parent = next(p for p in dest.parents if p.exists())
     if (free := shutil.disk_usage(parent).free) < need * 1.02 + 1e6:
         raise StudyError(
-            f"{dest} needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there: make room or choose another disk."
+            f"{dest} needs {need / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free there: make room or choose another disk."
         )
     if size == "tile":
         notes.append("each tile has its image's label, whether or not the tile shows it")

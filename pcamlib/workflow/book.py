@@ -146,12 +146,17 @@ def render(root: Path, options: Sequence[str] = ()) -> Path:
     """
     build = root / "_build"
     index, mark, log = build / "html" / "index.html", build / UNFINISHED, build / "build.log"
-    with disk_full_as_error(build):
-        if mark.exists():
-            for name in ("html", ".doctrees"):
-                shutil.rmtree(build / name, ignore_errors=True)
-        build.mkdir(exist_ok=True)
-        mark.touch()
+    try:
+        with disk_full_as_error(build):
+            if mark.exists():
+                for name in ("html", ".doctrees"):
+                    shutil.rmtree(build / name, ignore_errors=True)
+            build.mkdir(exist_ok=True)
+            mark.touch()
+    except OSError as error:
+        raise StudyError(
+            f"the book cannot be written to {build} ({error.strerror}): build it in a checkout that can be written."
+        ) from None
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "-n", "-W", "--keep-going", *options]
     path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {OWNER: str(os.getpid()), "PYTHONPATH": path}
