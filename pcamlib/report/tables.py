@@ -348,7 +348,7 @@ def table_slides(found: dict[str, Any] | None, title: str = "What slides do to t
             ("effective", "effective patches", "{:,.0f}"),
         ):
             columns[words, heading] = [
-                NOT_PRINTED if v is None or v[name] is None else form.format(v[name]) for v in values
+                NOT_PRINTED if v is None or v[name] is None else form.format(v[name]).replace("-", "−") for v in values
             ]
     arms = [Arm(row["regime"], row["generator"], row["selection"]) for row in rows]
     notes = (

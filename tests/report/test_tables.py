@@ -267,7 +267,7 @@ def test_slides_and_coverage_have_tables(df):
         "one selection"
     )
     known = clusters.design(made.labels, made.scores, groups=made.groups)
-    shown = [f"{known.icc:.3f}", f"{known.effect:.2f}", f"{known.effective:,.0f}"]
+    shown = [f"{known.icc:.3f}".replace("-", "−"), f"{known.effect:.2f}", f"{known.effective:,.0f}"]
     assert table.data["AUC"].iloc[0].tolist() == shown and known.effective < len(made.labels) / 2
     assert table.data["Difference to traditional augmentation"].iloc[1].tolist() == ["–"] * 3
     assert f"{len(made.labels):,} test patches of 30 slides" in table.notes
