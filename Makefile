@@ -38,7 +38,7 @@ format: .venv/ready
 	@.venv/bin/ruff check --quiet --fix .
 	@.venv/bin/ruff format --quiet .
 
-# a hundred kills -9 at random moments and five of the whole study, some 2,800 damaged inputs, SLURM if it is installed
+# a hundred kills -9 at random moments, five of the whole study, fifty of the book, some 2,800 damaged inputs, SLURM if it is installed
 torture: .venv/ready
 	@$(PY) tests/kill.py "$$(mktemp -d)" --kills "$$KILLS" --seed "$$SEED"
 	@$(PY) -m pytest -m torture
