@@ -169,6 +169,11 @@ def relative(found: float, reference: float) -> float:
     return abs(found - reference) / abs(reference) if reference else float(found != 0)
 
 
+def _printed(difference: float) -> str:
+    """A relative difference for the table; none is "0"."""
+    return f"{difference:.1e}" if difference else "0"
+
+
 def _values(
     calls: tuple[Callable[[np.ndarray, np.ndarray], Values], ...], real: np.ndarray, fake: np.ndarray
 ) -> Values:
@@ -196,7 +201,7 @@ def page() -> str:
             lines += [f"{len(real)} real, {len(fake)} generated, {real.shape[1]} dimensions, float32.", ""]
             lines += ["| | ours | " + " | ".join(theirs) + " |", "| --- |" + " ---: |" * (1 + len(theirs))]
             for key, value in mine.items():
-                cells = [f"{relative(value, found[key]):.1e}" if key in found else "–" for found in theirs.values()]
+                cells = [_printed(relative(value, found[key])) if key in found else "–" for found in theirs.values()]
                 lines.append(f"| {key} | {value:.6g} | " + " | ".join(cells) + " |")
             lines.append("")
     return "\n".join(lines + [WHY])

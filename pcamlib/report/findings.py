@@ -35,6 +35,12 @@ def bullets(sentences: list[str]) -> str:
     return "\n".join(f"- {inert(sentence)}" for sentence in sentences)
 
 
+def items(sentences: list[str]) -> str:
+    """HTML list of sentences in plain text."""
+    lines = "".join(f"<li>{inert(sentence, 'html')}</li>" for sentence in sentences)
+    return f"<ul>{lines}</ul>"
+
+
 def auc_means(results: pd.DataFrame, metric: str = "auc") -> dict[Arm, float]:
     """Mean AUC (0..1) of every arm that ran in all subsets: only these means differ by what the arms differ in."""
     means = frame.by_subset(results, metric).dropna(axis=1).mean()

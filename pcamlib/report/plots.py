@@ -2,7 +2,8 @@
 
 Nothing global is touched. Colours suit colour-blind readers and differ in lightness too; a generator has the
 same one everywhere. Figures are narrow, with panels below each other, so that the text can be read on a
-telephone, and white in dark mode as well. `note` is a footnote, usually `scale_note(scale)`.
+telephone, and white in dark mode as well. `note` is a footnote, usually where the numbers come from. A figure's label is
+its takeaway: one sentence made from what it shows, which `show` puts above it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from IPython.display import Image
+from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -40,12 +41,35 @@ __all__ = [
 COLOURS = generators.colours(generators.REGISTRY) | {"baseline": "#009E73", "traditional": "#0072B2"}
 GREY, INK = "#767676", "#222222"
 CLASSES = ("no tumour", "tumour")
+QUANTITIES = {
+    "l1": "Mean absolute error",
+    "kl": "Kullback-Leibler divergence",
+    "l_simple": "Denoising error, L_simple",
+    "d_loss": "Loss of the discriminator",
+    "g_loss": "Loss of the generator",
+    "d_real": "Discriminator: real patches called real",
+    "d_fake": "Discriminator: samples called generated",
+    "lr": "Learning rate",
+    "loss": "Training loss",
+    "train_loss": "Training loss",
+    "auc": "AUC",
+    "valid_auc": "AUC on validation",
+}
+"""Titles of what training logs record."""
 WIDTH = 5.2
 """Inches. Shown 390 px wide, 10 pt text is then about 10 px high."""
 
 
+def takeaway(figure: Figure) -> HTML:
+    """The figure's one sentence, as a paragraph; empty if it has none."""
+    return HTML(f'<p class="pcam-takeaway">{inert(figure.get_label(), "html")}</p>' if figure.get_label() else "")
+
+
 def show(figure: Figure) -> Image:
-    """The figure as PNG, for the last line of a notebook cell; the alt text goes into the cell's metadata."""
+    """Displays the figure's takeaway and returns the figure as PNG, for the last line of a notebook cell; the alt text goes
+    into the cell's metadata."""
+    if figure.get_label():
+        display(takeaway(figure))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return Image(data=buffer.getvalue(), format="png")
@@ -114,10 +138,20 @@ def patch_grid(
             place.set_axis_off()
     if title:
         figure.suptitle(title, fontsize=10)
+    figure.set_label(_brightness(images, labels))
     return figure
 
 
-def _named_rows(rows: Sequence[tuple[str, np.ndarray, Any]], note: str, title: str = "") -> Figure:
+def _brightness(images: np.ndarray, labels: Sequence[int] | None) -> str:
+    """How bright patches are, by class where that is known."""
+    if labels is None or len(set(map(int, labels))) < 2:
+        return f"The mean brightness of these {len(images)} patches is {images.mean():.0f} of 255."
+    labels = np.asarray(labels)
+    parts = [f"{images[labels == c].mean():.0f} of the {np.sum(labels == c)} with label “{CLASSES[c]}”" for c in (1, 0)]
+    return f"On a scale of 0 to 255 the mean brightness is {parts[0]} and {parts[1]}."
+
+
+def named_rows(rows: Sequence[tuple[str, np.ndarray, Any]], note: str, title: str = "") -> Figure:
     """One line of patches per (name, images, texts), the name above its first patch."""
     columns = max(len(images) for _, images, _ in rows)
     below = 0.4 if any(texts for _, _, texts in rows) else 0.25
@@ -146,18 +180,30 @@ def forward_noise(images: np.ndarray, steps: Sequence[int], note: str = "") -> F
     for n, line in enumerate(lines):
         for place, picture, step in zip(axes[n], _same_shape(line), steps, strict=True):
             _picture(place, picture, f"t = {step}" if n == len(lines) - 1 else "")
+    alike = [np.mean([np.corrcoef(x[0].ravel(), x[i].ravel())[0, 1] for x in lines]) for i in range(len(steps))]
+    figure.set_label(
+        f"From t = {steps[0]} to t = {steps[-1]} the correlation of a picture with the first of its line falls from "
+        f"{alike[0]:.2f} to {alike[-1]:.2f}."
+    )
     return figure
 
 
 def guidance_scales(samples: Mapping[float, np.ndarray], note: str = "") -> Figure:
     """The same noise sampled at several guidance scales: a line of patches, uint8 (N, 96, 96, 3), per scale."""
-    return _named_rows([(f"guidance {g:g}", _same_shape(x, f"samples[{g:g}]"), None) for g, x in samples.items()], note)
+    rows = [(f"guidance {g:g}", _same_shape(x, f"samples[{g:g}]"), None) for g, x in samples.items()]
+    figure = named_rows(rows, note)
+    spread = ", ".join(f"{x.std(axis=0).mean():.0f} at {g:g}" for g, x in samples.items())
+    figure.set_label(f"Standard deviation of a pixel over the samples of a line, of 255, by guidance: {spread}.")
+    return figure
 
 
 def reconstructions(real: np.ndarray, recon: np.ndarray, note: str = "") -> Figure:
     """Real patches above their reconstructions, both uint8 (N, 96, 96, 3)."""
     rows = [("real", _same_shape(real, "real"), None), ("reconstructed", _same_shape(recon, "recon"), None)]
-    return _named_rows(rows, note)
+    figure = named_rows(rows, note)
+    off = np.abs(np.asarray(real, float) - np.asarray(recon, float)).mean()
+    figure.set_label(f"A reconstructed pixel differs from the real one by {off:.1f} of 255 on average.")
+    return figure
 
 
 def accepted_rejected(
@@ -174,7 +220,13 @@ def accepted_rejected(
     empty = [f"nothing was {name}" for name, images, _ in rows if not len(images)]
     if not shown:
         raise ValueError("accepted_rejected needs at least one patch, kept or dropped")
-    return _named_rows([(name, _same_shape(x, name), t) for name, x, t in shown], note, "; ".join(empty))
+    figure = named_rows([(name, _same_shape(x, name), t) for name, x, t in shown], note, "; ".join(empty))
+    if scores and not empty:
+        means = [float(np.mean(side)) for side in scores]
+        figure.set_label(f"The kept patches score {means[0]:.2f} on average and the dropped ones {means[1]:.2f}.")
+    else:
+        figure.set_label(f"Here {len(kept)} patches were kept and {len(dropped)} dropped.")
+    return figure
 
 
 def nearest_pairs(pairs: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[float]]], note: str = "") -> Figure:
@@ -186,7 +238,15 @@ def nearest_pairs(pairs: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[flo
     for generator, (samples, near, ratios) in pairs.items():
         rows.append((f"{generators.label(generator)}: samples", _same_shape(samples), None))
         rows.append(("nearest training patches", _same_shape(near), [f"{ratio:.2f}" for ratio in ratios]))
-    return _named_rows(rows, note)
+    figure = named_rows(rows, note)
+    least = {generator: min(ratios) for generator, (_, _, ratios) in pairs.items() if len(ratios)}
+    if least:
+        closest = min(least, key=least.get)
+        figure.set_label(
+            f"The closest of these pairs has a distance ratio of {least[closest]:.2f} ({generators.label(closest)}); a copy "
+            "would be near 0."
+        )
+    return figure
 
 
 def samples_figure_3(
@@ -212,6 +272,9 @@ def samples_figure_3(
                 place.set_title(heading + CLASSES[label], fontsize=8.5, loc="left")
         if i == 0:
             line[0].set_ylabel(generators.label(generator), fontsize=9)
+    sets = [images[g].get(s, {}) for g in names for s in paper.SELECTIONS]
+    whole = sum(all(len(by_class.get(c, ())) for c in (0, 1)) for by_class in sets)
+    figure.set_label(f"{whole} of the {len(sets)} synthetic sets have patches of both classes.")
     return figure
 
 
@@ -257,13 +320,23 @@ def loss_curves(
     known = dict.fromkeys(key for log in logs.values() for row in log for key in row)
     keys = keys or [key for key in known if key not in ("epoch", "step", "images", "seconds", "version")]
     panels = {
-        key.replace("_", " ").replace("auc", "AUC"): {
+        QUANTITIES.get(key, key.replace("_", " ").replace("auc", "AUC").capitalize()): {
             name: ([row[x] for row in log if key in row], [row[key] for row in log if key in row])
             for name, log in logs.items()
         }
         for key in keys
     }
-    return _stacked(panels, x, note)
+    figure = _stacked(panels, x, note)
+    name, lines = next(iter(panels.items()))
+    ends = [(values[0], values[-1]) for _, values in lines.values() if values]
+    first, last = np.mean(ends, axis=0)
+    at = [at for at, values in lines.values() if values]
+    moved = "falls" if last < first else "rises"
+    mean = f" (mean of {len(ends)} runs)" if len(ends) > 1 else ""
+    figure.set_label(
+        f"{name}{mean} {moved} from {first:.3g} to {last:.3g} between {x} {min(map(min, at)):g} and {max(map(max, at)):g}."
+    )
+    return figure
 
 
 def label_balance(labels: Mapping[str, np.ndarray], note: str = "") -> Figure:
@@ -285,6 +358,8 @@ def label_balance(labels: Mapping[str, np.ndarray], note: str = "") -> Figure:
     place.spines[:].set_visible(False)
     place.set_xticks([])
     place.set_title("no tumour (light), tumour (dark)", fontsize=9.5, loc="left")
+    shares = ", ".join(f"{100 * np.mean(np.asarray(values)):.1f} % in {name}" for name, values in labels.items())
+    figure.set_label(f"Share of patches labelled tumour: {shares}.")
     return figure
 
 
@@ -318,4 +393,9 @@ def realism_histogram(
     axes[-1, 0].set_xlabel("realism score", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=10)
+    passed = ", ".join(
+        f"{100 * np.mean(np.concatenate(by_class) >= threshold):.1f} % by {paper.SELECTION_NAMES.get(name, name)}"
+        for name, by_class in values.items()
+    )
+    figure.set_label(f"Candidates at or above {threshold:g}: {passed}.")
     return figure

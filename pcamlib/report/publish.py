@@ -22,22 +22,19 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from pcamlib import data
-from pcamlib.core import paper
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.core.text import inert
-from pcamlib.models import generators
-from pcamlib.report import claim_table, findings, plots, result_plots
-from pcamlib.report.published_page import JPEG_SLICE
-from pcamlib.report.tables import cell, device_note, listed, points
+from pcamlib.report import claim_table, findings, plots, published_page, result_plots
+from pcamlib.report.answer_page import about
+from pcamlib.report.tables import device_note
 from pcamlib.results import compact, frame, intervals, load
-from pcamlib.results.arms import BASELINE, CONTROLS, SHUFFLED, STRONG, TRADITIONAL, TRIVIAL, Arm, generators_of
+from pcamlib.results.arms import generators_of
 from pcamlib.results.evidence import Measured
 from pcamlib.results.published import check_published_name, intervals_file
 
 START, END = "<!-- results: written by pcamlib publish -->", "<!-- end of results -->"
 SHEET = 4  # samples per class and subset
-REGIMES = {"augmentation": "augmentation", "transfer": "transfer learning", "synthetic": "synthetic only"}
 
 
 def publish(run: Path, subsets: int, folder: Path) -> Path:
@@ -129,7 +126,7 @@ def summary(results: pd.DataFrame, published: str) -> str:
     """Markdown for the file book/reference/<published>.csv: the data, the AUC of each way of training with its difference to
     traditional augmentation, what the controls say, whether the device measures anything, and the verdicts."""
     devices = [device for device in frame.DEVICES if device == "classification" or frame.has_probe(results)]
-    lines = [_data(results), "", *_table({device: frame.by_device(results, device) for device in devices}), ""]
+    lines = [about(results), "", *_table({device: frame.by_device(results, device) for device in devices}), ""]
     for device in devices:
         measured, name = frame.by_device(results, device), frame.DEVICES[device].capitalize()
         steps = findings.images_or_steps(measured)
@@ -139,61 +136,13 @@ def summary(results: pd.DataFrame, published: str) -> str:
     return "\n".join([*lines, "", f"Numbers: {inert(f'book/reference/{published}.csv', 'code')}; {tables}."])
 
 
-def _data(results: pd.DataFrame) -> str:
-    """What was measured on which data, in one paragraph."""
-    provenance = frame.merged_provenance(results)
-    data = "procedural patches, no tissue" if provenance["phantom"] else provenance["data"]
-    if set(results["data_sha"]) & set(JPEG_SLICE):
-        data = "26,000-patch JPEG excerpt of PCam"
-    tested = listed(frame.of_kind(results, "classification")["test_n"])
-    count = len(provenance["subsets"])
-    return (
-        f"Data: {inert(data)}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
-        f"profile {inert(provenance['profile'])}; pcamlib {inert(' and '.join(provenance['version']))}.{frame.mixture(provenance)} The paper: full PCam, 5 subsets of "
-        f"{paper.PROTOCOL.subset_size:,}, 32,768 test patches."
-    )
-
-
 def _table(devices: dict[str, pd.DataFrame]) -> list[str]:
-    """Test AUC of every way of training, means over selections, and its difference to traditional augmentation."""
-    groups = [(arm.title, [arm]) for arm in (BASELINE, TRADITIONAL)]
-    for generator in dict.fromkeys(name for results in devices.values() for name in generators_of(results)):
-        for regime, words in REGIMES.items():
-            groups.append(
-                (
-                    f"{inert(generators.label(generator))}, {words}",
-                    [Arm(regime, generator, s) for s in paper.SELECTIONS],
-                )
-            )
-    groups += [
-        (f"{arm.title} (our control)", [arm]) for arm in (*CONTROLS, *STRONG, *TRIVIAL) if arm.regime != SHUFFLED
-    ]
-    values = {device: frame.by_subset(results, "auc") for device, results in devices.items()}
-    headings = [f"{words} ({frame.DEVICES[d]})" for d in devices for words in ("AUC, %", "minus traditional, points")]
-    lines = [f"| training | paper | {' | '.join(headings)} |", "| --- |" + " --- |" * (1 + len(headings))]
-    for title, arms in groups:
-        names = [arm.name for arm in arms]
-        if not any(name in table for table in values.values() for name in names):
-            continue
-        printed = [findings.PAPER_AUC[arm] for arm in arms if arm in findings.PAPER_AUC]
-        texts = [f"{100 * sum(printed) / len(printed):.2f}" if printed else "–"]
-        for table in values.values():
-            texts += _cells(table, names)
-        lines.append(f"| {title} | {' | '.join(texts)} |")
+    """Test AUC of every way of training and its difference to traditional augmentation, by device, in Markdown."""
+    table = published_page.by_use(devices).data
+    headings = [f"{name}: {heading}" for name, heading in table.columns]
+    lines = [f"| training | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
+    lines += [f"| {inert(title)} | {' | '.join(texts)} |" for title, *texts in table.itertuples()]
     return [*lines, "", "Mean ± standard deviation over subsets, generators averaged over the three selections."]
-
-
-def _cells(values: pd.DataFrame, names: list[str]) -> list[str]:
-    """AUC and difference to traditional augmentation of the mean of some arms, over the subsets in which all of them ran."""
-    if not set(names) <= set(values):
-        return [frame.NOT_RUN] * 2
-    mean = values[names].mean(axis=1, skipna=False).dropna()
-    texts = [cell(mean.mean(), mean.std(), len(mean), "auc", len(values)) if len(mean) else frame.NOT_RUN]
-    if names == [TRADITIONAL.name] or TRADITIONAL.name not in values:
-        return [*texts, "–"]
-    difference = (mean - values[TRADITIONAL.name]).dropna()
-    spread = f"{100 * difference.std():.2f}" if len(difference) > 1 else "–"
-    return [*texts, f"{points(difference.mean())} ± {spread}" if len(difference) else frame.NOT_RUN]
 
 
 def into(readme: str, results: pd.DataFrame, name: str) -> str:

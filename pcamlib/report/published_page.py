@@ -1,4 +1,4 @@
-"""The page that shows the paper, the published run and the reader's run beside each other, and how they differ.
+"""The page of the published run: its forest plot and a short table, then all else behind drop-downs, the paper beside it.
 
 `page` is called by every build of the book. Its numbers come from the result files and from `book/reference`.
 """
@@ -17,19 +17,26 @@ from pcamlib.core.settings import Profile
 from pcamlib.core.text import inert, printable
 from pcamlib.experiments import tuning
 from pcamlib.models import generators
-from pcamlib.report import findings, quality_tables, tables
-from pcamlib.report.tables import HEADINGS, NOT_PRINTED, Table, arms_of, cells, listed, points, render
+from pcamlib.report import findings, plots, quality_tables, result_plots, tables
+from pcamlib.report.answer_page import JPEG_SLICE, about, devices_of, picture
+from pcamlib.report.tables import HEADINGS, NOT_PRINTED, SMALL_N, Table, arms_of, listed, points, render
 from pcamlib.results import frame, inference
 from pcamlib.results import intervals as kept
-from pcamlib.results.arms import TRADITIONAL, classifiers, generators_of
+from pcamlib.results.arms import (
+    BASELINE,
+    CONTROLS,
+    MIXED,
+    SHUFFLED,
+    STRONG,
+    TRADITIONAL,
+    TRIVIAL,
+    Arm,
+    classifiers,
+    generators_of,
+)  # fmt: skip
 from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.published import Published, published_runs
 
-JPEG_SLICE = ("27330f0e6e0ded51", "c5af6480e2c8191e")
-"""Fingerprints of the excerpt of PCam that the published runs use, whose patches were re-encoded.
-
-The first is of every row; the second, in results published before that, is of 64 rows of each split.
-"""
 CHANGED = "not those of a profile as it is now"
 
 
@@ -78,7 +85,9 @@ def protocol(runs: dict[str, pd.DataFrame]) -> Table:
         "column, and the sign and size of differences to traditional augmentation."
     )
     data = pd.DataFrame(columns, index=pd.MultiIndex.from_tuples(printed))
-    return Table("Why no column here repeats a column of the paper", data, notes)
+    return Table(
+        "Why no column here repeats a column of the paper", data, notes, "Read from the results and the profiles."
+    )
 
 
 def _protocol(results: pd.DataFrame) -> list[str]:
@@ -113,25 +122,67 @@ def beside(runs: dict[str, pd.DataFrame], intervals: dict[str, pd.DataFrame]) ->
     there = {arm for results in runs.values() for arm in arms_of(results)}
     made = dict.fromkeys(name for results in runs.values() for name in generators_of(results))
     arms = [arm for arm in classifiers(made) if arm in there]
-    columns = {
-        ("minus traditional", "paper"): [points(printed[a] - reference) if a in printed else NOT_PRINTED for a in arms]
-    }
+    columns = {"paper": [points(printed[a] - reference) if a in printed else NOT_PRINTED for a in arms]}
     for name, results in runs.items():
         tests = inference.compared(results, TRADITIONAL)
         own = [TRADITIONAL.name] if TRADITIONAL.name in frame.by_subset(results, "auc") else []
-        ends = tests.loc[tests["n"] >= 3, ["low", "high"]]
+        ends = tests.loc[tests["n"] >= 2, ["low", "high"]]
         drawn = intervals[name][["low", "high"]]
         ends = pd.concat([drawn, ends.drop(drawn.index, errors="ignore")])
         texts = {arm: points(mean) for arm, mean in tests["mean"].items()} | {arm: points(0) for arm in own}
         texts |= {arm: f"{texts[arm]} ({tables.span(*ends.loc[arm])})" for arm in ends.index.intersection(tests.index)}
-        columns["minus traditional", name] = [texts.get(a.name, NOT_RUN) for a in arms]
-    columns |= {(HEADINGS["auc"], name): cells(results, "auc", arms) for name, results in runs.items()}
+        columns[name] = [texts.get(a.name, NOT_RUN) for a in arms]
     notes = (
-        "In brackets 95 % intervals: over subsets, seeds and test patches where test scores were kept, else Student's t over "
-        f"three subsets or more. {' '.join(f'{name[0].upper()}{name[1:]}: {tables.device_note(r)}' for name, r in runs.items())}"
+        "AUC minus that of traditional augmentation, in points. In brackets 95 % intervals: over subsets, seeds and test patches "
+        f"where test scores were kept, else Student's t over two subsets or more. {SMALL_N} "
+        f"{' '.join(f'{name[0].upper()}{name[1:]}: {tables.device_note(r)}' for name, r in runs.items())}"
     )
     data = pd.DataFrame(columns, index=[arm.title for arm in arms])
-    return Table("AUC: differences to traditional augmentation", data, notes)
+    line = "Points of AUC; the paper's differences have no interval."
+    return Table("AUC: differences to traditional augmentation", data, notes, line)
+
+
+def by_use(devices: dict[str, pd.DataFrame], short: bool = False) -> Table:
+    """Test AUC of every way of training, means over selections, and its difference to traditional augmentation, by device.
+
+    short: only those with real patches and a network as the paper trains it, and the controls.
+    """
+    groups = [(arm.title, [arm]) for arm in (BASELINE, TRADITIONAL)]
+    for generator in dict.fromkeys(name for results in devices.values() for name in generators_of(results)):
+        for regime in MIXED if short else (*MIXED, "synthetic"):
+            title = f"{generators.label(generator)}, {paper.REGIME_NAMES[regime]}"
+            groups.append((title, [Arm(regime, generator, s) for s in paper.SELECTIONS]))
+    ours = CONTROLS if short else (*CONTROLS, *STRONG, *TRIVIAL)
+    groups += [(f"{a.title} (ours)", [a]) for a in ours if a.regime != SHUFFLED]
+    values = {device: frame.by_subset(results, "auc") for device, results in devices.items()}
+    shown = [(title, [a.name for a in arms], arms) for title, arms in groups]
+    shown = [group for group in shown if any(name in table for table in values.values() for name in group[1])]
+    printed = [[findings.PAPER_AUC[a] for a in arms if a in findings.PAPER_AUC] for _, _, arms in shown]
+    columns = {("paper", "AUC, %"): [f"{100 * sum(p) / len(p):.2f}" if p else NOT_PRINTED for p in printed]}
+    for device, table in values.items():
+        texts = [_use(table, names) for _, names, _ in shown]
+        columns[frame.DEVICES[device], "AUC, %"] = [auc for auc, _ in texts]
+        columns[frame.DEVICES[device], "minus traditional"] = [difference for _, difference in texts]
+    notes = (
+        "Mean ± standard deviation over subsets; each generator is averaged over the selections. Only differences can be compared "
+        f"with the paper. {' '.join(f'{frame.DEVICES[d].capitalize()}: {tables.device_note(r)}' for d, r in devices.items())} "
+        f"{tables.provenance_sentence(next(iter(devices.values())), 'classification')}"
+    )
+    data = pd.DataFrame(columns, index=[title for title, _, _ in shown])
+    return Table("AUC by way of training", data, notes, tables.line(next(iter(devices.values())), "classification"))
+
+
+def _use(values: pd.DataFrame, names: list[str]) -> tuple[str, str]:
+    """AUC and difference to traditional augmentation of the mean of some arms, over the subsets in which all of them ran."""
+    if not set(names) <= set(values):
+        return NOT_RUN, NOT_RUN
+    mean = values[names].mean(axis=1, skipna=False).dropna()
+    auc = tables.cell(mean.mean(), mean.std(), len(mean), "auc", len(values)) if len(mean) else NOT_RUN
+    if names == [TRADITIONAL.name] or TRADITIONAL.name not in values:
+        return auc, NOT_PRINTED
+    difference = (mean - values[TRADITIONAL.name]).dropna()
+    spread = f" ± {100 * difference.std():.2f}" if len(difference) > 1 else ""
+    return auc, f"{points(difference.mean())}{spread}" if len(difference) else NOT_RUN
 
 
 def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -> str:
@@ -145,91 +196,130 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
     if not published:
         return "\n".join([*text, f"No run is published in this copy of the book: {NOT_RUN}.", ""])
     run: Published = published[0]
+    shown = devices_of(run.results)
     runs, ends = {}, {}
-    for name, results, found in ((f"published: {run.name}", run.results, run.intervals), ("this run", own, intervals)):
-        for device in frame.DEVICES:
-            if device == "classification" or frame.has_probe(results):
-                label = name + ", probe" * (device == "probe")
-                runs[label] = frame.by_device(results, device)
-                ends[label] = kept.table(found.get(device), "traditional")
+    for name, results, found in (("published", run.results, run.intervals), ("this copy", own, intervals)):
+        for device, measured in devices_of(results).items():
+            label = f"{name}, {frame.DEVICES[device]}" if frame.has_probe(results) else name
+            runs[label] = measured
+            ends[label] = kept.table(found.get(device), "traditional")
     same = all(set(own[sha].dropna()) == set(run.results[sha].dropna()) for sha in ("data_sha", "profile_sha"))
-    judge = frame.extractors(run.results)[0]
-    where_data = printable(f"/path/to/{run.provenance['data']}")
+    judge = next(iter(frame.extractors(run.results)), None)
     text += [
-        f"The numbers of the largest run that is published with this book ({inert(f'book/reference/{run.name}.csv', 'code')}, with their provenance",
-        f"in {inert(f'book/reference/provenance/{run.name}.csv', 'code')}), and beside them those of the run that this copy of the book was built",
-        "from. Every build writes this page." + (" Here both are of the same data and profile." if same else ""),
+        "All numbers of the largest run that is published with this book. {doc}`answer` says in five sentences what they mean,",
+        "{doc}`claims` gives its verdicts, and {doc}`08_results` explains the tables on the run that this copy was built from."
+        + (" Here both are of the same data and profile." if same else ""),
         "",
-        f"- Published. {inert(frame.provenance_note(run.provenance))}",
-        f"- This run. {inert(frame.provenance_note(frame.merged_provenance(own)))}",
+        about(run.results),
         "",
-        "The published run was made and stored by these commands. They give the same numbers, bit for bit, only with the same",
-        "files, version of the code, kind of processor and number of threads." + _older(run),
+        *(f"- {inert(frame.DEVICES[d].capitalize())}: {inert(tables.device_note(r))}" for d, r in shown.items()),
         "",
-        "```bash",
-        f"make study PROFILE={shlex.quote(run.provenance['profile'])} DATA={shlex.quote(where_data)} SUBSETS={len(run.provenance['subsets'])}",
-        f".venv/bin/pcamlib publish runs/{run.name} {len(run.provenance['subsets'])}",
-        "```",
+        *_forest(run, where),
+        render(by_use(shown)),
         "",
-        *_scores(run.name, where),
-        "## What separates the columns",
-        "",
-        render(protocol({f"published: {run.name}": run.results, "this run": own})),
-        "",
-        "## Beside each other",
-        "",
-        render(beside(runs, ends)),
-        "",
-        "## What the published run found",
-        "",
-        findings.bullets(findings.findings_quality(run.results, judge)),
-        "",
-        *_forest(run.name, where),
-    ]
-    shown = {device: frame.by_device(run.results, device) for device in frame.DEVICES}
-    if not frame.has_probe(run.results):
-        del shown["probe"]
-    for device, results in shown.items():
-        found = run.intervals.get(device)
-        text += [
-            f"### Measured by a {frame.DEVICES[device]}",
+        *dropdown("Is it the images, or the additional steps?", *_devices(shown, _steps)),
+        *dropdown("Classification in sentences", *_devices(shown, _classified)),
+        *dropdown(
+            "Table 2: every arm",
+            *(
+                render(table)
+                for device, results in shown.items()
+                for table in (tables.table_2(results, run.intervals.get(device)), tables.table_2_more(results))
+            ),
+        ),
+        *dropdown(
+            "Paired differences of every arm",
+            *(
+                render(table)
+                for device, results in shown.items()
+                for table in tables.tables_differences(results, found=run.intervals.get(device))
+            ),
+        ),
+        *dropdown(
+            "What the run could have shown",
+            *(
+                render(table(run.intervals.get(device), f"{title}: {frame.DEVICES[device]}"))
+                for device in shown
+                for table, title in (
+                    (tables.table_power, "What this run could have shown"),
+                    (tables.table_components, "Where the spread comes from"),
+                )
+            ),
+            *(f"\n{inert(findings.limits(r, run.intervals.get(d)))}\n" for d, r in shown.items()),
+        ),
+        *dropdown(
+            "Image quality: sentences and Table 1",
+            findings.bullets(findings.findings_quality(run.results, judge)) if judge else NOT_RUN,
             "",
-            "What it could have shown:",
-            "",
-            render(tables.table_power(found)),
-            "",
-            "Is it the images, or the extra steps? The device and the controls, which see no synthetic image, then the arms that do:",
-            "",
-            findings.bullets([*findings.findings_controls(results), *findings.images_or_steps(results)]),
-            "",
-            "Further:",
-            "",
-            findings.bullets(findings.findings_classification(results)),
-            "",
-            findings.limits(results, found),
-            "",
-        ]
-    text += [
-        "Its verdicts on the paper's claims are columns of {doc}`08_results`.",
-        "",
+            *(
+                render(table)
+                for extractor in frame.extractors(run.results)
+                for table in quality_tables.of_judge(run.results, extractor)
+            ),
+            render(quality_tables.table_accepted(run.results)),
+            render(quality_tables.table_memorisation(run.results)),
+        ),
+        *dropdown(
+            "Tables 1 and 2 of the paper", render(quality_tables.paper_table_1()), render(tables.paper_table_2())
+        ),
+        *dropdown(
+            "What separates the run from the paper", render(protocol({"published": run.results, "this copy": own}))
+        ),
+        *dropdown("Beside the run of this copy", render(beside(runs, ends))),
         *_pictures(run.name, where),
         *_tried(where / "tuning"),
-        "## Tables 1 and 2 of the published run",
-        "",
-        *(
-            render(table(run.results, extractor))
-            for extractor in frame.extractors(run.results)
-            for table in (quality_tables.table_1, quality_tables.table_1_more)
-        ),
-        render(quality_tables.table_memorisation(run.results)),
-        *(
-            render(table(results, found=run.intervals.get(device)))
-            for device, results in shown.items()
-            for table in (tables.table_2, tables.table_differences)
-        ),
-        "",
+        *dropdown("Where these numbers come from, and how to make them again", *_source(run, own, where)),
     ]
     return "\n".join(text)
+
+
+def dropdown(title: str, *lines: str) -> list[str]:
+    """Lines of a closed MyST drop-down."""
+    return [f"::::{{dropdown}} {inert(title)}", *lines, "::::", ""]
+
+
+def _devices(shown: dict[str, pd.DataFrame], say: Any) -> list[str]:
+    """Bullets of each device below its name."""
+    lines = []
+    for device, results in shown.items():
+        lines += [f"{frame.DEVICES[device].capitalize()}:", "", findings.bullets(say(results)), ""]
+    return lines
+
+
+def _steps(results: pd.DataFrame) -> list[str]:
+    return [*findings.findings_controls(results)[1:], *findings.images_or_steps(results)]
+
+
+def _classified(results: pd.DataFrame) -> list[str]:
+    return findings.findings_classification(results)
+
+
+def _source(run: Published, own: pd.DataFrame, where: Path) -> list[str]:
+    data = printable(f"/path/to/{run.provenance['data']}")
+    text = [
+        f"The numbers are in {inert(f'book/reference/{run.name}.csv', 'code')}, their provenance in",
+        f"{inert(f'book/reference/provenance/{run.name}.csv', 'code')}.",
+        "",
+        f"- Published. {inert(frame.provenance_note(run.provenance))}",
+        f"- This copy. {inert(frame.provenance_note(frame.merged_provenance(own)))}",
+        "",
+    ]
+    if (where / "scores" / run.name).is_dir():
+        text += [
+            f"{inert(f'book/reference/scores/{run.name}/', 'code')} holds every classifier's score of every test patch, with the labels (NumPy, a",
+            "file per subset): to draw the intervals again, or to compute a metric of your own, takes no patches.",
+            "",
+        ]
+    return [
+        *text,
+        "The run was made and stored by these commands. They give the same numbers, bit for bit, only with the same files, version",
+        "of the code, kind of processor and number of threads." + _older(run),
+        "",
+        "```bash",
+        f"make study PROFILE={shlex.quote(run.provenance['profile'])} DATA={shlex.quote(data)} SUBSETS={len(run.provenance['subsets'])}",
+        f".venv/bin/pcamlib publish runs/{run.name} {len(run.provenance['subsets'])}",
+        "```",
+    ]
 
 
 def _older(run: Published) -> str:
@@ -240,24 +330,15 @@ def _older(run: Published) -> str:
     return f" The profile {inert(run.provenance['profile'], 'code')} has changed since; the settings of this run are those of version {inert(version)}."
 
 
-def _scores(name: str, where: Path) -> list[str]:
-    if not (where / "scores" / name).is_dir():
-        return []
-    return [
-        f"{inert(f'book/reference/scores/{name}/', 'code')} holds every classifier's score of every test patch, with the labels (NumPy, a file",
-        "per subset): to draw the intervals again, or to compute a metric of your own, takes no patches.",
-        "",
-    ]
-
-
-def _forest(name: str, where: Path) -> list[str]:
-    path = where / "forest" / f"{name}.png"
+def _forest(run: Published, where: Path) -> list[str]:
+    path = where / "forest" / f"{run.name}.png"
     if not path.exists():
         return []
     alt = "Forest plot: the difference of every arm to traditional augmentation in points of AUC, with its interval"
+    results = frame.by_device(run.results, "classification")
     caption = (
-        "AUC minus traditional augmentation of the same subset, in points: squares and diamonds (transfer) are means, "
-        "circles the subsets, lines 95 % intervals."
+        f"{result_plots.forest_takeaway(results, run.intervals.get('classification'))} AUC minus traditional augmentation of the same "
+        "subset, in points: squares and diamonds (transfer) are means, circles the subsets, lines 95 % intervals."
     )
     return _figure(path, where, alt, caption)
 
@@ -265,38 +346,38 @@ def _forest(name: str, where: Path) -> list[str]:
 def _pictures(name: str, where: Path) -> list[str]:
     """Samples and loss curves that `pcamlib.report.publish` kept beside the run's numbers, as the page shows them."""
     text = []
-    found = [path.stem for path in sorted((where / "sheets" / name).glob("*.png"))]
-    order = [*paper.GENERATORS, *(g for g in found if g not in paper.GENERATORS)]
-    sheets = {g: where / "sheets" / name / f"{g}.png" for g in order}
-    if found:
-        text += ["## Generated patches", ""]
-        text += [
-            "The first samples of every subset, a row each, not selected: left without tumour, right with. No real patch",
-            "is shown.",
-            "",
-        ]
+    sheets = {path.stem: path for path in sorted((where / "sheets" / name).glob("*.png"))}
+    sheets = {g: sheets[g] for g in [*paper.GENERATORS, *sheets] if g in sheets}
+    lines = [
+        "The first samples of every subset, a row each, not selected: left without tumour, right with. No real patch is shown.",
+        "",
+    ]
     for generator, path in sheets.items():
-        if path.exists():
-            shown = _stage(generator)
-            text += _figure(
-                path, where, f"Patches by {shown}, a row per subset: left without tumour, right with", shown
-            )
+        shown = generators.label(generator)
+        lines += _figure(path, where, f"Patches by {shown}, a row per subset: left without tumour, right with", shown)
+    if sheets:
+        text += dropdown("Generated patches", *lines)
     curves = sorted((where / "curves" / name).glob("*.png"))
-    if curves:
-        text += [
-            "## How training went",
-            "",
-            f"As numbers: {inert(f'book/reference/curves/{name}/log.json', 'code')}.",
-            "",
-        ]
+    lines = [f"As numbers: {inert(f'book/reference/curves/{name}/log.json', 'code')}.", ""]
     for path in curves:
         shown = _stage(path.stem)
-        text += _figure(path, where, f"Training curves of {shown}, a line per subset", shown)
+        lines += _figure(
+            path, where, f"Training curves of {shown}, a line per subset", f"{shown}. {_trend(where, name, path.stem)}"
+        )
+    if curves:
+        text += dropdown("How training went", *lines)
     return text
 
 
+def _trend(where: Path, name: str, stage: str) -> str:
+    """How the first quantity of a published training log went."""
+    path = where / "curves" / name / "log.json"
+    logs = read_json(path).get(stage) if path.exists() else None
+    return plots.loss_curves(logs).get_label() if logs else ""
+
+
 def _figure(path: Path, where: Path, alt: str, caption: str) -> list[str]:
-    return [f":::{{figure}} ../reference/{path.relative_to(where).as_posix()}", f":alt: {alt}", "", caption, ":::", ""]
+    return picture(f"../reference/{path.relative_to(where).as_posix()}", alt, caption)
 
 
 def _tried(folder: Path) -> list[str]:
@@ -326,8 +407,9 @@ def _tried(folder: Path) -> list[str]:
     took = {repr((row["family"], row["changes"])): row["seconds"] for row in found["rows"] if "seconds" in row}
     notes += f" Training took {frame.duration(sum(took.values()))} in all."
     plan = tuning.read_plan(folder / "plan.yml")
-    table = Table("Trials on the validation split", pd.DataFrame(columns, index=names), notes)
-    return ["## How the generators' settings were chosen", "", plan.conclusion, "", render(table), ""]
+    line = f"{provenance['data']}, profile {provenance['profile']}; the validation split only."
+    table = Table("Trials on the validation split", pd.DataFrame(columns, index=names), notes, line)
+    return dropdown("How the generators' settings were chosen", plan.conclusion, "", render(table))
 
 
 def _stage(name: str) -> str:

@@ -17,6 +17,7 @@ from pcamlib.report.tables import (
     Table,
     cells,
     counts,
+    line,
     listed,
     provenance_sentence,
 )  # fmt: skip
@@ -56,70 +57,108 @@ def table_1(results: pd.DataFrame, extractor: str) -> Table:
     sets = judged(generators_of(results))
     quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in sets]
     count = counts(quality, "n_fake")
-    columns = {("Images judged", "ours"): [count.get(arm.name, NOT_RUN) for arm in arms]}
-    printed = {(row.generator, row.selection): row for row in paper.TABLE_1}
-    for metric in ("fid", "precision", "recall", "f1"):
-        columns[HEADINGS[metric], "paper"] = [
-            getattr(printed[images], metric).printed if images in printed else NOT_PRINTED for images in sets
-        ]
-        columns[HEADINGS[metric], "ours"] = cells(results, metric, arms, extractor)
+    columns = {"Images judged": [count.get(arm.name, NOT_RUN) for arm in arms]}
+    columns |= {HEADINGS[m]: cells(results, m, arms, extractor) for m in ("fid", "precision", "recall", "f1")}
     few = ""
     if (quality["n_fake"] <= quality["dims"]).any():
         few = "No more images than feature dimensions: the distance is biased upwards, compare within this table only. "
     notes = (
-        f"Mean ± standard deviation over subsets. Ours: {_space(results, 'quality', extractor)}; the distance is FID proper in "
-        f"Inception-V3's space only. {_conventions(quality)} {few}{provenance_sentence(results, 'quality')} Paper: full PCam, five subsets "
-        "of 26,215, ImageNet-pretrained Inception-V3 for FID, an unstated extractor for precision and recall, "
+        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}; the distance is FID proper in "
+        f"Inception-V3's space only. {_conventions(quality)} {few}{provenance_sentence(results, 'quality')} The paper's Table 1 is "
         f"{NOT_COMPARABLE}: compare the order of the rows."
     )
     data = pd.DataFrame(columns, index=_rows(sets, "Calibration (ours)", CALIBRATION))
-    return Table(f"Table 1. Image quality, judged by {extractor}", data, notes)
+    return Table(f"Table 1. Image quality, judged by {extractor}", data, notes, line(results, "quality"))
+
+
+def paper_table_1() -> Table:
+    """Table 1 as the paper prints it."""
+    sets = [(row.generator, row.selection) for row in paper.TABLE_1]
+    columns = {
+        HEADINGS[m]: [getattr(r, m).printed for r in paper.TABLE_1] for m in ("fid", "precision", "recall", "f1")
+    }
+    notes = (
+        "Full PCam, five subsets of 26,215 patches; ImageNet-pretrained Inception-V3 for FID, an unstated extractor for precision "
+        "and recall. We read ± as the standard deviation over subsets."
+    )
+    data = pd.DataFrame(columns, index=_rows(sets, "", {}))
+    return Table("Table 1 of the paper. Image quality", data, notes, "As printed in the paper.")
 
 
 def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
-    """What Table 1 of the paper does not have: KID, density, coverage, label AUC, and how many candidates passed."""
+    """What Table 1 of the paper does not have: KID, density, coverage, diversity and the judge's label AUC."""
     sets = judged(generators_of(results))
     quality, arms = frame.of_kind(results, "quality", extractor), [Arm("quality", *images) for images in sets]
-    selected, judged_arms = frame.of_kind(results, "selection"), set(quality["arm"])
-    columns = {
-        (HEADINGS[metric], "ours"): cells(results, metric, arms, extractor)
-        for metric in ("kid", "density", "coverage", "label_auc")
-    }
-    measured = set(quality["metric"])
-    if measured & {*LATER}:
-        for c, name in enumerate(CLASSES):
-            columns["Fréchet distance of a class ↓", name] = cells(results, f"fid_{c}", arms, extractor)
-        for metric in ("fid_held_out", "fid_infinity", "vendi"):
-            columns[HEADINGS[metric], "ours"] = cells(results, metric, arms, extractor, missing="")
-            columns[HEADINGS[metric], "ours"] = [
-                text or (TOO_FEW[metric] if arm.name in judged_arms and metric in TOO_FEW else NOT_RUN)
-                for text, arm in zip(columns[HEADINGS[metric], "ours"], arms)
-            ]
-        further = (
-            "Held-out patches: the validation split, as many as are judged; the other columns compare with the subset's own. "
-            "FID∞: a line in 1 / N over five sizes, at infinitely many images; it needs more than twice as many images as "
-            "dimensions. Vendi score: how many different images would be as diverse, and depends on their number. "
-        )
-    else:
-        further = "These results have no distances by class, held-out patches, FID∞ or Vendi score. "
-    for c, name in enumerate(CLASSES):
-        selections = [Arm("selection", *images) for images in sets]
-        columns["Candidates accepted, %", name] = cells(results, f"accepted_{c}", selections, missing=NOT_PRINTED)
+    columns = {HEADINGS[m]: cells(results, m, arms, extractor) for m in ("kid", "density", "coverage", "label_auc")}
+    if later := set(quality["metric"]) & {*LATER}:
+        columns[HEADINGS["vendi"]] = _later(results, "vendi", arms, extractor)
     errors = quality.loc[quality["metric"] == "kid_se", "value"]
     error = f" (at most {1000 * errors.max():.2f})" if len(errors) else ""
-    gatekeepers = " and ".join(selected["extractor"].unique()) or NOT_RUN
+    diverse = (
+        "Vendi score: how many different images would be as diverse, and depends on their number. " if later else ""
+    )
     notes = (
         f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {_conventions(quality)} KID: mean over "
         f"100 random subsets of {listed(quality['kid_size'], ' or ', 'no')} images; the standard error of a single value{error} is "
-        f"that of this mean. {further}Density counts the real spheres around a sample and may exceed 1; coverage is the share of real "
-        "spheres that hold a sample. Label AUC: how well the judge, a classifier of real patches, recognises the class that "
-        f"each image was meant to show (50 is chance). Candidates accepted: by the classifier that selects ({gatekeepers}), not by "
-        f"this judge. {provenance_sentence(results, 'quality')}"
+        f"that of this mean. Density counts the real spheres around a sample and may exceed 1; coverage is the share of real "
+        f"spheres that hold a sample. {diverse}Label AUC: how well the judge, a classifier of real patches, recognises the class "
+        f"that each image was meant to show (50 is chance). {provenance_sentence(results, 'quality')}"
     )
     data = pd.DataFrame(columns, index=_rows(sets, "Calibration (ours)", CALIBRATION))
     return Table(
-        f"In addition to Table 1: further measures by {extractor}, and the share accepted by selection", data, notes
+        f"In addition to Table 1: further measures, judged by {extractor}", data, notes, line(results, "quality")
     )
+
+
+def table_1_distances(results: pd.DataFrame, extractor: str) -> Table:
+    """What Table 1 of the paper does not have: distances by class, to held-out patches and without the bias of few images."""
+    sets = judged(generators_of(results))
+    arms = [Arm("quality", *images) for images in sets]
+    columns = {
+        f"Fréchet distance, {name} ↓": cells(results, f"fid_{c}", arms, extractor) for c, name in enumerate(CLASSES)
+    }
+    columns |= {
+        HEADINGS[metric]: _later(results, metric, arms, extractor) for metric in ("fid_held_out", "fid_infinity")
+    }
+    further = (
+        "Held-out patches: the validation split, as many as are judged; the other distances are to the subset's own patches. "
+        "FID∞: a line in 1 / N over five sizes, at infinitely many images; it needs more than twice as many images as "
+        "dimensions. "
+    )
+    notes = (
+        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {further}"
+        f"{provenance_sentence(results, 'quality')}"
+    )
+    data = pd.DataFrame(columns, index=_rows(sets, "Calibration (ours)", CALIBRATION))
+    title = f"In addition to Table 1: distances, judged by {extractor}"
+    return Table(title, data, notes, line(results, "quality"))
+
+
+def of_judge(results: pd.DataFrame, extractor: str) -> list[Table]:
+    """All tables of one evaluation network: Table 1, what it lacks, and the distances, which older results do not have."""
+    made = [table_1(results, extractor), table_1_more(results, extractor)]
+    later = set(frame.of_kind(results, "quality", extractor)["metric"]) & {*LATER}
+    return [*made, table_1_distances(results, extractor)] if later else made
+
+
+def table_accepted(results: pd.DataFrame) -> Table:
+    """How many of the candidates each selection accepted, by class, in percent."""
+    sets = [images for images in judged(generators_of(results)) if images[1] not in (None, "none")]
+    arms, selected = [Arm("selection", *images) for images in sets], frame.of_kind(results, "selection")
+    columns = {f"Accepted, {name}, %": cells(results, f"accepted_{c}", arms) for c, name in enumerate(CLASSES)}
+    notes = (
+        "Mean ± standard deviation over subsets. Accepted by the classifier that selects "
+        f"({' and '.join(selected['extractor'].unique()) or NOT_RUN}), not by a judge. {provenance_sentence(results, 'selection')}"
+    )
+    data = pd.DataFrame(columns, index=_rows(sets, "", {}))
+    return Table("Candidates accepted by selection", data, notes, line(results, "selection"))
+
+
+def _later(results: pd.DataFrame, metric: str, arms: Sequence[Arm], extractor: str) -> list[str]:
+    """Cells of a metric that older results lack; where a set was judged without it, why."""
+    ran = set(frame.of_kind(results, "quality", extractor)["arm"])
+    found = cells(results, metric, arms, extractor, missing="")
+    return [text or (TOO_FEW[metric] if arm.name in ran else NOT_RUN) for text, arm in zip(found, arms)]
 
 
 def table_label_content(results: pd.DataFrame) -> Table:
@@ -136,7 +175,7 @@ def table_label_content(results: pd.DataFrame) -> Table:
         "auc_apart_half": ("Told apart from real patches, AUC, %", half),
         "auc_apart_full": ("Told apart from real patches, AUC, %", full),
     }
-    columns = {("Images", "ours"): [images.get(arm.name, NOT_RUN) for arm in arms]}
+    columns = {("Images", "number"): [images.get(arm.name, NOT_RUN) for arm in arms]}
     columns |= {heading: cells(results, metric, arms) for metric, heading in headings.items()}
     index = [names.get(g) or generators.label(g) for g, _ in sets]
     lacking = every[every["status"] != "ok"].drop_duplicates(["arm", "reason"])
@@ -149,7 +188,8 @@ def table_label_content(results: pd.DataFrame) -> Table:
         "classifier of real patches of the subset against the images of the row (for real patches, against other real ones): 50 "
         f"is not at all, 100 is always. {' '.join(reasons)} {provenance_sentence(results, 'label-content')}"
     )
-    return Table("Where the label lives", pd.DataFrame(columns, index=index), notes)
+    data = pd.DataFrame(columns, index=index)
+    return Table("Where the label lives", data, notes, line(results, "label-content"))
 
 
 def table_known_labels(results: pd.DataFrame) -> Table:
@@ -173,7 +213,8 @@ def table_known_labels(results: pd.DataFrame) -> Table:
         f"before; – where nothing passes. {provenance_sentence(results, 'known-labels')}"
     )
     index = [*CLASSES, "both classes"]
-    return Table("Class-based selection with known labels", pd.DataFrame(columns, index=index), notes)
+    data = pd.DataFrame(columns, index=index)
+    return Table("Class-based selection with known labels", data, notes, line(results, "known-labels"))
 
 
 def table_memorisation(results: pd.DataFrame) -> Table:
@@ -183,13 +224,13 @@ def table_memorisation(results: pd.DataFrame) -> Table:
     sets = [*sets, *((name, None) for name in PLANTED if (ran["generator"] == name).any())]
     arms = [Arm("memorisation", *images) for images in sets]
     images = counts(ran, "n_fake")
-    columns = {("Images", "ours"): [images.get(arm.name, NOT_RUN) for arm in arms]}
+    columns = {("Images", "compared"): [images.get(arm.name, NOT_RUN) for arm in arms]}
     for metric, heading in (
         ("nearer_train", "Nearest real patch is a training patch, %"),
         ("closer_than_new", "Closer to training than a new patch is, %"),
     ):
         p = frame.by_subset(results, f"{metric}_p")
-        columns[heading, "ours"] = cells(results, metric, arms)
+        columns[heading, "mean ± sd"] = cells(results, metric, arms)
         columns[heading, "p, each subset"] = [
             ", ".join(_p(value) for value in p[arm.name].dropna()) if arm.name in p else NOT_RUN for arm in arms
         ]
@@ -210,7 +251,8 @@ def table_memorisation(results: pd.DataFrame) -> Table:
         "on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided, of a share as high as "
         f"this without copying, not corrected for the number of rows. {planted}{provenance_sentence(results, 'memorisation')}"
     )
-    return Table("Memorisation", pd.DataFrame(columns, index=_rows(sets, "Controls", MEMORISATION_CONTROLS)), notes)
+    data = pd.DataFrame(columns, index=_rows(sets, "Controls", MEMORISATION_CONTROLS))
+    return Table("Memorisation", data, notes, line(results, "memorisation"))
 
 
 def _p(value: float) -> str:

@@ -6,7 +6,7 @@ Bars are means, whiskers standard deviations, dots the subsets; an arm without r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from matplotlib.patches import Patch
 from pcamlib.core import paper
 from pcamlib.experiments import selection
 from pcamlib.models import generators
-from pcamlib.report.plots import COLOURS, GREY, INK, new_figure, plain
-from pcamlib.report.tables import arms_of
+from pcamlib.report.plots import COLOURS, GREY, INK, named_rows, new_figure, plain
+from pcamlib.report.tables import arms_of, points
 from pcamlib.results import frame, inference, intervals
-from pcamlib.results.arms import BASELINE, NO_NETWORK, TRADITIONAL, Arm, generators_of
+from pcamlib.results import headline as headline_of
+from pcamlib.results.arms import BASELINE, MIXED, NO_NETWORK, TRADITIONAL, Arm, generators_of
 from pcamlib.study import Study
 
 Bars = tuple[str, str, list[pd.Series]]
@@ -116,7 +117,19 @@ def quality_figure_4(results: pd.DataFrame, extractor: str, note: str = "") -> F
         place.set_title(title, fontsize=9.5, loc="left")
         place.set_ylim(bottom=0)
     _legend(figure, _generator_bars(colours), {"real against real": FLOOR, "VAE reconstructions": CAP})
+    means = {g: get(g, "none", "fid").mean() for g in colours if len(get(g, "none", "fid"))}
+    if means:
+        best = min(means, key=means.get)
+        floor = get("real", None, "fid")
+        beside = f"; real patches against other real ones have {_short(floor.mean())}" if len(floor) else ""
+        figure.set_label(
+            f"Without selection {generators.label(best)} has the lowest Fréchet distance, {_short(means[best])}{beside}."
+        )
     return figure
+
+
+def _short(distance: float) -> str:
+    return f"{distance:.3f}" if abs(distance) < 10 else f"{distance:.1f}"
 
 
 def _auc_panel(place: Axes, results: pd.DataFrame, bars: Sequence[Bars], title: str) -> None:
@@ -150,6 +163,7 @@ def auc_figure_5(results: pd.DataFrame, note: str = "") -> Figure:
         _auc_panel(place, results, bars, generators.label(generator))
     _truncate(axes[:, 0], results, ("baseline", "traditional", "augmentation", "transfer"))
     _legend(figure, {paper.REGIME_NAMES[r]: (INK, hatch) for r, hatch in HATCHES.items()}, REFERENCES)
+    figure.set_label(_ahead(results, HATCHES))
     return figure
 
 
@@ -164,20 +178,54 @@ def auc_figure_6(results: pd.DataFrame, note: str = "") -> Figure:
     _auc_panel(axes[0, 0], results, bars, "Trained on synthetic images only")
     _truncate(axes[:, 0], results, ("baseline", "traditional", "synthetic"))
     _legend(figure, _generator_bars(colours), REFERENCES)
+    figure.set_label(_ahead(results, ("synthetic",)))
     return figure
+
+
+def _ahead(results: pd.DataFrame, regimes: Iterable[str]) -> str:
+    """How many arms of these regimes have a mean above traditional augmentation, and which has the highest."""
+    means = frame.by_subset(results, "auc").dropna(axis=1).mean()
+    arms = [arm for arm in arms_of(results) if arm.regime in regimes and arm.name in means]
+    if not arms or TRADITIONAL.name not in means:
+        return ""
+    ahead = sum(means[arm.name] > means[TRADITIONAL.name] for arm in arms)
+    best = max(arms, key=lambda arm: means[arm.name])
+    return (
+        f"{ahead} of {len(arms)} arms have a mean AUC above that of traditional augmentation; the highest is {best.title}, "
+        f"{100 * means[best.name]:.2f} % against {100 * means[TRADITIONAL.name]:.2f} %."
+    )
+
+
+def forest_takeaway(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
+    """How many intervals of arms with real and synthetic images lie on either side of traditional augmentation."""
+    ends = _ends(results, found)
+    mixed = [arm.name for arm in arms_of(results) if arm.regime in MIXED and arm.name in ends.index]
+    if not mixed:
+        return "No arm with synthetic images has an interval, so none can be told from traditional augmentation."
+    above, below = (ends.loc[mixed, "low"] > 0).sum(), (ends.loc[mixed, "high"] < 0).sum()
+    return (
+        f"Of {len(mixed)} arms with synthetic and real images, {above} {'has its' if above == 1 else 'have their'} whole interval "
+        f"above traditional augmentation, {below} below it, and {len(mixed) - above - below} on both sides."
+    )
+
+
+def _ends(results: pd.DataFrame, found: dict[str, Any] | None) -> pd.DataFrame:
+    """The interval of every arm's difference to traditional augmentation: with test patches where kept, else by t."""
+    tests = inference.compared(results, TRADITIONAL)
+    tested = tests.loc[tests["n"] >= 2, ["low", "high"]]
+    kept = intervals.table(found, "traditional")[["low", "high"]]
+    return pd.concat([kept, tested.drop(kept.index, errors="ignore")]).replace([math.inf, -math.inf], math.nan).dropna()
 
 
 def forest(results: pd.DataFrame, found: dict[str, Any] | None = None, note: str = "") -> Figure:
     """AUC of every arm minus traditional augmentation of the same subset, in points, with its 95 % interval.
 
     found: the result of `intervals.evaluate`; then intervals are of subsets, seeds and test patches, else Student's
-    t over three subsets or more. Circles are the subsets. Training on synthetic images only has a scale of its own;
+    t over two subsets or more. Circles are the subsets. Training on synthetic images only has a scale of its own;
     trivial baselines, which are far off, are in the tables only.
     """
     each, tests = frame.differences(results, TRADITIONAL), inference.compared(results, TRADITIONAL)
-    tested = tests.loc[tests["n"] >= 3, ["low", "high"]]
-    kept = intervals.table(found, "traditional")[["low", "high"]]
-    ends = pd.concat([kept, tested.drop(kept.index, errors="ignore")]).replace([math.inf, -math.inf], math.nan).dropna()
+    ends = _ends(results, found)
     colours = COLOURS | generators.colours(generators_of(results))
     arms = [arm for arm in arms_of(results) if arm != TRADITIONAL and arm.regime not in NO_NETWORK]
     alone = [arm for arm in arms if arm.regime == "synthetic"]
@@ -207,6 +255,87 @@ def forest(results: pd.DataFrame, found: dict[str, Any] | None = None, note: str
         place.grid(axis="x", color="#DDDDDD", linewidth=0.6)
         place.set_axisbelow(True)
     axes[1, 0].set_xlabel("AUC minus traditional, points", fontsize=9)
+    figure.set_label(forest_takeaway(results, found))
+    return figure
+
+
+def headline(results: Mapping[str, pd.DataFrame], note: str = "") -> Figure:
+    """The headline differences (`headline.differences`) of every device (results by its name) below each other, in points.
+
+    Squares are means, lines 95 % t intervals over subsets, circles the subsets; a second device has diamonds.
+    """
+    found = {device: headline_of.differences(measured) for device, measured in results.items()}
+    titles = list(dict.fromkeys(row.title for rows in found.values() for row in rows))
+    several = len(found) > 1
+    figure, axes = new_figure(1, 1, 0.75 + (0.34 if several else 0.27) * max(len(titles), 1), note)
+    place, places = axes[0, 0], {title: y for y, title in enumerate(titles)}
+    colours = COLOURS | generators.colours([row.generator for rows in found.values() for row in rows if row.generator])
+    shift = {device: 0.4 * (i - (len(found) - 1) / 2) for i, device in enumerate(found)}
+    for (device, rows), mark, face in zip(found.items(), "sD", (True, False)):
+        for row in rows:
+            colour, y = colours.get(row.generator, INK), places[row.title] + shift[device]
+            if row.test and math.isfinite(row.test.high):
+                ends = [100 * row.test.low, 100 * row.test.high]
+                place.plot(
+                    ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt", linestyle="-" if face else "--"
+                )
+            place.plot(100 * row.mean, y, mark, ms=6.5, mec=colour, mfc=colour if face else "white", zorder=3)
+            place.plot(
+                [100 * v for v in row.values],
+                [y] * len(row.values),
+                "o",
+                ms=2.8,
+                mfc="white",
+                mec=INK,
+                mew=0.6,
+                zorder=4,
+            )
+    place.axvline(0, color=INK, linewidth=1.2, zorder=0.5)
+    reach = [100 * abs(v) for rows in found.values() for row in rows for v in (*row.values, row.mean)]
+    if reach:  # an interval may be far wider than what was measured
+        wide = [100 * max(abs(row.test.low), abs(row.test.high)) for rows in found.values() for row in rows if row.test]
+        limit = min(max([*reach, *(w for w in wide if math.isfinite(w))]) * 1.05, 3 * max(max(reach), 0.5))
+        place.set_xlim(-limit, limit)
+    place.set_ylim(max(len(titles), 1) - 0.5, -0.5)
+    place.set_yticks(range(len(titles)), titles)
+    plain(place)
+    place.tick_params(axis="y", length=0)
+    place.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    place.set_xlabel("AUC minus the control of as many steps, points", fontsize=9)
+    if several:
+        handles = [
+            Line2D([], [], color=INK, marker=m, mfc=INK if f else "white", linestyle=line, label=device)
+            for device, m, f, line in zip(found, "sD", (True, False), ("-", "--"))
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=2, fontsize=8.5, frameon=False)
+    figure.set_label(headline_takeaway(results))
+    return figure
+
+
+def headline_takeaway(results: Mapping[str, pd.DataFrame]) -> str:
+    """How many uses of generated patches have an interval above the control, by device, and where twice the real patches lie."""
+    parts = []
+    for device, measured in results.items():
+        rows = headline_of.differences(measured)
+        mixed = [row for row in rows if row.generator]
+        above = sum(bool(row.test and row.test.low > 0 and math.isfinite(row.test.high)) for row in mixed)
+        real = next((row for row in rows if row.title == headline_of.DOUBLE.title), None)
+        worth = (
+            f"twice the real patches {points(real.mean)} points" if real else f"twice the real patches {frame.NOT_RUN}"
+        )
+        parts.append(
+            f"{device}: {above} of {len(mixed)} uses of generated patches are surely above the control; {worth}"
+        )
+    return f"{'. '.join(p[0].upper() + p[1:] for p in parts)}." if parts else ""
+
+
+def strip(rows: Mapping[str, np.ndarray]) -> Figure:
+    """A line of patches, uint8 (N, 96, 96, 3), for every generator, the same number without and with tumour in each."""
+    figure = named_rows([(generators.label(g), images, None) for g, images in rows.items()], "")
+    n = len(next(iter(rows.values())))
+    figure.set_label(
+        f"The first {n} patches that each generator drew in one subset, not selected: left {n // 2} without tumour, right {n - n // 2} with."
+    )
     return figure
 
 

@@ -28,7 +28,7 @@
 {% endif %}
 <tr><th scope="row">{{ names[-1].display_value }}</th>
 {% for c in cells %}
-<td{% if c.display_value|length < 28 and c.display_value|select("in", "0123456789")|list %} class="pcam-number"{% endif %}>{{ c.display_value }}</td>
+<td{% if c.display_value|length < 16 and c.display_value|select("in", "0123456789")|list %} class="pcam-number"{% endif %}>{{ c.display_value }}</td>
 {% endfor %}
 </tr>
 {% endfor %}
@@ -36,6 +36,8 @@
 </table>
 </div>
 {% if notes %}
-<p class="pcam-caption"><small>{{ notes }}</small></p>
+<details class="pcam-note"><summary><small>{{ line }}</small></summary><p class="pcam-caption"><small>{{ notes }}</small></p></details>
+{% elif line %}
+<p class="pcam-caption"><small>{{ line }}</small></p>
 {% endif %}
 </div>

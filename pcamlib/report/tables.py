@@ -27,8 +27,14 @@ from pcamlib.results.planning import LEAD
 
 NOT_PRINTED = "–"
 WITH_PATCHES = "95 % interval with patches"
+SMALL_N = (
+    "An interval over subsets, a p value and a verdict need two subsets: with one there is none, and with two the t interval is "
+    "very wide."
+)
+"""The rule for few subsets, the same for tables, figures, sentences and verdicts."""
+ONE_SUBSET = "one subset: none"
 NO_SPREAD = "none: the same in every subset"
-NOT_COMPARABLE = "so its columns are not comparable with ours in absolute value"
+NOT_COMPARABLE = "of another protocol, so it is not comparable with ours in absolute value"
 HEADINGS = {
     "fid": "Fréchet distance (FID) ↓",
     "precision": "Precision, % ↑",
@@ -55,18 +61,21 @@ class Table(NamedTuple):
     title: str
     data: pd.DataFrame
     notes: str = ""
+    """What is needed to read the numbers, in full; shown on demand below `line`."""
+    line: str = ""
+    """What is always seen below the table: a few words on where its numbers come from."""
 
 
 # ------------------------------------------------------------------------------------------------ as HTML
 
 STYLES = {
-    "": "font-variant-numeric: tabular-nums; font-size: 0.85em",
+    "": "font-variant-numeric: tabular-nums; font-size: 0.8em",
     "caption": "caption-side: top; text-align: left; font-weight: bold; max-width: 85vw; position: sticky; left: 0",
-    "th, td": "padding: 0.2em 0.6em; text-align: left; white-space: normal",
+    "th, td": "padding: 0.2em 0.35em; text-align: left; white-space: normal",
     "td.pcam-number": "white-space: nowrap",  # words may break, or a column of verdicts would crowd out the rules
     "th[scope=colgroup]": "text-align: center",
     "th[scope=rowgroup] span": "position: sticky; left: 0.5em",
-    "th[scope=row], thead td": "position: sticky; left: 0; min-width: min(12.5em, 35vw); "
+    "th[scope=row], thead td": "position: sticky; left: 0; min-width: min(9em, 35vw); "
     "background: var(--pst-color-background, var(--jp-layout-color0, Canvas))",
 }
 """By selector within the table. The book's theme styles the class `dataframe` in light and dark mode, as pandas' own."""
@@ -82,8 +91,14 @@ def render(table: Table) -> str:
     styler.format(as_html).format_index(as_html, axis=0).format_index(as_html, axis=1)
     styler.set_caption(as_html(table.title))
     styler.set_table_styles([{"selector": selector, "props": props} for selector, props in STYLES.items()])
-    html = styler.to_html(sparse_index=True, sparse_columns=True, notes=as_html(table.notes))
+    texts = {"notes": as_html(table.notes), "line": as_html(table.line)}
+    html = styler.to_html(sparse_index=True, sparse_columns=True, **texts)
     return " ".join(html.split())  # in Markdown, HTML ends at a blank line
+
+
+def folded(title: str, *html: str) -> str:
+    """HTML behind a line that opens it: the title is plain text."""
+    return f'<details class="pcam-more"><summary>{inert(title, "html")}</summary>{" ".join(html)}</details>'
 
 
 # ------------------------------------------------------------------------------------------------ cells
@@ -108,8 +123,8 @@ def cell(mean: float, sd: float, n: int, metric: str, of: int) -> str:
     """Text like "85.05 ± 0.43", percent for what is a share, KID times 1000, with n where it is one or fewer than `of` subsets."""
     factor = {"density": 1, "vendi": 1, "kid": 1000}.get(metric, 1 if metric.startswith("fid") else 100)
     digits = 3 if metric.startswith("fid") and abs(mean) < 10 else 2  # in a judge's space distances can be small
-    spread = f"{factor * sd:.{digits}f}" if n > 1 else "–"
-    return f"{factor * mean:.{digits}f} ± {spread}" + ("" if n == of and n > 1 else f" (n = {n:.0f})")
+    spread = f" ± {factor * sd:.{digits}f}" if n > 1 else ""
+    return f"{factor * mean:.{digits}f}{spread}" + ("" if n == of and n > 1 else f" (n = {n:.0f})")
 
 
 def cells(
@@ -144,6 +159,18 @@ def arms_of(results: pd.DataFrame) -> list[Arm]:
     there = set(results.loc[results["kind"] == "classification", "arm"])
     arms = classifiers(generators_of(results))
     return [arm for arm in arms if not arm.control or arm in CONTROLS or arm.name in there]
+
+
+def line(results: pd.DataFrame, kind: str) -> str:
+    """The line below a table of one kind of results: what its values are, of which data and code; no more than fits a line."""
+    files = results[(results["kind"] == kind) & results["data"].notna()]
+    if files.empty:
+        return "Nothing was run yet."
+    made = frame.merged_provenance(files)
+    count = len(made["subsets"])
+    values = f"Mean ± standard deviation over {count} subsets" if count > 1 else "One subset"
+    data = "phantom (no tissue)" if made["phantom"] else made["data"]
+    return f"{values}; {data}, {listed(made['n_real'])} patches; profile {made['profile']}; pcamlib {listed(made['version'])}."
 
 
 def device_note(results: pd.DataFrame) -> str:
@@ -181,7 +208,7 @@ def _rows(arms: Sequence[Arm]) -> pd.MultiIndex:
 
 
 def table_2(results: pd.DataFrame, found: dict[str, Any] | None = None) -> Table:
-    """Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls.
+    """Our Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls.
 
     results: as one device measured them (`frame.by_device`). found: the result of `intervals.evaluate`, for the intervals
     of the AUC; without, they are Student's t.
@@ -190,115 +217,142 @@ def table_2(results: pd.DataFrame, found: dict[str, Any] | None = None) -> Table
     real, synthetic = counts(ran, "n_real"), counts(ran, "n_synthetic")
     seeds = ran.groupby(["arm", "subset"])["seed"].nunique()
     images = [f"{real.get(a.name)} + {synthetic.get(a.name)}" if a.generator else real.get(a.name) for a in arms]
+    values = frame.by_subset(ran, "auc")
     columns = {
-        ("Training", "real + synthetic images"): [x if a.name in real else NOT_RUN for a, x in zip(arms, images)],
-        ("Training", "seeds"): [listed(seeds[a.name], "–") if a.name in real else NOT_RUN for a in arms],
+        "real + synthetic images": [x if a.name in real else NOT_RUN for a, x in zip(arms, images)],
+        "seeds": [listed(seeds[a.name], "–") if a.name in real else NOT_RUN for a in arms],
+        HEADINGS["auc"]: cells(results, "auc", arms),
+        "95 % interval of the AUC": [
+            _auc_interval(values[a.name].dropna().tolist(), ends, a) if a.name in values else NOT_RUN for a in arms
+        ],
     }
-    printed = {Arm(row.regime, row.generator, row.selection): row for row in paper.TABLE_2}
-    for metric in ("accuracy", "auc", "sensitivity", "specificity", "ece"):
-        if metric != "ece":
-            columns[HEADINGS[metric], "paper"] = [
-                getattr(printed[a], metric).printed if a in printed else NOT_PRINTED for a in arms
-            ]
-        columns[HEADINGS[metric], "ours"] = cells(results, metric, arms)
-        if metric == "auc":
-            values = frame.by_subset(ran, "auc")
-            columns[HEADINGS[metric], "95 % interval"] = [
-                _auc_interval(values[a.name].dropna().tolist(), ends, a) if a.name in values else NOT_RUN for a in arms
-            ]
     how = f"over subsets, seeds and test patches. {intervals.caution(found)}"
     if not len(ends):
         how = "Student's t over subsets, on the same test patches."
     notes = (
-        f"{device_note(results)} Mean ± standard deviation over subsets, on {listed(ran['test_n'], ' or ', 'no')} test patches, decision threshold "
-        f"{listed(ran['threshold'], ' or ', '–')}. Where an arm was trained with several seeds, a subset's value is their mean. "
-        f"Calibration error (not in the paper): expected gap between probability and share of tumour, {CALIBRATION_BINS} equal "
-        f"bins. Intervals: {how} Ours: {provenance_sentence(results, 'classification')} Paper: ResNet18 pretrained on "
-        f"ImageNet, full PCam, five subsets of 26,215, 100 epochs, {NOT_COMPARABLE}: compare differences to traditional "
-        "augmentation. It shows training on synthetic images only as a figure (6), without numbers."
+        f"{device_note(results)} {_tested(ran)} Intervals: {how} {SMALL_N} {provenance_sentence(results, 'classification')} The "
+        f"paper's Table 2 is {NOT_COMPARABLE}."
     )
-    title = "Table 2. Classification of the test split"
+    title = "Table 2. AUC on the test split"
     if frame.is_probe(results):
-        title = "Table 2 by probes. Regressions on frozen features, on the test split"
-    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
+        title = "Table 2 by probes. AUC of regressions on frozen features, on the test split"
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes, _classified(results))
+
+
+def table_2_more(results: pd.DataFrame) -> Table:
+    """The other metrics of our Table 2, in the same rows, at one decision threshold; and the calibration error."""
+    arms = arms_of(results)
+    columns = {HEADINGS[m]: cells(results, m, arms) for m in ("accuracy", "sensitivity", "specificity", "ece")}
+    notes = (
+        f"{device_note(results)} {_tested(frame.of_kind(results, 'classification'))} Calibration error (not in the paper): expected "
+        f"gap between probability and share of tumour, {CALIBRATION_BINS} equal bins. {provenance_sentence(results, 'classification')}"
+    )
+    title = f"Table 2{' by probes' * frame.is_probe(results)}, continued. Other metrics on the test split"
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes, _classified(results))
+
+
+def _tested(ran: pd.DataFrame) -> str:
+    return (
+        f"Mean ± standard deviation over subsets, on {listed(ran['test_n'], ' or ', 'no')} test patches, decision threshold "
+        f"{listed(ran['threshold'], ' or ', '–')}. Where an arm was trained with several seeds, a subset's value is their mean."
+    )
+
+
+def _classified(results: pd.DataFrame) -> str:
+    """The line below a table of classifiers."""
+    return "No verdict. " * (not rivals.trust(results).measures) + line(results, "classification")
+
+
+def paper_table_2() -> Table:
+    """Table 2 as the paper prints it, in percent."""
+    arms = [Arm(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
+    metrics = ("auc", "accuracy", "sensitivity", "specificity")
+    columns = {HEADINGS[metric]: [getattr(row, metric).printed for row in paper.TABLE_2] for metric in metrics}
+    notes = (
+        "ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215 patches, 100 epochs. We read ± as the standard "
+        "deviation over subsets. The paper shows training on synthetic images only as a figure (6), without numbers."
+    )
+    title = "Table 2 of the paper. Classification of the test split"
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes, "As printed in the paper.")
 
 
 def _auc_interval(values: list[float], ends: pd.DataFrame, arm: Arm) -> str:
-    """The interval of an AUC in percent, or Student's t over three subsets or more, cut off at 0 and 100."""
+    """The interval of an AUC in percent, or Student's t over two subsets or more, cut off at 0 and 100."""
     if arm.name in ends.index:
         low, high = ends.loc[arm.name, ["low", "high"]]
-    elif len(values) < 3:
-        return f"n = {len(values)} < 3"
+    elif len(values) < 2:
+        return ONE_SUBSET
     else:
         low, high = inference.over_subsets(values)[1:3]
     return f"{100 * max(low, 0):.2f} to {100 * min(high, 1):.2f}" if math.isfinite(high - low) else NO_SPREAD
 
 
-def table_differences(results: pd.DataFrame, metric: str = "auc", found: dict[str, Any] | None = None) -> Table:
-    """Every arm minus baseline, minus traditional augmentation and minus the stronger step control, paired by subset, in
-    percentage points.
+def tables_differences(results: pd.DataFrame, metric: str = "auc", found: dict[str, Any] | None = None) -> list[Table]:
+    """Every arm minus a reference, paired by subset, in percentage points: a table each for traditional augmentation, for the
+    stronger step control and for the baseline.
 
     results, found: as for `table_2`; the intervals of `found` are of the AUC, so for other metrics they are not shown.
     """
     ran, of, arms = frame.of_kind(results, "classification"), results["subset"].nunique(), arms_of(results)
     found = found if metric == "auc" else None
-    columns: dict[tuple[str, str], list[str]] = {}
-    references = [(BASELINE, "minus baseline"), (TRADITIONAL, "minus traditional augmentation")]
+    references = {TRADITIONAL: "traditional augmentation"}
     stronger = rivals.stronger_control(results)
     if stronger and stronger != TRADITIONAL:
-        references.append((stronger, f"minus the stronger control ({stronger.title})"))
-    for against, name in references:
-        tests, each = inference.compared(ran, against, metric), frame.differences(ran, against, metric)
-        ends = intervals.table(found, against.name)
-        q = ends["q"].dropna().to_dict()
-        if not len(ends):
-            tested = [a for a in arms if a.name in tests.index and tests.loc[a.name, "n"] >= 3]
-            adjusted = inference.false_discovery({a: tests.loc[a.name, "p"] for a in tested})
-            q = {a.name: p for a, p in adjusted.items()}
-        texts = [_difference(a, against, tests, each, ends, q, of) for a in arms]
-        headings = ("mean ± sd", "each subset", "95 % t interval", "exact p", "effect size g", WITH_PATCHES, "q")
-        columns |= {(name, heading): list(column) for heading, column in zip(headings, zip(*texts), strict=True)}
-    how = "No test scores were kept, so no interval covers test patches. q: p values of the t test (three subsets or more)"
+        references[stronger] = f"the stronger control ({stronger.title})"
+    references[BASELINE] = "baseline"
+    how = "No test scores were kept, so no interval covers test patches. q: p values of the t test"
     if found:
         how = (
-            f"{WITH_PATCHES}: over subsets, seeds and the {found['test_n']:,} test patches, each source of variance counted once; "
-            "with one subset, of seeds and patches only; with one seed, nothing of the spread of seeds. "
+            f"{WITH_PATCHES}: a t interval over subsets, seeds and the {found['test_n']:,} test patches, each source of variance "
+            "counted once; with one subset, of seeds and patches only; with one seed, nothing of the spread of seeds. "
             f"{intervals.caution(found)} q: its p values"
         )
     notes = (
         f"{device_note(results)} Differences of {HEADINGS[metric].split(',')[0]} in percentage points to the reference trained "
-        f"on the same subset. {provenance_sentence(results, 'classification')} t intervals: over subsets alone, on the same test "
-        f"patches. Exact p: two-sided, at best {2 / 2**of:.3g} with {of} "
-        f"subset{'s' * (of != 1)}. g: mean over standard deviation, corrected for few subsets (Hedges). {how}, adjusted "
-        "(Benjamini and Hochberg) for the number of arms of its family: real and synthetic images, synthetic only, real only. "
-        "Differences that are equal in all subsets have no interval, and the exact p. Stronger control: of the arms on real "
-        "images with as many steps, the one with the higher mean."
+        f"on the same subset. {provenance_sentence(results, 'classification')} {SMALL_N} t intervals: over subsets alone, on the "
+        f"same test patches. Exact p: two-sided, at best {2 / 2**of:.3g} with {of} "
+        f"subset{'s' * (of != 1)}. g: mean over standard deviation, corrected for few subsets (Hedges), from three subsets on. "
+        f"{how}, adjusted (Benjamini and Hochberg) for the number of arms of its family: real and synthetic images, synthetic "
+        "only, real only. Differences that are equal in all subsets have no interval, and the exact p. Stronger control: of the "
+        "arms on real images with as many steps, the one with the higher mean."
     )
-    title = "Paired differences" + " of probes" * frame.is_probe(results)
-    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
+    below, made = _classified(results), []
+    for against, name in references.items():
+        tests, each = inference.compared(ran, against, metric), frame.differences(ran, against, metric)
+        ends = intervals.table(found, against.name)
+        q = ends["q"].dropna().to_dict()
+        if not len(ends):
+            tested = [a for a in arms if a.name in tests.index and tests.loc[a.name, "n"] >= 2]
+            adjusted = inference.false_discovery({a: tests.loc[a.name, "p"] for a in tested})
+            q = {a.name: p for a, p in adjusted.items()}
+        texts = [_difference(a, against, tests, each, ends, q, of) for a in arms]
+        headings = ("mean ± sd", WITH_PATCHES, "q", "95 % t interval", "exact p", "g")
+        columns = {heading: list(column) for heading, column in zip(headings, zip(*texts), strict=True)}
+        title = f"Paired differences{' of probes' * frame.is_probe(results)}: minus {name}"
+        made.append(Table(title, pd.DataFrame(columns, index=_rows(arms)), notes, below))
+    return made
 
 
 def _difference(
     arm: Arm, against: Arm, tests: pd.DataFrame, each: pd.DataFrame, ends: pd.DataFrame, q: dict[str, float], of: int
 ) -> list[str]:
-    """The seven cells of an arm in the table of differences to `against`."""
+    """The six cells of an arm in the table of differences to `against`."""
     if arm == against:
-        return ["reference", *[""] * 6]
+        return ["reference", *[""] * 5]
     if arm.name not in tests.index:
-        return [NOT_RUN] * 7
+        return [NOT_RUN] * 6
     test, values = tests.loc[arm.name], each[arm.name].dropna()
-    few = no_q = f"n = {len(values)} < 3"
+    no_q = ONE_SUBSET
     if len(ends):
-        no_q = NOT_RUN if arm.name not in ends.index else NOT_PRINTED if len(values) > 1 else few
-    texts = [points(v) if len(values) == of else f"subset {k}: {points(v)}" for k, v in values.items()]
+        no_q = NOT_RUN if arm.name not in ends.index else NOT_PRINTED if len(values) > 1 else ONE_SUBSET
+    fewer = "" if len(values) == of else f" (n = {len(values)})"
     return [
-        f"{points(test['mean'])} ± " + (f"{100 * test['sd']:.2f}" if len(values) > 1 else "–"),
-        ", ".join(texts),
-        few if len(values) < 3 else span(test["low"], test["high"]),
-        few if len(values) < 2 else NOT_PRINTED if math.isnan(test["flip_p"]) else f"{test['flip_p']:.3g}",
-        NOT_PRINTED if math.isnan(test["effect"]) else signed(test["effect"]),
+        points(test["mean"]) + (f" ± {100 * test['sd']:.2f}" if len(values) > 1 else "") + fewer,
         span(*ends.loc[arm.name, ["low", "high"]]) if arm.name in ends.index else NOT_RUN,
         f"{q[arm.name]:.3f}" if arm.name in q else no_q,
+        ONE_SUBSET if len(values) < 2 else span(test["low"], test["high"]),
+        ONE_SUBSET if len(values) < 2 else NOT_PRINTED if math.isnan(test["flip_p"]) else f"{test['flip_p']:.3g}",
+        NOT_PRINTED if math.isnan(test["effect"]) else signed(test["effect"]),
     ]
 
 
@@ -328,7 +382,7 @@ def table_centres(results: pd.DataFrame) -> Table | None:
         f"{provenance_sentence(results, 'classification')}"
     )
     title = "AUC by centre" + ", by probes" * frame.is_probe(results)
-    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes, _classified(results))
 
 
 def table_slides(found: dict[str, Any] | None, title: str = "What slides do to the test") -> Table | None:
@@ -357,7 +411,8 @@ def table_slides(found: dict[str, Any] | None, title: str = "What slides do to t
         "independent patches would know as much; more than there are where slides cancel out. Means over subsets and seeds. "
         f"{frame.provenance_note(found['provenance'])}"
     )
-    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes)
+    line = f"{found['test_n']:,} test patches of {found['slides']:,} slides."
+    return Table(title, pd.DataFrame(columns, index=_rows(arms)), notes, line)
 
 
 def table_coverage(found: dict[str, float], about: str) -> Table:
@@ -372,48 +427,63 @@ def table_coverage(found: dict[str, float], about: str) -> Table:
         f"a standard error of {error:.1f}. {about}"
     )
     index = ["Over slides", "Over patches, as if each were from a slide of its own"]
-    return Table("Coverage of 95 % intervals", pd.DataFrame(columns, index=index), notes)
+    line = f"{found['studies']:,.0f} simulated studies."
+    return Table("Coverage of 95 % intervals", pd.DataFrame(columns, index=index), notes, line)
 
 
 def table_power(found: dict[str, Any] | None, title: str = "What this run could have shown") -> Table:
-    """Components of variance and minimum detectable effects by arm, in points of AUC, from a result of `intervals.evaluate`."""
+    """Minimum detectable effects by arm, in points of AUC, from a result of `intervals.evaluate`."""
+    rows = found["power"] if found else []
+    columns = {"subsets, seeds": [f"{row['subsets']:.0f}, {row['seeds']:.0f}" for row in rows]}
+    columns |= {
+        words: _hundredths(rows, key)
+        for words, key in (
+            ("sd over subsets", "sd"),
+            ("detectable", "detectable"),
+            ("… with 18 arms", "detectable_all"),
+            ("… on new patches", "new_patches"),
+        )
+    }
+    columns[f"subsets needed for {points(LEAD)}"] = [
+        NOT_PRINTED if row["needed"] is None else f"{row['needed']:,.0f}" for row in rows
+    ]
+    notes = (
+        "Difference to traditional augmentation, in points of AUC. sd: of one subset's difference. Detectable: the smallest "
+        "effect found with 80 % power at 5 %, by a t test over the subsets of this run. With 18 arms: with Bonferroni's "
+        "correction for the paper's eighteen arms with synthetic and real images. New patches: as a statement about other test "
+        f"patches too. {points(LEAD)}: the paper's largest gain."
+    )
+    return _power(found, title, columns, notes)
+
+
+def table_components(found: dict[str, Any] | None, title: str = "Where the spread comes from") -> Table:
+    """Components of variance of every arm's difference to traditional augmentation, in points of AUC; `found` as above."""
+    parts = (
+        ("subsets", "subset"),
+        ("seeds", "seed"),
+        ("patches, by subset", "patch_subset"),
+        ("patches, alike", "patch"),
+    )
+    columns = {f"sd: {words}": _hundredths(found["power"] if found else [], key) for words, key in parts}
+    notes = (
+        "Standard deviations of the parts of a difference to traditional augmentation, in points of AUC. A component of 0.00 was "
+        "estimated at or below zero; with one seed, subsets include what seeds add."
+    )
+    return _power(found, title, columns, notes)
+
+
+def _hundredths(rows: list[dict[str, Any]], key: str) -> list[str]:
+    return [NOT_PRINTED if row[key] is None else f"{100 * row[key]:.2f}" for row in rows]
+
+
+def _power(found: dict[str, Any] | None, title: str, columns: dict[str, list[str]], notes: str) -> Table:
     rows = found["power"] if found else []
     arms = [Arm(row["regime"], row["generator"], row["selection"]) for row in (found["rows"] if found else [])]
     titles = {arm.name: arm.title for arm in arms}
-
-    def column(key: str) -> list[str]:
-        return [NOT_PRINTED if row[key] is None else f"{100 * row[key]:.2f}" for row in rows]
-
-    columns = {("Design", key): [f"{row[key]:.0f}" for row in rows] for key in ("subsets", "seeds")}
-    columns |= {
-        ("Standard deviation of", words): column(key)
-        for words, key in (
-            ("subsets", "subset"),
-            ("seeds", "seed"),
-            ("patches, by subset", "patch_subset"),
-            ("patches, alike", "patch"),
-            ("one subset's difference", "sd"),
-        )
-    }
-    columns |= {
-        ("Smallest detectable effect", words): column(key)
-        for words, key in (
-            ("these patches", "detectable"),
-            ("for 18 arms", "detectable_all"),
-            ("new patches", "new_patches"),
-        )
-    }
-    needed = [NOT_PRINTED if row["needed"] is None else f"{row['needed']:,.0f}" for row in rows]
-    columns["Subsets needed", f"for the paper's {points(LEAD)}"] = needed
-    notes = (
-        "Difference to traditional augmentation, in points of AUC. Detectable: with 80 % power at 5 %, by a t test over the "
-        "subsets of this run. For 18 arms: with Bonferroni's correction for the paper's eighteen arms with synthetic and real "
-        "images. New patches: as a statement about other test patches too. A component of 0.00 was estimated at or below zero; "
-        "with one seed, subsets include what seeds add."
-    )
+    line = "Points of AUC, from the kept test scores."
     if not rows:
-        notes = "No test scores of two subsets were kept, so the components of variance are unknown."
-    return Table(title, pd.DataFrame(columns, index=[titles[row["arm"]] for row in rows]), notes)
+        notes, line = "", "No test scores of two subsets were kept, so the components of variance are unknown."
+    return Table(title, pd.DataFrame(columns, index=[titles[row["arm"]] for row in rows]), notes, line)
 
 
 def table_provenance(results: pd.DataFrame) -> Table:

@@ -18,9 +18,11 @@ from typing import Any
 
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import OWNER, atomic, disk_full_as_error, lock, project_root, read_json
+from pcamlib.core.settings import Profile
 from pcamlib.metrics import agreement
-from pcamlib.report import published_page
+from pcamlib.report import answer_page, claim_table, published_page
 from pcamlib.results import frame, intervals, load
+from pcamlib.results.published import published_runs
 from pcamlib.workflow import contents
 
 UNFINISHED = "unfinished"  # file in _build/ while a build runs: found by the next, it means a full build
@@ -79,18 +81,32 @@ def collect_pages(run: Path, subsets: int, target: Path, published: Path) -> Non
     """
     files = {device: intervals.path_of(run, subsets, device) for device in frame.DEVICES}
     kept = {device: read_json(path) for device, path in files.items() if path.exists()}
-    beside = published_page.page(load(run, subsets), kept, published)
-    pages = {"agreement.md": agreement.page(), "reference.md": beside}
+    own = load(run, subsets)
+    pages: dict[str, str | bytes] = {
+        "agreement.md": agreement.page(),
+        "answer.md": answer_page.page(published),
+        "claims.md": claim_table.page(claim_table.sources(own, published_runs(published), _profile(run))),
+        "reference.md": published_page.page(own, kept, published),
+    }
+    pages |= answer_page.pictures(published)
     for name, source in executed(run, subsets).items():
         pages[name] = json.dumps(without_paths(read_json(source), run), indent=1, ensure_ascii=False) + "\n"
     target.mkdir(parents=True, exist_ok=True)
-    for stale in {path.name for path in target.glob("*.ipynb")} - set(pages):
+    for stale in {path.name for path in target.iterdir() if path.suffix in (".ipynb", ".png")} - set(pages):
         (target / stale).unlink()
-    for name, text in pages.items():
-        page = target / name
-        if not page.exists() or page.read_text(encoding="utf-8") != text:
+    for name, content in pages.items():
+        page, written = target / name, content.encode() if isinstance(content, str) else content
+        if not page.exists() or page.read_bytes() != written:
             with atomic(page) as tmp_path:
-                tmp_path.write_text(text, encoding="utf-8")
+                tmp_path.write_bytes(written)
+
+
+def _profile(run: Path) -> Profile | None:
+    """The settings of a run; None if another version wrote them, which the page of claims then says."""
+    try:
+        return Profile.model_validate(read_json(run / "study.json")["settings"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _absolute(value: Any) -> set[Path]:

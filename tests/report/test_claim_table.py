@@ -24,14 +24,15 @@ COLUMNS = [
 
 def test_a_column_per_source_and_device(evidence):
     table = claim_table.table(evidence)
-    assert len(table.data) == 13 and [s.name for s in evidence] == list(table.data["Verdict"]) == COLUMNS
-    paper = table.data["Verdict", "paper"].tolist()
+    assert len(table.data) == 13 and [s.name for s in evidence] == list(table.data) == COLUMNS
+    assert table.data["paper"].tolist()[:9:4] == [SUPPORTED, "not supported", UNTESTABLE]
+    paper = [claim_table.verdict(rule, evidence[0]) for rule in claims.RULES]
     assert paper[:3] == [SUPPORTED, SUPPORTED, "not supported by the paper's own table: five subsets cannot show it"]
     assert paper[4] == "not supported by the paper's own table: some of its differences have the other sign"
     assert paper[8] == "not testable here because the paper prints no values by subset"
     assert "3 subsets of 256" in table.notes and "2 subsets of 256" in table.notes
     assert "published: large" in render(table) and "undecided at this scale" not in render(table)
-    plans = table.data["Rule", "can it be decided?"].tolist()
+    plans = [claim_table.decidable(rule) for rule in claims.RULES]
     assert plans[0] == "With 3 subsets, arms paired, 3 from means alone."
     assert plans[2] == "With 23 subsets, arms paired, 39 from means alone."
     assert plans[6].endswith("For the rest the paper prints no effect.")
@@ -54,11 +55,24 @@ def test_a_device_below_the_baselines_has_its_sentence_in_place_of_verdicts(tmp_
 
 
 def test_all_contrasts_are_shown_with_their_numbers(evidence):
-    html = claim_table.details(evidence)
-    assert html.count("<details>") == html.count("<table") == 13
-    assert "not run: the paper prints no number for it" in html and "n = 5" in html
-    assert "+50.00 (the same in every subset), p = 0.250, n = 3" in html
-    assert claim_table.counts(evidence[0]) == "Paper: 2 supported, 5 not supported, 6 not testable here."
+    page = claim_table.page(evidence)
+    assert page.count('<details class="pcam-more">') == page.count("<table") == page.count("\n(claim-") == 13
+    assert "not run: the paper prints no number for it" in page
+    first = claim_table.numbers(1, evidence).data
+    assert first.loc[("FID of HistoGAN − U-Net", COLUMNS[1])].tolist() == [
+        "+50.00",
+        "the same in every subset",
+        "0.250",
+        "3",
+    ]
+    assert first.loc[("FID of HistoGAN − U-Net", "paper"), "n"] == "5" and len(first) == 6 * len(COLUMNS)
+    assert claim_table.counts(evidence[0]) == "Paper: 2 supported, 6 not testable here, 5 not supported."
+
+
+def test_every_claim_is_linked_to_its_section(evidence):
+    linked, page = claim_table.linked(evidence), claim_table.page(evidence)
+    for number in range(1, 14):
+        assert f"<claim-{number}>`" in linked and f"\n(claim-{number})=\n## {number}. " in page
 
 
 def test_without_any_result_no_claim_can_be_tested():

@@ -15,8 +15,9 @@ from matplotlib.text import Text
 
 from pcamlib.core.text import inert, printable
 from pcamlib.data import card
-from pcamlib.report import claim_table, findings, plots, publish, published_page, quality_tables, tables
+from pcamlib.report import answer_page, claim_table, findings, plots, publish, published_page, quality_tables, tables
 from pcamlib.results import compact, frame, load
+from pcamlib.results.published import published_runs
 from pcamlib.workflow import export
 
 pytest.importorskip("myst_parser")
@@ -119,11 +120,21 @@ def test_tables(results):
         df = results(name)
         evidence = claim_table.sources(df, [])
         made = [quality_tables.table_1(df, name), quality_tables.table_1_more(df, name), tables.table_2(df)]
-        made += [quality_tables.table_memorisation(df), tables.table_differences(df), tables.table_provenance(df)]
-        made += [claim_table.table(evidence), published_page.protocol({name: df})]
-        return "\n\n".join([*map(tables.render, made), claim_table.details(evidence)])
+        made += [quality_tables.table_memorisation(df), *tables.tables_differences(df), tables.table_provenance(df)]
+        made += [quality_tables.table_1_distances(df, name), tables.table_2_more(df)]
+        made += [claim_table.table(evidence), claim_table.numbers(1, evidence), published_page.protocol({name: df})]
+        return "\n\n".join(map(tables.render, made))
 
     check(page, sightings=20)
+
+
+def test_the_pages_of_the_answer_and_of_the_claims(results, tmp_path):
+    def page(name):
+        compact.write(results(name), tmp_path / "phantom-demo.csv")
+        evidence = claim_table.sources(results(name), published_runs(tmp_path))
+        return f"{answer_page.page(tmp_path)}\n{claim_table.page(evidence)}"
+
+    check(page, sightings=10)
 
 
 def test_the_card_and_the_licence():

@@ -122,7 +122,7 @@ def test_figure_3_marks_what_was_not_run():
 def test_loss_curves_draw_what_was_logged():
     log = [{"epoch": e, "step": 9 * e, "images": 99, "loss": 1 / e, "kl": e, "seconds": 1.0} for e in (1, 2, 3)]
     figure = plots.loss_curves(log)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "kl"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Training loss", "Kullback-Leibler divergence"]
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3]
     assert list(figure.axes[0].lines[0].get_ydata()) == [1, 1 / 2, 1 / 3]
     assert list(plots.loss_curves(log, ["kl"], x="step").axes[0].lines[0].get_xdata()) == [9, 18, 27]

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from pcamlib import data, metrics
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json, write_json
-from pcamlib.report import publish, published_page
+from pcamlib.report import answer_page, publish, published_page
 from pcamlib.results import compact, frame, inference, intervals, load, planning
 from pcamlib.results.published import published_runs
 
@@ -157,6 +157,6 @@ def test_the_summary_is_short_and_has_both_devices(tmp_path):
     assert "\n- Linear probe: Traditional augmentation reaches AUC 87.50 %, above" in text
     assert "5 of 9 arms are above the stronger control" in text
     assert text.count("thirteen claims by the") == 2 and "`book/reference/made-up.csv`" in text
-    assert publish._data(compact.read(FILES[0])).startswith(
+    assert answer_page.about(compact.read(FILES[0])).startswith(
         "Data: 26,000-patch JPEG excerpt of PCam, 3,000 test patches"
     )

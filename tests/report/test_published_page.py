@@ -66,16 +66,14 @@ def test_paper_published_and_own_stand_beside_each_other(tmp_path):
     df, nothing = load(root, 3), intervals.table(None, "traditional")
     drawn = pd.DataFrame({"low": [-0.01], "high": [0.05], "q": [0.5]}, index=["transfer-unet-realism"])
     data = published_page.beside({"a": df, "b": df}, {"a": drawn, "b": nothing}).data
-    lines, auc = data["minus traditional"], data[published_page.HEADINGS["auc"]]
-    assert lines.loc["U-Net transfer (realism)"].tolist() == [
+    assert data.loc["U-Net transfer (realism)"].tolist() == [
         "+0.55",
         "+2.40 (−1.00 to +5.00)",
         "+2.40 (none: the same in every subset)",
     ]
-    assert auc.loc["U-Net transfer (realism)", "a"] == "88.40 ± 1.00"
-    assert lines.loc["U-Net transfer (class-based)", "a"] == auc.loc["U-Net transfer (class-based)", "a"] == "not run"
-    assert lines.loc["Traditional augmentation", "a"] == "+0.00" and lines.loc["Twice the real data", "paper"] == "–"
-    assert len(lines) == len(paper.TABLE_2) + 9 + 3 + 4 + 5
+    assert data.loc["U-Net transfer (class-based)", "a"] == "not run"
+    assert data.loc["Traditional augmentation", "a"] == "+0.00" and data.loc["Twice the real data", "paper"] == "–"
+    assert len(data) == len(paper.TABLE_2) + 9 + 3 + 4 + 5
 
 
 def test_the_page_of_a_build(own, tmp_path):
@@ -83,14 +81,16 @@ def test_the_page_of_a_build(own, tmp_path):
     text = published_page.page(own, {}, published_folder())
     assert text.startswith("# Published results") and f"book/reference/{published.name}.csv" in text
     assert (
-        text.count('<div class="pcam-table ') == 3 + 2 * len(frame.extractors(published.results)) + 3 + 1
-    )  # protocol, AUC, power, two for each judge, memorisation, Table 2, differences, trials
+        text.count('<div class="pcam-table ')
+        == 1 + 2 + 3 + 2 + 2 * len(frame.extractors(published.results)) + 2 + 2 + 2 + 1
+    )  # by use, Table 2, differences, power, two per judge, accepted and copies, the paper's, protocol and beside, trials
+    assert text.count("::::{dropdown} ") == text.count("\n::::\n")
     for part in (
         "Data: phantom (procedural",
         f"profile {published.provenance['profile']}",
         "JPEG",
         "too narrow",
-        "extra steps",
+        "the additional steps",
         "No verdict. No trivial baseline was run.",
         "2 of 9 arms are above the stronger control",
     ):
@@ -109,5 +109,5 @@ def test_a_published_run_shows_its_intervals_and_its_probes(own, tmp_path):
     write_json(tmp_path / "intervals" / "made-up.json", kept)
     text = published_page.page(own, {}, tmp_path)
     assert "(−1.11 to +2.22)" in text and "81.11 to 92.22" in text and "99 test patches" in text
-    assert "### Measured by a linear probe" in text and "Table 2 by probes" in text
-    assert "published: made-up, probe" in text and "this run, probe" in text
+    assert "Linear probe:" in text and "Table 2 by probes" in text
+    assert "published, linear probe" in text and "this copy, linear probe" in text

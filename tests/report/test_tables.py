@@ -29,13 +29,18 @@ def df(run):
     return load(run, 2)
 
 
+def differences(df, found=None):
+    """The tables of differences by what is subtracted."""
+    return {table.title.split(": ")[1]: table.data for table in tables.tables_differences(df, found=found)}
+
+
 @pytest.mark.parametrize(
     "summary, metric, of, text",
     [
         ((0.85049, 0.00434, 2), "auc", 2, "85.05 ± 0.43"),
         ((35.7, 2.549, 2), "fid", 2, "35.70 ± 2.55"),
         ((0.0712, 0.0031, 2), "fid", 2, "0.071 ± 0.003"),
-        ((0.5, np.nan, 1), "recall", 1, "50.00 ± – (n = 1)"),
+        ((0.5, np.nan, 1), "recall", 1, "50.00 (n = 1)"),
         ((0.5, 0.1, 2), "recall", 3, "50.00 ± 10.00 (n = 2)"),
         ((0.0125, 0.001, 2), "kid", 2, "12.50 ± 1.00"),
     ],
@@ -47,19 +52,29 @@ def test_cell(summary, metric, of, text):
 def test_table_2_has_20_9_and_3_rows_in_order(df):
     data = tables.table_2(df).data
     assert len(data) == 20 + 9 + 3 + 4 + 5
-    assert data[AUC, "paper"].tolist() == [row.auc.printed for row in paper.TABLE_2] + ["–"] * 21
+    printed = tables.paper_table_2().data
+    assert printed[AUC].tolist() == [row.auc.printed for row in paper.TABLE_2]
+    assert list(printed.index) == list(data.index[:20]), "the same rows, so that they can be laid beside each other"
     sections = data.index.get_level_values(0)
     assert set(sections[20:29]) == {"Synthetic images only"}
     assert set(sections[29:32]) == {"Controls (ours, not in the paper)"}
     assert set(sections[32:36]) == {"Stronger augmentation of real images (ours)"}
     assert set(sections[36:]) == {"Trivial baselines (ours)"}
-    ours, images = data[AUC, "ours"], data["Training", "real + synthetic images"]
+    ours, images = data[AUC], data["real + synthetic images"]
     assert ours["Real images only", "Baseline"] == "80.50 ± 0.71"
     assert ours["Class-based realism score", "U-Net transfer"] == "87.70 ± 0.71"  # 86 + 1 + 0.2, and a point more
     assert ours["Synthetic images only", "HistoGAN (realism)"] == "67.90 ± 0.71"
     assert images["Class-based realism score", "U-Net transfer"] == "256 + 256"
     assert images["Synthetic images only", "HistoGAN (realism)"] == "0 + 256"
-    assert set(data["Training", "seeds"]) == {"1"} and set(data[AUC, "95 % interval"]) == {"n = 2 < 3"}
+    assert set(data["seeds"]) == {"1"}
+    interval = (
+        f"{80.5 - 12.706204736432095 * 0.5:.2f} to {80.5 + 12.706204736432095 * 0.5:.2f}"  # 80 and 81: t from a table
+    )
+    assert data.loc[("Real images only", "Baseline"), "95 % interval of the AUC"] == interval
+    more = tables.table_2_more(df).data
+    assert list(more.index) == list(data.index) and list(more) == [
+        HEADINGS[m] for m in ("accuracy", "sensitivity", "specificity", "ece")
+    ]
 
 
 def test_cells_of_partial_results(run):
@@ -68,42 +83,51 @@ def test_cells_of_partial_results(run):
         not_run(run / f"subset-{subset}/results/classification-histogan.json", selection="realism")
     df = load(run, 2)
     data, best = tables.table_2(df).data, ("Class-based realism score", "U-Net transfer")
-    assert data.loc[best, (AUC, "ours")] == "88.20 ± – (n = 1)"
-    assert set(data.loc[("Realism score", "HistoGAN augmentation")].drop("paper", level=1)) == {"not run"}
-    minus = tables.table_differences(df).data[MINUS_BASELINE].loc[best]
-    assert (minus["mean ± sd"], minus["each subset"]) == ("+7.20 ± –", "subset 1: +7.20")
+    assert data.loc[best, AUC] == "88.20 (n = 1)"
+    assert data.loc[best, "95 % interval of the AUC"] == tables.ONE_SUBSET
+    assert set(data.loc[("Realism score", "HistoGAN augmentation")]) == {"not run"}
+    minus = differences(df)[MINUS_BASELINE].loc[best]
+    assert (minus["mean ± sd"], minus["95 % t interval"]) == ("+7.20 (n = 1)", tables.ONE_SUBSET)
 
 
 def test_differences(df):
-    data = tables.table_differences(df).data
-    assert len(data) == 32 + 9
-    row = data.loc[("No image selection", "HistoGAN augmentation")]  # 81 against 80 and 85 in both subsets
-    assert row[MINUS_BASELINE, "mean ± sd"] == "+1.00 ± 0.00" and row[MINUS_BASELINE, "each subset"] == "+1.00, +1.00"
-    assert row[MINUS_TRADITIONAL, "mean ± sd"] == "−4.00 ± 0.00"
-    assert row[MINUS_TRADITIONAL, "95 % t interval"] == "n = 2 < 3"
-    assert data.loc[("Real images only", "Baseline"), (MINUS_BASELINE, "mean ± sd")] == "reference"
+    data = differences(df)
+    assert list(data) == [
+        MINUS_TRADITIONAL,
+        "minus the stronger control (Traditional, twice the steps)",
+        MINUS_BASELINE,
+    ]
+    assert all(len(minus) == 32 + 9 for minus in data.values())
+    row = ("No image selection", "HistoGAN augmentation")  # 81 against 80 and 85 in both subsets
+    assert data[MINUS_BASELINE].loc[row, "mean ± sd"] == "+1.00 ± 0.00"
+    assert data[MINUS_TRADITIONAL].loc[row, "mean ± sd"] == "−4.00 ± 0.00"
+    assert data[MINUS_TRADITIONAL].loc[row, "95 % t interval"] == "none: the same in every subset"
+    assert data[MINUS_BASELINE].loc[("Real images only", "Baseline"), "mean ± sd"] == "reference"
 
 
 def test_equal_differences_have_no_interval():
     """Three subsets that show the same difference are no certainty: no interval, and the exact p of the sign flips."""
     df = measured({BASELINE: [0.7, 0.8, 0.9], TRADITIONAL: [0.75, 0.85, 0.95]})
-    table = tables.table_differences(df)
-    row = table.data.loc[("Real images only", "Traditional augmentation"), MINUS_BASELINE]
-    assert row.tolist() == [
-        "+5.00 ± 0.00", "+5.00, +5.00, +5.00", "none: the same in every subset", "0.25", "–", "not run", "0.250",
-    ]  # fmt: skip
+    table = tables.tables_differences(df)[-1]
+    row = table.data.loc[("Real images only", "Traditional augmentation")]
+    assert row.tolist() == ["+5.00 ± 0.00", "not run", "0.250", "none: the same in every subset", "0.25", "–"]
+    assert (
+        table.line.startswith("No verdict. Mean ± standard deviation over 3 subsets") and tables.SMALL_N in table.notes
+    )
     assert "at best 0.25 with 3 subsets" in table.notes and "No verdict. No trivial baseline was run." in table.notes
     assert "equal in all subsets have no interval" in table.notes
-    interval = tables.table_2(measured({BASELINE: [0.7] * 3}, n_real=256, n_synthetic=0)).data[AUC, "95 % interval"]
+    interval = tables.table_2(measured({BASELINE: [0.7] * 3}, n_real=256, n_synthetic=0)).data[
+        "95 % interval of the AUC"
+    ]
     assert interval["Real images only", "Baseline"] == "none: the same in every subset"
 
 
 def test_differences_that_vary_have_students_interval():
     df = measured({BASELINE: [0.80, 0.60, 0.90], TRADITIONAL: [0.81, 0.62, 0.93]})
-    row = tables.table_differences(df).data.loc[("Real images only", "Traditional augmentation"), MINUS_BASELINE]
+    row = differences(df)[MINUS_BASELINE].loc[("Real images only", "Traditional augmentation")]
     half = 100 * 4.302652729911275 * 0.01 / 3**0.5  # t quantile 0.975 with 2 degrees of freedom, from a table
     assert row["95 % t interval"] == f"−{half - 2:.2f} to +{2 + half:.2f}"
-    assert row["mean ± sd"] == "+2.00 ± 1.00" and row["effect size g"] == "+1.13"
+    assert row["mean ± sd"] == "+2.00 ± 1.00" and row["g"] == "+1.13"
 
 
 def test_differences_show_the_intervals_with_patches(df):
@@ -115,37 +139,36 @@ def test_differences_show_the_intervals_with_patches(df):
         arm | {"regime": "double-real", "auc": same, "baseline": same, "traditional": same},
     ]
     found = {"slides": None, "test_n": 3000, "rows": arms}
-    table = tables.table_differences(df, found=found)
-    minus = table.data[MINUS_BASELINE]
+    table = tables.tables_differences(df, found=found)[0]
+    minus = differences(df, found)[MINUS_BASELINE]
     row = minus.loc[("Real images only", "Traditional augmentation")]
     assert (row[tables.WITH_PATCHES], row["q"]) == ("−0.50 to +2.00", "0.060")
     row = minus.loc[("Controls (ours, not in the paper)", "Twice the real data")]
     assert (row[tables.WITH_PATCHES], row["q"]) == ("none: the same in every subset", "–")
-    stronger = table.data["minus the stronger control (Traditional, twice the steps)"]
+    stronger = differences(df, found)["minus the stronger control (Traditional, twice the steps)"]
     row = stronger.loc[("Real images only", "Traditional augmentation")]
     assert (row["mean ± sd"], row[tables.WITH_PATCHES]) == ("−1.00 ± 0.00", "−0.50 to +2.00")
-    interval = tables.table_2(df, found).data[AUC, "95 % interval"]
+    interval = tables.table_2(df, found).data["95 % interval of the AUC"]
     assert interval["Real images only", "Traditional augmentation"] == "0.00 to 2.00"
     assert "3,000 test patches" in table.notes and "too narrow" in table.notes
-    by_slide = tables.table_differences(df, found=found | {"slides": 40}).notes
+    by_slide = tables.tables_differences(df, found=found | {"slides": 40})[0].notes
     assert "by slide (40 slides)" in by_slide and "too narrow" not in by_slide
-    assert "No test scores were kept" in tables.table_differences(df, "accuracy", found).notes
+    assert "No test scores were kept" in tables.tables_differences(df, "accuracy", found)[0].notes
 
 
 def test_a_second_table_2_by_probes(df):
     probe = frame.by_device(df, "probe")
     first, second = tables.table_2(df), tables.table_2(probe)
     assert second.title.startswith("Table 2 by probes") and list(second.data) == list(first.data)
-    assert second.data.loc[("Real images only", "Baseline"), (AUC, "ours")] == "82.50 ± 0.71"
-    assert (
-        second.data.loc[("Controls (ours, not in the paper)", "Traditional, twice the steps"), (AUC, "ours")]
-        == "not run"
-    )
-    assert second.data.loc[("Trivial baselines (ours)", "Colour histogram"), (AUC, "ours")] == "78.50 ± 0.71"
+    assert second.data.loc[("Real images only", "Baseline"), AUC] == "82.50 ± 0.71"
+    assert second.data.loc[("Controls (ours, not in the paper)", "Traditional, twice the steps"), AUC] == "not run"
+    assert second.data.loc[("Trivial baselines (ours)", "Colour histogram"), AUC] == "78.50 ± 0.71"
     assert ("Stronger augmentation of real images (ours)", "Mixup") not in second.data.index
-    minus = tables.table_differences(probe)
-    assert minus.title == "Paired differences of probes"
-    assert "minus the stronger control (Transfer, real to real)" in minus.data.columns.get_level_values(0)
+    assert [table.title for table in tables.tables_differences(probe)] == [
+        "Paired differences of probes: minus traditional augmentation",
+        "Paired differences of probes: minus the stronger control (Transfer, real to real)",
+        "Paired differences of probes: minus baseline",
+    ]
 
 
 def test_power_table_by_hand():
@@ -153,9 +176,12 @@ def test_power_table_by_hand():
     row |= {"patch_subset": 0.0, "patch": 0.001, "sd": 0.0035, "detectable": 0.0123, "detectable_all": 0.05}
     row |= {"new_patches": 0.013, "needed": 7.0}
     arm = {"regime": "transfer", "generator": "unet", "selection": "none"}
-    data = tables.table_power({"power": [row], "rows": [arm]}).data
-    assert data.iloc[0].tolist() == ["3", "2", "0.20", "–", "0.00", "0.10", "0.35", "1.23", "5.00", "1.30", "7"]
+    found = {"power": [row], "rows": [arm]}
+    data, parts = tables.table_power(found).data, tables.table_components(found).data
+    assert data.iloc[0].tolist() == ["3, 2", "0.35", "1.23", "5.00", "1.30", "7"]
+    assert parts.iloc[0].tolist() == ["0.20", "–", "0.00", "0.10"]
     assert data.index[0] == "U-Net transfer (none)" and tables.table_power(None).data.empty
+    assert "No test scores of two subsets were kept" in tables.table_power(None).line
 
 
 def test_no_negative_zero():
@@ -166,8 +192,10 @@ def test_notes_state_the_provenance_and_what_is_not_comparable(df):
     for table in (quality_tables.table_1(df, "judge-a"), tables.table_2(df)):
         for part in ("phantom", "profile demo", "2 subsets of 256", "cpu", " s;", "pcamlib 0.1.0+abc"):
             assert part in table.notes
-        for part in ("ImageNet", "full PCam", "not comparable with ours in absolute value"):
-            assert part in table.notes
+        assert "not comparable with ours in absolute value" in table.notes
+    for printed in (quality_tables.paper_table_1(), tables.paper_table_2()):
+        for part in ("ImageNet", "ull PCam", "five subsets of 26,215"):
+            assert part in printed.notes
     assert "1,024 test patches, decision threshold 0.5" in tables.table_2(df).notes
 
 
@@ -207,7 +235,8 @@ class Cells(HTMLParser):
 
 
 def test_html_is_balanced_rectangular_and_complete(df):
-    everything = [quality_tables.table_1(df, "judge-a"), tables.table_2(df), tables.table_differences(df)]
+    everything = [quality_tables.table_1(df, "judge-a"), tables.table_2(df), *tables.tables_differences(df)]
+    everything += [tables.table_2_more(df), quality_tables.paper_table_1(), tables.paper_table_2()]
     for table in [*everything, tables.table_provenance(df)]:
         html, parser = tables.render(table), Cells()
         parser.feed(html)
@@ -216,7 +245,7 @@ def test_html_is_balanced_rectangular_and_complete(df):
         sections = set(table.data.index.get_level_values(0)) if table.data.index.nlevels == 2 else ()
         assert len(parser.widths) == table.data.columns.nlevels + len(sections) + len(table.data)
         assert parser.scopes.count("row") == len(table.data) and parser.scopes.count("rowgroup") == len(sections)
-        for text in [*table.data.to_numpy().ravel(), table.notes]:
+        for text in [*table.data.to_numpy().ravel(), table.notes, table.line]:
             assert text in parser.text
         title = inert(table.title, "html")
         assert f'role="region" tabindex="0" aria-label="{inert(table.title, "html")}"' in html

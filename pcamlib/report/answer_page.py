@@ -1,0 +1,263 @@
+"""The first chapter: the question and what the largest published run answers, on one page.
+
+`page` and `pictures` are called by every build of the book. All numbers come from `book/reference`. A part that the published
+run lacks (a device, a control, sheets of patches) is named as not run.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pcamlib.core import paper
+from pcamlib.core.text import inert
+from pcamlib.data import SIDE
+from pcamlib.models import generators
+from pcamlib.report import claim_table, findings, result_plots
+from pcamlib.report.tables import SMALL_N, listed, points, span
+from pcamlib.results import frame, headline, rivals
+from pcamlib.results.arms import MIXED, generators_of
+from pcamlib.results.evidence import Measured, Printed
+from pcamlib.results.frame import NOT_RUN
+from pcamlib.results.inference import Estimate
+from pcamlib.results.planning import LEAD
+from pcamlib.results.published import Published, published_runs
+
+JPEG_SLICE = ("27330f0e6e0ded51", "c5af6480e2c8191e")
+"""Fingerprints of the excerpt of PCam that the published runs use, whose patches were re-encoded.
+
+The first is of every row; the second, in results published before that, is of 64 rows of each split.
+"""
+HEADLINE, STRIP = "answer.png", "answer_patches.png"
+"""Pictures of the page, beside it in the folder of generated pages."""
+
+
+def devices_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The results by device, only those that measured something: "classification", and "probe" where it ran."""
+    there = [device for device in frame.DEVICES if device == "classification" or frame.has_probe(results)]
+    return {device: frame.by_device(results, device) for device in there}
+
+
+def about(results: pd.DataFrame) -> str:
+    """What was measured on which data, in one paragraph of Markdown."""
+    provenance = frame.merged_provenance(results)
+    data = "procedural patches, no tissue" if provenance["phantom"] else provenance["data"]
+    if set(results["data_sha"]) & set(JPEG_SLICE):
+        data = "26,000-patch JPEG excerpt of PCam"
+    tested = listed(frame.of_kind(results, "classification")["test_n"])
+    count = len(provenance["subsets"])
+    return (
+        f"Data: {inert(data)}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
+        f"profile {inert(provenance['profile'])}; pcamlib {inert(' and '.join(provenance['version']))}.{frame.mixture(provenance)} The paper: full PCam, "
+        f"{paper.PROTOCOL.subsets} subsets of {paper.PROTOCOL.subset_size:,}, {paper.PROTOCOL.test:,} test patches."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ the sentences
+
+
+def verdict(results: pd.DataFrame) -> str:
+    """The answer of one device in a few words, before any number."""
+    trust, rows = rivals.trust(results), [row for row in headline.differences(results) if row.generator]
+    if trust.measures is not True:
+        return "the published run cannot say"
+    tested = [row.test for row in rows if row.test and math.isfinite(row.test.high)]
+    if not tested:
+        return "one subset cannot say"
+    above, below = sum(t.low > 0 for t in tested), sum(t.high < 0 for t in tested)
+    if not above and not below:
+        return "not shown: no use of generated patches can be told from the control"
+    parts = [f"{above} of {len(rows)} uses are above the control", f"{below} below it"]
+    return f"{'yes, in part' if above else 'no'}: {' and '.join(parts)}"
+
+
+def _with_interval(mean: float, test: Estimate | None) -> str:
+    if test is None:
+        return f"{points(mean)} points in one subset, without an interval"
+    if math.isinf(test.high):
+        return f"{points(mean)} points, the same in every subset"
+    return f"{points(mean)} points (95 % t interval {span(test.low, test.high)})"
+
+
+def _uses(results: pd.DataFrame) -> str:
+    rows = [row for row in headline.differences(results) if row.generator]
+    if not rows:
+        return f"no control of as many steps or no generated patches: {NOT_RUN}"
+    best = max(rows, key=lambda row: row.mean)
+    control = rivals.stronger_control(results).title
+    return (
+        f"{verdict(results)}. Of {len(rows)} uses {best.title} is the highest, {_with_interval(best.mean, best.test)} from the "
+        f"stronger control on real patches ({control}), and the highest of {len(rows)} is partly chance"
+    )
+
+
+def _worth(results: pd.DataFrame) -> str:
+    real = next((row for row in headline.differences(results) if row.title == headline.DOUBLE.title), None)
+    if real is None:
+        return f"twice the real patches was {NOT_RUN}, so there is no exchange rate either"
+    text = f"twice the real patches gain {_with_interval(real.mean, real.test)} over the same control"
+    bounded = {g: r for g, r in headline.exchange_rates(results).items() if math.isfinite(r.high)}
+    if rivals.trust(results).measures is not True or not bounded:
+        return f"{text}; that is too uncertain for an exchange rate"
+    rates = ", ".join(
+        f"{generators.label(g)} {r.value:.2f} ({r.low:.2f} to {r.high:.2f})".replace("-", "−")
+        for g, r in bounded.items()
+    )
+    return f"{text}; exchange rate, the real patches that one generated patch is worth: {rates}"
+
+
+def _device(results: pd.DataFrame) -> str:
+    found = rivals.trust(results)
+    consequence = "" if found.measures else ", so differences between classifiers decide nothing"
+    return f"{found.sentence[0].lower()}{found.sentence[1:]}{consequence}"
+
+
+def _quality(results: pd.DataFrame) -> str:
+    judges = frame.extractors(results)
+    if not judges:
+        return f"Quality of the images: {NOT_RUN}."
+    return findings.findings_quality(results, judges[0])[0]
+
+
+def _power(results: pd.DataFrame) -> str:
+    halves = [
+        100 * (row.test.high - row.test.low) / 2
+        for row in headline.differences(results)
+        if row.generator and row.test and math.isfinite(row.test.high)
+    ]
+    if not halves:
+        return "no difference has an interval"
+    half = float(np.median(halves))
+    could = "could" if half < 100 * LEAD else "could not"
+    return f"a difference is known to about ±{half:.2f} points, so a gain like the paper's largest ({points(LEAD)}) {could} be told from chance"
+
+
+def sentences(results: pd.DataFrame) -> list[str]:
+    """Five sentences, plain text: the answer, the worth of real patches, the device, its power, and the images' quality."""
+    devices = devices_of(results)
+    found = []
+    for heading, say in (
+        ("Do generated patches help?", _uses),
+        ("What are real patches worth?", _worth),
+        ("Do the classifiers measure anything?", _device),
+        ("What could have been seen?", _power),
+    ):
+        parts = {frame.DEVICES[device]: say(measured) for device, measured in devices.items()}
+        texts = [f"{name}: {part}" if len(parts) > 1 else part for name, part in parts.items()]
+        found.append(" ".join([heading, *(f"{text[0].upper()}{text[1:]}." for text in texts)]))
+    return [*found, f"How good are the images? {_quality(results)}"]
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+def page(where: Path) -> str:
+    """The chapter as MyST Markdown; where: the folder of published runs."""
+    text = [
+        "# The answer",
+        "",
+        "A classifier of lymph-node patches has few labelled patches. A generator trained on these patches draws as many more as",
+        "one likes. **Do the generated patches improve the classifier, beyond what the same real patches give when they are used for",
+        "as many training steps?**",
+        "",
+    ]
+    runs = published_runs(where)
+    if not runs:
+        return "\n".join([*text, f"No run is published in this copy of the book: {NOT_RUN}.", ""])
+    run = runs[0]
+    devices = devices_of(run.results)
+    alt = (
+        "Differences of test AUC to the control of as many steps, with intervals: twice the real patches, traditional augmentation, "
+        "and every generator by augmentation and by transfer learning. The values are in the tables of the published results."
+    )
+    named = {frame.DEVICES[device]: measured for device, measured in devices.items()}
+    text += [f"- {_emphasised(sentence)}" for sentence in sentences(run.results)]
+    marks = "Squares" + " (probe: diamonds)" * (len(devices) > 1)
+    text += [
+        "",
+        *picture(
+            HEADLINE,
+            alt,
+            f"{result_plots.headline_takeaway(named)} {marks} are means over subsets and selections, circles the subsets, lines 95 % t intervals.",
+        ),
+    ]
+    evidence = [Printed(), *_measured(run)]
+    text += [
+        "The paper's claims, put by the same rules to its own tables and to this run:",
+        "",
+        claim_table.linked(evidence),
+        "",
+    ]
+    found = _sheets(run, where)
+    if found:
+        names = ", ".join(generators.label(g) for g in found)
+        alt = f"Generated patches, a row per generator ({names}): left without tumour, right with"
+        text += picture(STRIP, alt, result_plots.strip(found).get_label())
+    else:
+        text += [f"Generated patches of this run: {NOT_RUN} or not kept.", ""]
+    text += [
+        f"**On what.** {about(run.results)} {inert(SMALL_N)}",
+        "",
+        "**Read on.** {doc}`reference` has all tables of this run, {doc}`claims` the rules and numbers behind each verdict, {doc}`08_results` the",
+        "run that this copy of the book was built from, and {doc}`/book/conclusion` how to read them.",
+        "",
+    ]
+    return "\n".join(text)
+
+
+def _emphasised(sentence: str) -> str:
+    question, rest = sentence.split("? ", 1)
+    return f"**{inert(question)}?** {inert(rest)}"
+
+
+def _measured(run: Published) -> list[Measured]:
+    devices = devices_of(run.results)
+    names = {d: f"published run, {frame.DEVICES[d]}" if len(devices) > 1 else "published run" for d in devices}
+    return [Measured(measured, names[device]) for device, measured in devices.items()]
+
+
+def picture(path: str, alt: str, caption: str) -> list[str]:
+    """Lines of a MyST figure."""
+    return [f":::{{figure}} {path}", f":alt: {inert(alt, 'html')}", "", inert(caption), ":::", ""]
+
+
+def _sheets(run: Published, where: Path) -> dict[str, np.ndarray]:
+    """The first row of every published sheet of patches as uint8 (N, 96, 96, 3), by generator."""
+    found = {}
+    for generator in _trained(run.results):
+        path = where / "sheets" / run.name / f"{generator}.png"
+        if path.exists():
+            row = np.asarray(Image.open(path).convert("RGB"))[:SIDE]
+            found[generator] = np.stack(np.split(row, row.shape[1] // SIDE, axis=1))
+    return found
+
+
+def _trained(results: pd.DataFrame) -> list[str]:
+    """The generators whose classifiers a run has, in the order of every table and figure."""
+    mixed = set(results.loc[results["regime"].isin((*MIXED, "synthetic")), "generator"].dropna())
+    return [name for name in generators_of(results) if name in mixed]
+
+
+def pictures(where: Path) -> dict[str, bytes]:
+    """The page's pictures as PNG, by file name; none without a published run."""
+    runs = published_runs(where)
+    if not runs:
+        return {}
+    run = runs[0]
+    named = {frame.DEVICES[device]: measured for device, measured in devices_of(run.results).items()}
+    made = {HEADLINE: _png(result_plots.headline(named))}
+    if found := _sheets(run, where):
+        made[STRIP] = _png(result_plots.strip(found))
+    return made
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
