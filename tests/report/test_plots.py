@@ -278,3 +278,29 @@ def test_colours_are_told_apart_by_the_colour_blind(name):
 def test_guidance_scales_have_a_line_each():
     figure = plots.guidance_scales({1: patches(3), 1.5: patches(3, 1)}, note="provenance")
     assert len(figure.axes) == 6 and "guidance 1\n" in texts(figure) and "guidance 1.5" in texts(figure)
+
+
+def takeaways():
+    rng = np.random.default_rng(0)
+    patches = rng.integers(0, 256, (6, 96, 96, 3)).astype(np.uint8)
+    dark = np.full_like(patches, 50)
+    log = [{"epoch": 1, "l1": 0.2}, {"epoch": 9, "l1": 0.05}]
+    yield plots.patch_grid(np.concatenate([dark, patches // 2 + 128]), [0] * 6 + [1] * 6), "label “no tumour”", " 50 of"
+    yield plots.reconstructions(dark, dark + 7), "differs", " 7.0 of 255"
+    yield plots.loss_curves(log), "Mean absolute error falls from 0.2 to 0.05", "epoch 1 and 9"
+    yield plots.loss_curves(log[::-1], ["l1"]), "rises", "0.05 to 0.2"
+    yield plots.label_balance({"train": [0, 1, 1, 1]}), "75.0 % in train", "tumour"
+    yield plots.realism_histogram({"realism": [[0.5, 1.5], [2.0, 0.1]]}), "50.0 % by realism", "1"
+    yield plots.accepted_rejected(patches[:2], patches[2:], ([1.0, 2.0], [0.5] * 4)), "1.50", "0.50"
+    yield plots.nearest_pairs({"dit": (patches, patches, [0.9, 0.4, 0.7, 0.8, 1, 1])}), "0.40 (DiT)", "copy"
+    yield plots.forward_noise(np.stack([patches[0], patches[0], 255 - patches[0]]), [0, 5, 9]), "1.00 to -1.00", "t = 9"
+    yield plots.guidance_scales({1: dark, 3: patches}), "0 at 1, 65 at 3", "of a line"
+
+
+@pytest.mark.parametrize("figure, part, number", takeaways())
+def test_a_figure_says_in_one_sentence_what_its_numbers_say(figure, part, number, capsys):
+    sentence = figure.get_label()
+    assert part in sentence and number in sentence and sentence.endswith(".")
+    assert sentence.split("“")[0] in plots.takeaway(figure).data
+    plots.show(figure)
+    assert "HTML" in capsys.readouterr().out, "it is displayed above the picture"
