@@ -20,7 +20,7 @@ from pcamlib.core.text import inert
 from pcamlib.data import SIDE
 from pcamlib.models import generators
 from pcamlib.report import claim_table, findings, result_plots
-from pcamlib.report.tables import SMALL_N, listed, points, span
+from pcamlib.report.tables import listed, points, signed, span
 from pcamlib.results import frame, headline, rivals
 from pcamlib.results.arms import MIXED, generators_of
 from pcamlib.results.evidence import Measured, Printed
@@ -72,17 +72,18 @@ def verdict(results: pd.DataFrame) -> str:
         return "one subset cannot say"
     above, below = sum(t.low > 0 for t in tested), sum(t.high < 0 for t in tested)
     if not above and not below:
-        return "not shown: no use of generated patches can be told from the control"
-    parts = [f"{above} of {len(rows)} uses are above the control", f"{below} below it"]
-    return f"{'yes, in part' if above else 'no'}: {' and '.join(parts)}"
+        return f"not shown: none of {len(rows)} uses can be told from the control"
+    return (
+        f"{'yes, in part' if above else 'no'}: {above} of {len(rows)} uses are above the control and {below} below it"
+    )
 
 
 def _with_interval(mean: float, test: Estimate | None) -> str:
     if test is None:
-        return f"{points(mean)} points in one subset, without an interval"
+        return f"{points(mean)} points (one subset, no interval)"
     if math.isinf(test.high):
-        return f"{points(mean)} points, the same in every subset"
-    return f"{points(mean)} points (95 % t interval {span(test.low, test.high)})"
+        return f"{points(mean)} points (the same in every subset)"
+    return f"{points(mean)} points ({span(test.low, test.high)})"
 
 
 def _uses(results: pd.DataFrame) -> str:
@@ -90,32 +91,30 @@ def _uses(results: pd.DataFrame) -> str:
     if not rows:
         return f"no control of as many steps or no generated patches: {NOT_RUN}"
     best = max(rows, key=lambda row: row.mean)
-    control = rivals.stronger_control(results).title
-    return (
-        f"{verdict(results)}. Of {len(rows)} uses {best.title} is the highest, {_with_interval(best.mean, best.test)} from the "
-        f"stronger control on real patches ({control}), and the highest of {len(rows)} is partly chance"
-    )
+    return f"{verdict(results)}; the highest is {best.title}, {_with_interval(best.mean, best.test)}"
 
 
 def _worth(results: pd.DataFrame) -> str:
     real = next((row for row in headline.differences(results) if row.title == headline.DOUBLE.title), None)
     if real is None:
-        return f"twice the real patches was {NOT_RUN}, so there is no exchange rate either"
-    text = f"twice the real patches gain {_with_interval(real.mean, real.test)} over the same control"
+        return f"twice the real patches: {NOT_RUN}, so there is no exchange rate either"
+    text = f"twice the real patches gain {_with_interval(real.mean, real.test)}"
     bounded = {g: r for g, r in headline.exchange_rates(results).items() if math.isfinite(r.high)}
     if rivals.trust(results).measures is not True or not bounded:
-        return f"{text}; that is too uncertain for an exchange rate"
+        return f"{text}, too uncertain for an exchange rate"
     rates = ", ".join(
-        f"{generators.label(g)} {r.value:.2f} ({r.low:.2f} to {r.high:.2f})".replace("-", "−")
-        for g, r in bounded.items()
+        f"{generators.label(g)} {signed(r.value)} ({signed(r.low)} to {signed(r.high)})" for g, r in bounded.items()
     )
-    return f"{text}; exchange rate, the real patches that one generated patch is worth: {rates}"
+    return f"{text}; real patches that one generated patch is worth (exchange rate): {rates}"
 
 
 def _device(results: pd.DataFrame) -> str:
     found = rivals.trust(results)
+    if found.device is None:
+        return f"{found.sentence[0].lower()}{found.sentence[1:]}, so differences between classifiers decide nothing"
+    rival = paper.REGIME_NAMES[found.device.rival].lower()
     consequence = "" if found.measures else ", so differences between classifiers decide nothing"
-    return f"{found.sentence[0].lower()}{found.sentence[1:]}{consequence}"
+    return f"AUC {100 * found.device.auc:.1f} % against {100 * found.device.rival_auc:.1f} % by {rival}{consequence}"
 
 
 def _quality(results: pd.DataFrame) -> str:
@@ -135,7 +134,7 @@ def _power(results: pd.DataFrame) -> str:
         return "no difference has an interval"
     half = float(np.median(halves))
     could = "could" if half < 100 * LEAD else "could not"
-    return f"a difference is known to about ±{half:.2f} points, so a gain like the paper's largest ({points(LEAD)}) {could} be told from chance"
+    return f"differences of ±{half:.2f} points, so the paper's largest gain ({points(LEAD)}) {could}"
 
 
 def sentences(results: pd.DataFrame) -> list[str]:
@@ -162,9 +161,8 @@ def page(where: Path) -> str:
     text = [
         "# The answer",
         "",
-        "A classifier of lymph-node patches has few labelled patches. A generator trained on these patches draws as many more as",
-        "one likes. **Do the generated patches improve the classifier, beyond what the same real patches give when they are used for",
-        "as many training steps?**",
+        "A classifier of lymph-node patches has few labelled patches, and a generator trained on these draws as many more as one",
+        "likes. **Do they improve the classifier beyond what the same real patches give in as many training steps?**",
         "",
     ]
     runs = published_runs(where)
@@ -178,13 +176,15 @@ def page(where: Path) -> str:
     )
     named = {frame.DEVICES[device]: measured for device, measured in devices.items()}
     text += [f"- {_emphasised(sentence)}" for sentence in sentences(run.results)]
-    marks = "Squares" + " (probe: diamonds)" * (len(devices) > 1)
+    controls = [control.title for r in devices.values() if (control := rivals.stronger_control(r))]
+    control = f" ({' and '.join(dict.fromkeys(controls))})" * bool(controls)
     text += [
         "",
         *picture(
             HEADLINE,
             alt,
-            f"{result_plots.headline_takeaway(named)} {marks} are means over subsets and selections, circles the subsets, lines 95 % t intervals.",
+            f"{result_plots.headline_takeaway(named)} Marks are means over subsets and selections, minus the stronger control on real "
+            f"patches{control}; circles the subsets, lines 95 % t intervals.",
         ),
     ]
     evidence = [Printed(), *_measured(run)]
@@ -202,10 +202,10 @@ def page(where: Path) -> str:
     else:
         text += [f"Generated patches of this run: {NOT_RUN} or not kept.", ""]
     text += [
-        f"**On what.** {about(run.results)} {inert(SMALL_N)}",
+        f"**On what.** {about(run.results)}",
         "",
-        "**Read on.** {doc}`reference` has all tables of this run, {doc}`claims` the rules and numbers behind each verdict, {doc}`08_results` the",
-        "run that this copy of the book was built from, and {doc}`/book/conclusion` how to read them.",
+        "**Read on.** {doc}`reference` has the tables, {doc}`claims` the rules and numbers behind each verdict, {doc}`08_results` the run",
+        "of this copy of the book, and {doc}`/book/conclusion` how to read them.",
         "",
     ]
     return "\n".join(text)
@@ -218,7 +218,7 @@ def _emphasised(sentence: str) -> str:
 
 def _measured(run: Published) -> list[Measured]:
     devices = devices_of(run.results)
-    names = {d: f"published run, {frame.DEVICES[d]}" if len(devices) > 1 else "published run" for d in devices}
+    names = {d: frame.DEVICES[d] if len(devices) > 1 else "published run" for d in devices}
     return [Measured(measured, names[device]) for device, measured in devices.items()]
 
 

@@ -79,7 +79,7 @@ TITLES = (
     "DiT beats the U-Net in quality",
     "Selection worsens FID and precision",
     "Only the U-Net improves in every setting",
-    "Diffusion by transfer, the GAN by augmentation",
+    "Diffusion by transfer, GAN by augmentation",
     "Alone, usefulness follows quality",
     "Convolutional generators gain from selection",
     "The best use differs by generator",

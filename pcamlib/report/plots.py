@@ -151,7 +151,7 @@ def _brightness(images: np.ndarray, labels: Sequence[int] | None) -> str:
     return f"On a scale of 0 to 255 the mean brightness is {parts[0]} and {parts[1]}."
 
 
-def named_rows(rows: Sequence[tuple[str, np.ndarray, Any]], note: str, title: str = "") -> Figure:
+def _named_rows(rows: Sequence[tuple[str, np.ndarray, Any]], note: str, title: str = "") -> Figure:
     """One line of patches per (name, images, texts), the name above its first patch."""
     columns = max(len(images) for _, images, _ in rows)
     below = 0.4 if any(texts for _, _, texts in rows) else 0.25
@@ -191,7 +191,7 @@ def forward_noise(images: np.ndarray, steps: Sequence[int], note: str = "") -> F
 def guidance_scales(samples: Mapping[float, np.ndarray], note: str = "") -> Figure:
     """The same noise sampled at several guidance scales: a line of patches, uint8 (N, 96, 96, 3), per scale."""
     rows = [(f"guidance {g:g}", _same_shape(x, f"samples[{g:g}]"), None) for g, x in samples.items()]
-    figure = named_rows(rows, note)
+    figure = _named_rows(rows, note)
     spread = ", ".join(f"{x.std(axis=0).mean():.0f} at {g:g}" for g, x in samples.items())
     figure.set_label(f"Standard deviation of a pixel over the samples of a line, of 255, by guidance: {spread}.")
     return figure
@@ -200,7 +200,7 @@ def guidance_scales(samples: Mapping[float, np.ndarray], note: str = "") -> Figu
 def reconstructions(real: np.ndarray, recon: np.ndarray, note: str = "") -> Figure:
     """Real patches above their reconstructions, both uint8 (N, 96, 96, 3)."""
     rows = [("real", _same_shape(real, "real"), None), ("reconstructed", _same_shape(recon, "recon"), None)]
-    figure = named_rows(rows, note)
+    figure = _named_rows(rows, note)
     off = np.abs(np.asarray(real, float) - np.asarray(recon, float)).mean()
     figure.set_label(f"A reconstructed pixel differs from the real one by {off:.1f} of 255 on average.")
     return figure
@@ -220,7 +220,7 @@ def accepted_rejected(
     empty = [f"nothing was {name}" for name, images, _ in rows if not len(images)]
     if not shown:
         raise ValueError("accepted_rejected needs at least one patch, kept or dropped")
-    figure = named_rows([(name, _same_shape(x, name), t) for name, x, t in shown], note, "; ".join(empty))
+    figure = _named_rows([(name, _same_shape(x, name), t) for name, x, t in shown], note, "; ".join(empty))
     if scores and not empty:
         means = [float(np.mean(side)) for side in scores]
         figure.set_label(f"The kept patches score {means[0]:.2f} on average and the dropped ones {means[1]:.2f}.")
@@ -238,7 +238,7 @@ def nearest_pairs(pairs: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[flo
     for generator, (samples, near, ratios) in pairs.items():
         rows.append((f"{generators.label(generator)}: samples", _same_shape(samples), None))
         rows.append(("nearest training patches", _same_shape(near), [f"{ratio:.2f}" for ratio in ratios]))
-    figure = named_rows(rows, note)
+    figure = _named_rows(rows, note)
     least = {generator: min(ratios) for generator, (_, _, ratios) in pairs.items() if len(ratios)}
     if least:
         closest = min(least, key=least.get)

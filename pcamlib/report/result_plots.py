@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from pcamlib.core import paper
 from pcamlib.experiments import selection
 from pcamlib.models import generators
-from pcamlib.report.plots import COLOURS, GREY, INK, named_rows, new_figure, plain
+from pcamlib.report.plots import COLOURS, GREY, INK, WIDTH, new_figure, plain
 from pcamlib.report.tables import arms_of, points
 from pcamlib.results import frame, inference, intervals
 from pcamlib.results import headline as headline_of
@@ -314,27 +314,34 @@ def headline(results: Mapping[str, pd.DataFrame], note: str = "") -> Figure:
 
 def headline_takeaway(results: Mapping[str, pd.DataFrame]) -> str:
     """How many uses of generated patches have an interval above the control, by device, and where twice the real patches lie."""
-    parts = []
+    uses, worth = [], []
     for device, measured in results.items():
         rows = headline_of.differences(measured)
         mixed = [row for row in rows if row.generator]
         above = sum(bool(row.test and row.test.low > 0 and math.isfinite(row.test.high)) for row in mixed)
+        uses.append(f"{f'{device} ' * (len(results) > 1)}{above} of {len(mixed)}")
         real = next((row for row in rows if row.title == headline_of.DOUBLE.title), None)
-        worth = (
-            f"twice the real patches {points(real.mean)} points" if real else f"twice the real patches {frame.NOT_RUN}"
-        )
-        parts.append(
-            f"{device}: {above} of {len(mixed)} uses of generated patches are surely above the control; {worth}"
-        )
-    return f"{'. '.join(p[0].upper() + p[1:] for p in parts)}." if parts else ""
+        worth.append(f"{points(real.mean)} points" if real else frame.NOT_RUN)
+    return (
+        f"Uses of generated patches surely above the control: {', '.join(uses)}; twice the real patches: {' and '.join(worth)}."
+        if results
+        else ""
+    )
 
 
 def strip(rows: Mapping[str, np.ndarray]) -> Figure:
     """A line of patches, uint8 (N, 96, 96, 3), for every generator, the same number without and with tumour in each."""
-    figure = named_rows([(generators.label(g), images, None) for g, images in rows.items()], "")
     n = len(next(iter(rows.values())))
+    figure, axes = new_figure(len(rows), 1, len(rows) * (0.88 * WIDTH / n + 0.03), "")
+    for place, (generator, images) in zip(axes[:, 0], rows.items(), strict=True):
+        gap = np.full((*images.shape[1:2], 6, 3), 255, np.uint8)
+        place.imshow(np.concatenate([part for image in images for part in (image, gap)][:-1], axis=1))
+        place.set_xticks([])
+        place.set_yticks([])
+        place.spines[:].set_visible(False)
+        place.set_ylabel(generators.label(generator), fontsize=9)
     figure.set_label(
-        f"The first {n} patches that each generator drew in one subset, not selected: left {n // 2} without tumour, right {n - n // 2} with."
+        f"The first {n} patches of each generator in one subset, not selected: left {n // 2} without tumour, right {n - n // 2} with."
     )
     return figure
 

@@ -12,15 +12,17 @@ import pandas as pd
 from pcamlib.core import paper
 from pcamlib.results import frame
 from pcamlib.results.arms import AGAIN, TRADITIONAL, TWICE, Arm
-from pcamlib.results.device import device
+from pcamlib.results.device import Device, device
 from pcamlib.results.nested import chosen_then_reported
 
 
 class Trust(NamedTuple):
-    """Whether a run's classifiers can measure anything: `measures` is None where that is unknown, `sentence` says why."""
+    """Whether a run's classifiers can measure anything: `measures` is None where that is unknown, `sentence` says why. `device`:
+    the means behind it."""
 
     measures: bool | None
     sentence: str
+    device: Device | None = None
 
 
 def trust(results: pd.DataFrame) -> Trust:
@@ -45,6 +47,7 @@ def trust(results: pd.DataFrame) -> Trust:
         f"Traditional augmentation reaches AUC {100 * whole.auc:.2f} %, {'above' if whole.measures else 'not above'} the best "
         f"trivial baseline ({paper.REGIME_NAMES[whole.rival].lower()}, {100 * whole.rival_auc:.2f} %); it is above the best "
         f"one in {ahead} of {len(found)} subset{'s' * (len(found) != 1)}",
+        whole,
     )
 
 
