@@ -13,13 +13,15 @@ from made_up import write_run
 
 from pcamlib.core.files import project_root
 from pcamlib.core.text import inert, printable
-from pcamlib.report import findings, published_page, tables
+from pcamlib.report import answer_page, claim_table, findings, published_page, tables
 from pcamlib.results import compact, load
+from pcamlib.results.published import published_runs
 from pcamlib.workflow import book
 
 pytest.importorskip("jupyter_book")
 pytestmark = pytest.mark.slow
 EVERY = [*hostile.VISIBLE, *hostile.INVISIBLE]
+PAGES = ("answer", "reference", "claims", "08_results")
 FIELDS = ("data", "profile", "device", "version", "class_0", "class_1", "judge")
 
 
@@ -60,22 +62,29 @@ def html(tmp_path_factory):
     for name in ("_ext", "_static"):
         shutil.copytree(project_root() / "book" / name, root / "book" / name)
     shutil.copy(project_root() / "book" / "references.bib", root / "book")
-    pages = "".join(f"- file: book/executed/{name}\n" for name in ("reference", "08_results"))
+    pages = "".join(f"- file: book/executed/{name}\n" for name in PAGES) + "- file: book/conclusion\n"
     (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{pages}")
-    (root / "book" / "index.md").write_text("# Book\n\nText.\n")
+    for name in ("index", "conclusion"):
+        (root / "book" / f"{name}.md").write_text("# Book\n\nText.\n")
     target = root / "book" / "executed"
     target.mkdir()
     compact.write(df, root / "phantom-demo.csv")
+    evidence = claim_table.sources(df, published_runs(root))
+    (target / "answer.md").write_text(answer_page.page(root), encoding="utf-8")
+    (target / "claims.md").write_text(claim_table.page(evidence), encoding="utf-8")
     (target / "reference.md").write_text(published_page.page(df, {}, root), encoding="utf-8")
+    for name, content in answer_page.pictures(root).items():
+        (target / name).write_bytes(content)
     nbformat.write(executed(df), target / "08_results.ipynb")
     return book.render(root).parent
 
 
 def test_in_a_strict_build_names_are_text(html):
-    for name in ("reference", "08_results"):
+    for name in PAGES:
         page = BeautifulSoup((html / "book" / "executed" / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
         article = page.find("article")
-        assert not article.find_all(["iframe", "svg", "form", "object", "embed"])
+        assert not article.find_all(["iframe", "form", "object", "embed"])
+        assert not article.select("svg:not(.sd-octicon)"), "the arrow of a drop-down is the theme's"
         assert not [s for s in article.find_all("script") if hostile.SCRIPT in s.text]
         assert not [tag for tag in article.find_all(True) for key in tag.attrs if key.startswith("on")]
         assert not [a["href"] for a in article.find_all("a") if "javascript:" in a.get("href", "").lower()]
@@ -96,7 +105,7 @@ def test_in_a_browser_no_script_runs(html):
         page = browser.new_page()
         page.context.set_offline(True)
         page.set_default_timeout(120_000)
-        for name in ("reference", "08_results"):
+        for name in PAGES:
             page.goto((html / "book" / "executed" / f"{name}.html").as_uri())
             page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise }")
             page.evaluate(
