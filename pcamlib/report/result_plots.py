@@ -339,7 +339,7 @@ def strip(rows: Mapping[str, np.ndarray]) -> Figure:
         place.set_xticks([])
         place.set_yticks([])
         place.spines[:].set_visible(False)
-        place.set_ylabel(generators.label(generator), fontsize=9)
+        place.set_ylabel(generators.label(generator), fontsize=8)
     figure.set_label(
         f"The first {n} patches of each generator in one subset, not selected: left {n // 2} without tumour, right {n - n // 2} with."
     )
