@@ -224,7 +224,13 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
             *(
                 render(table)
                 for device, results in shown.items()
-                for table in (tables.table_2(results, run.intervals.get(device)), tables.table_2_more(results))
+                for table in (
+                    tables.table_2(results, run.intervals.get(device)),
+                    tables.table_2_more(results),
+                    tables.table_centres(results),
+                    tables.table_slides(run.intervals.get(device)),
+                )
+                if table
             ),
         ),
         *dropdown(
@@ -255,6 +261,14 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
                 render(table)
                 for extractor in frame.extractors(run.results)
                 for table in quality_tables.of_judge(run.results, extractor)
+            ),
+            *(
+                render(table(run.results))
+                for kind, table in (
+                    ("label-content", quality_tables.table_label_content),
+                    ("known-labels", quality_tables.table_known_labels),
+                )
+                if len(frame.of_kind(run.results, kind))
             ),
             render(quality_tables.table_accepted(run.results)),
             render(quality_tables.table_memorisation(run.results)),

@@ -167,7 +167,7 @@ def table_label_content(results: pd.DataFrame) -> Table:
     ran, every = frame.of_kind(results, "label-content"), results[results["kind"] == "label-content"]
     sets = [("real", None), ("autoencoder", None), *((g, "none") for g in generators_of(results))]
     arms = [Arm("label-content", *images) for images in sets]
-    half, full, images = f"{HALF} px", f"{SIDE} px", counts(ran, "n_fake")
+    half, full, images = f"{HALF} px", f"{SIDE} px", listed(ran["n_fake"], " or ")
     headings = {
         "auc_colour": ("Trained on these, AUC on test patches, %", "colour histogram"),
         "auc_half": ("Trained on these, AUC on test patches, %", half),
@@ -175,14 +175,13 @@ def table_label_content(results: pd.DataFrame) -> Table:
         "auc_apart_half": ("Told apart from real patches, AUC, %", half),
         "auc_apart_full": ("Told apart from real patches, AUC, %", full),
     }
-    columns = {("Images", "number"): [images.get(arm.name, NOT_RUN) for arm in arms]}
-    columns |= {heading: cells(results, metric, arms) for metric, heading in headings.items()}
+    columns = {heading: cells(results, metric, arms) for metric, heading in headings.items()}
     index = [names.get(g) or generators.label(g) for g, _ in sets]
     lacking = every[every["status"] != "ok"].drop_duplicates(["arm", "reason"])
     shown = dict(zip((arm.name for arm in arms), index))
     reasons = [f"{shown[line.arm]}: not run, {line.reason}." for line in lacking.itertuples()]
     notes = (
-        f"Mean ± standard deviation over subsets. Logistic regression on colour histograms, or on frozen features "
+        f"Mean ± standard deviation over subsets, {images} images a set. Logistic regression on colour histograms, or on frozen features "
         f"({listed(ran['judge'])}); {half}: averaged down and scaled up again. Its strength is chosen on validation, and it is "
         f"tested on {listed(ran['test_n'])} real patches. Samples without selection. Told apart: cross-validated AUC of a "
         "classifier of real patches of the subset against the images of the row (for real patches, against other real ones): 50 "

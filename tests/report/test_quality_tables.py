@@ -123,10 +123,12 @@ def test_label_content_table_states_what_was_not_run(run):
     edit(run / "subset-1/results/label-content.json", lambda content: content["rows"][3].update(full=0.85))
     table = quality_tables.table_label_content(load(run, 2))
     real = table.data.loc["The subset's real patches"].tolist()
-    assert real == ["250", "70.00 ± 0.00", "80.00 ± 0.00", "90.00 ± 0.00", "not run", "not run"]
+    assert real == ["70.00 ± 0.00", "80.00 ± 0.00", "90.00 ± 0.00", "not run", "not run"]
     assert table.data.loc["U-Net", ("Trained on these, AUC on test patches, %", "96 px")] == "80.00 ± 7.07"
     assert set(table.data.loc["DiT"]) == {"not run"} and "DiT: not run, a class has no image." in table.notes
-    assert "1,024 real patches" in table.notes and "a frozen network" in table.notes
+    assert (
+        "1,024 real patches" in table.notes and "250 images a set" in table.notes and "a frozen network" in table.notes
+    )
 
 
 def test_known_labels_table_has_both_rates(run):
