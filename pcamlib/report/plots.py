@@ -44,7 +44,7 @@ CLASSES = ("no tumour", "tumour")
 QUANTITIES = {
     "l1": "Mean absolute error",
     "kl": "Kullback-Leibler divergence",
-    "l_simple": "Denoising error, L_simple",
+    "l_simple": "Denoising error (L_simple)",
     "d_loss": "Loss of the discriminator",
     "g_loss": "Loss of the generator",
     "d_real": "Discriminator: real patches called real",
@@ -147,8 +147,8 @@ def _brightness(images: np.ndarray, labels: Sequence[int] | None) -> str:
     if labels is None or len(set(map(int, labels))) < 2:
         return f"The mean brightness of these {len(images)} patches is {images.mean():.0f} of 255."
     labels = np.asarray(labels)
-    parts = [f"{images[labels == c].mean():.0f} of the {np.sum(labels == c)} with label “{CLASSES[c]}”" for c in (1, 0)]
-    return f"On a scale of 0 to 255 the mean brightness is {parts[0]} and {parts[1]}."
+    parts = [f"{images[labels == c].mean():.0f} over the {np.sum(labels == c)} labelled “{CLASSES[c]}”" for c in (1, 0)]
+    return f"The mean brightness, of 255, is {parts[0]} and {parts[1]}."
 
 
 def _named_rows(rows: Sequence[tuple[str, np.ndarray, Any]], note: str, title: str = "") -> Figure:
@@ -180,10 +180,11 @@ def forward_noise(images: np.ndarray, steps: Sequence[int], note: str = "") -> F
     for n, line in enumerate(lines):
         for place, picture, step in zip(axes[n], _same_shape(line), steps, strict=True):
             _picture(place, picture, f"t = {step}" if n == len(lines) - 1 else "")
-    alike = [np.mean([np.corrcoef(x[0].ravel(), x[i].ravel())[0, 1] for x in lines]) for i in range(len(steps))]
+    clean = int(np.argmin(steps))
+    alike = [np.mean([np.corrcoef(x[clean].ravel(), x[i].ravel())[0, 1] for x in lines]) for i in (0, -1)]
     figure.set_label(
-        f"From t = {steps[0]} to t = {steps[-1]} the correlation of a picture with the first of its line falls from "
-        f"{alike[0]:.2f} to {alike[-1]:.2f}."
+        f"The correlation with the picture at t = {steps[clean]} is {alike[0]:.2f} at t = {steps[0]} and {alike[1]:.2f} at "
+        f"t = {steps[-1]}.".replace("-", "−")
     )
     return figure
 
@@ -222,8 +223,10 @@ def accepted_rejected(
         raise ValueError("accepted_rejected needs at least one patch, kept or dropped")
     figure = _named_rows([(name, _same_shape(x, name), t) for name, x, t in shown], note, "; ".join(empty))
     if scores and not empty:
-        means = [float(np.mean(side)) for side in scores]
-        figure.set_label(f"The kept patches score {means[0]:.2f} on average and the dropped ones {means[1]:.2f}.")
+        middle = [float(np.median(side)) for side in scores]  # a copy of a real patch has a score without bound
+        figure.set_label(
+            f"The median score is {middle[0]:.2f} of the kept patches and {middle[1]:.2f} of the dropped ones."
+        )
     else:
         figure.set_label(f"Here {len(kept)} patches were kept and {len(dropped)} dropped.")
     return figure

@@ -18,7 +18,11 @@ from pcamlib.core.errors import StudyError  # noqa: E402
 
 CHROMIUM = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium")
-ANSWER, RESULTS = "executed/answer.html", ("executed/08_results.html", "executed/reference.html")
+ANSWER, CLAIMS, RESULTS = (
+    "executed/answer.html",
+    "executed/claims.html",
+    ("executed/08_results.html", "executed/reference.html"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +45,17 @@ def test_the_results_are_short(html):
 
 @needs_chromium
 def test_nothing_is_cut_on_a_wide_screen(html):
-    found = list(measure_pages.measure(html, widths=[1280]))
-    assert len(found) >= 25
+    found = list(measure_pages.measure(html, [ANSWER, CLAIMS, *RESULTS], [1280]))
+    assert len(found) == 4
     assert not {page.page: page.tables for page in found if page.tables}
     assert not {page.page: page.listings for page in found if page.listings}
+
+
+@needs_chromium
+def test_no_page_of_prose_cuts_a_table(html):
+    found = [page for page in measure_pages.measure(html, widths=[1280]) if "executed" not in page.page]
+    assert len(found) >= 20
+    assert not {page.page: page.tables for page in found if page.tables}
 
 
 @needs_chromium

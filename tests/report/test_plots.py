@@ -285,15 +285,32 @@ def takeaways():
     patches = rng.integers(0, 256, (6, 96, 96, 3)).astype(np.uint8)
     dark = np.full_like(patches, 50)
     log = [{"epoch": 1, "l1": 0.2}, {"epoch": 9, "l1": 0.05}]
-    yield plots.patch_grid(np.concatenate([dark, patches // 2 + 128]), [0] * 6 + [1] * 6), "label “no tumour”", " 50 of"
+    yield (
+        plots.patch_grid(np.concatenate([dark, patches // 2 + 128]), [0] * 6 + [1] * 6),
+        "50 over the 6 labelled “no tumour”",
+        "over the 6 labelled “tumour”",
+    )
     yield plots.reconstructions(dark, dark + 7), "differs", " 7.0 of 255"
     yield plots.loss_curves(log), "Mean absolute error falls from 0.2 to 0.05", "epoch 1 and 9"
     yield plots.loss_curves(log[::-1], ["l1"]), "rises", "0.05 to 0.2"
     yield plots.label_balance({"train": [0, 1, 1, 1]}), "75.0 % in train", "tumour"
     yield plots.realism_histogram({"realism": [[0.5, 1.5], [2.0, 0.1]]}), "50.0 % by realism", "1"
-    yield plots.accepted_rejected(patches[:2], patches[2:], ([1.0, 2.0], [0.5] * 4)), "1.50", "0.50"
+    yield (
+        plots.accepted_rejected(patches[:2], patches[2:], ([1.0, 2.0], [0.5] * 3 + [9e9])),
+        "1.50 of the kept",
+        "0.50 of",
+    )
     yield plots.nearest_pairs({"dit": (patches, patches, [0.9, 0.4, 0.7, 0.8, 1, 1])}), "0.40 (DiT)", "copy"
-    yield plots.forward_noise(np.stack([patches[0], patches[0], 255 - patches[0]]), [0, 5, 9]), "1.00 to -1.00", "t = 9"
+    yield (
+        plots.forward_noise(np.stack([patches[0], patches[0], 255 - patches[0]]), [0, 5, 9]),
+        "1.00 at t = 0",
+        "−1.00 at t = 9",
+    )
+    yield (
+        plots.forward_noise(np.stack([255 - patches[0], patches[0]]), [98, 0]),
+        "t = 0 is −1.00 at t = 98",
+        "1.00 at t = 0",
+    )
     yield plots.guidance_scales({1: dark, 3: patches}), "0 at 1, 65 at 3", "of a line"
 
 
