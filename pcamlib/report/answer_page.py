@@ -66,7 +66,7 @@ def verdict(results: pd.DataFrame) -> str:
     """The answer of one device in a few words, before any number."""
     trust, rows = rivals.trust(results), [row for row in headline.differences(results) if row.generator]
     if trust.measures is not True:
-        return "the published run cannot say"
+        return "this run cannot say"
     tested = [row.test for row in rows if row.test and math.isfinite(row.test.high)]
     if not tested:
         return "one subset cannot say"
@@ -175,7 +175,7 @@ def page(where: Path) -> str:
         "and every generator by augmentation and by transfer learning. The values are in the tables of the published results."
     )
     named = {frame.DEVICES[device]: measured for device, measured in devices.items()}
-    text += [f"- {_emphasised(sentence)}" for sentence in sentences(run.results)]
+    text += [bullets(run.results)]
     controls = [control.title for r in devices.values() if (control := rivals.stronger_control(r))]
     control = f" ({' and '.join(dict.fromkeys(controls))})" * bool(controls)
     text += [
@@ -211,9 +211,10 @@ def page(where: Path) -> str:
     return "\n".join(text)
 
 
-def _emphasised(sentence: str) -> str:
-    question, rest = sentence.split("? ", 1)
-    return f"**{inert(question)}?** {inert(rest)}"
+def bullets(results: pd.DataFrame) -> str:
+    """`sentences` as a Markdown list, each question bold."""
+    parts = (sentence.split("? ", 1) for sentence in sentences(results))
+    return "\n".join(f"- **{inert(question)}?** {inert(rest)}" for question, rest in parts)
 
 
 def _measured(run: Published) -> list[Measured]:
