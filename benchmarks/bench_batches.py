@@ -28,7 +28,7 @@ def ours(args) -> dict:
     import torch
 
     from pcamlib import training
-    from pcamlib.core.settings import AugmentationSettings
+    from pcamlib.core.sections import AugmentationSettings
     from pcamlib.models import augmentation, classifier
 
     _, folder = side_by_side.patches(args.data, count(args))  # made beforehand, if it is the phantom

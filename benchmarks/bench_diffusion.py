@@ -32,7 +32,7 @@ def measure(family: str, ours: bool):
         import torch
 
         from pcamlib import training
-        from pcamlib.core.settings import number_format
+        from pcamlib.core.precision import number_format
 
         p, task = parts(args, family)
         batch, precision = p.diffusion.batch_size, number_format(p.diffusion.precision)

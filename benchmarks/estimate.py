@@ -26,7 +26,8 @@ import torch
 from pcamlib import data
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, code_version, now, project_root, read_json, resolve, write_json
-from pcamlib.core.settings import Profile, load_profile, number_format
+from pcamlib.core.precision import number_format
+from pcamlib.core.settings import Profile, load_profile
 from pcamlib.experiments import classification
 from pcamlib.models import generators
 from pcamlib.study import REAL, SELECTIONS

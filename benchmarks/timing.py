@@ -27,7 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pcamlib import data, metrics, training
 from pcamlib.core.errors import StudyError
-from pcamlib.core.settings import Profile, load_profile, number_format
+from pcamlib.core.precision import number_format
+from pcamlib.core.settings import Profile, load_profile
 from pcamlib.data import phantom
 from pcamlib.experiments import features
 from pcamlib.models import autoencoder, classifier, diffusion, flow, formats, histogan, tensors

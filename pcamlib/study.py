@@ -17,7 +17,8 @@ from pcamlib import data
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import code_version, digest, lock, now, processor, read_json, resolve, write_json
 from pcamlib.core.paper import GENERATORS, SELECTIONS  # noqa: F401  (the one list of each)
-from pcamlib.core.settings import Profile, load_profile, number_format, resolve_parameter
+from pcamlib.core.precision import number_format
+from pcamlib.core.settings import Profile, load_profile, resolve_parameter
 from pcamlib.data import phantom
 from pcamlib.data.names import check_name
 

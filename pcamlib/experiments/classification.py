@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from pcamlib import data, metrics, training
 from pcamlib.core.files import atomic, code_version, now, read_json, write_json
-from pcamlib.core.settings import ClassifierSettings
+from pcamlib.core.sections import ClassifierSettings
 from pcamlib.data import Arrays
 from pcamlib.experiments import baselines, selection
 from pcamlib.models import classifier, formats, generators

@@ -25,7 +25,7 @@ import torchvision
 from pcamlib import training
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import read_json, resolve
-from pcamlib.core.settings import ProbeSettings
+from pcamlib.core.sections import ProbeSettings
 from pcamlib.data import SIDE, load
 from pcamlib.models import classifier, regression
 from pcamlib.models.weights import package_file

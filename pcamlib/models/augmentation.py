@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms import v2
 
-from pcamlib.core.settings import AugmentationSettings
+from pcamlib.core.sections import AugmentationSettings
 from pcamlib.models.tensors import orient
 
 STAIN = 0.1  # of the factors and offsets of haematoxylin, eosin and residual; Tellez et al. 2019 try 0.05 and 0.2

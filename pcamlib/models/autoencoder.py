@@ -23,7 +23,7 @@ from torch import nn
 from pcamlib import training
 from pcamlib.core.errors import loading_weights
 from pcamlib.core.files import atomic, atomic_folder
-from pcamlib.core.settings import AutoencoderSettings as Settings
+from pcamlib.core.sections import AutoencoderSettings as Settings
 from pcamlib.models.tensors import orient, to_float, to_uint8
 from pcamlib.study import Study
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from pcamlib import metrics, training
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, digest, resolve
-from pcamlib.core.settings import ClassifierSettings as Settings
+from pcamlib.core.sections import ClassifierSettings as Settings
 from pcamlib.data import Arrays
 from pcamlib.models import augmentation, formats, weights
 

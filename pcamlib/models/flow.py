@@ -19,7 +19,7 @@ from torch import nn
 from pcamlib import training
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic_folder
-from pcamlib.core.settings import DiffusionSettings as Settings
+from pcamlib.core.sections import DiffusionSettings as Settings
 from pcamlib.models import autoencoder, diffusion
 from pcamlib.models.diffusion import BATCH, NULL, integer
 from pcamlib.study import Study

@@ -19,7 +19,8 @@ import torch
 from pcamlib import training
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import lock, processor, read_json, write_json
-from pcamlib.core.settings import ClassifierSettings, number_format
+from pcamlib.core.precision import number_format
+from pcamlib.core.sections import ClassifierSettings
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 ROUNDS = 4

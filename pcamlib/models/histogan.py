@@ -42,7 +42,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from pcamlib import training
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, digest, read_json, write_json
-from pcamlib.core.settings import HistoGANSettings as Settings
+from pcamlib.core.sections import HistoGANSettings as Settings
 from pcamlib.models.histogan_published import PublishedDiscriminator, PublishedGenerator
 from pcamlib.models.tensors import orient, to_float, to_uint8
 from pcamlib.study import Study

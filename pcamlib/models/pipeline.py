@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import read_json
-from pcamlib.core.settings import AutoencoderSettings as Settings
+from pcamlib.core.sections import AutoencoderSettings as Settings
 from pcamlib.core.settings import Profile
 from pcamlib.models import autoencoder, diffusion, flow
 

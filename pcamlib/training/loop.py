@@ -28,7 +28,7 @@ from accelerate.state import AcceleratorState
 
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import code_version, digest, lock
-from pcamlib.core.settings import number_format
+from pcamlib.core.precision import number_format
 from pcamlib.training import checkpoint
 from pcamlib.training.progress import Watch
 from pcamlib.training.task import Task

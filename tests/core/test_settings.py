@@ -7,7 +7,8 @@ from conftest import settings
 
 from pcamlib.core import strict_yaml
 from pcamlib.core.errors import StudyError
-from pcamlib.core.settings import load_profile, number_format, profile_names, resolve_parameter
+from pcamlib.core.precision import number_format
+from pcamlib.core.settings import load_profile, profile_names, resolve_parameter
 
 
 def test_the_named_profiles_load():

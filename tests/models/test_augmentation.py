@@ -6,7 +6,7 @@ import skimage.color
 import torch
 import torchvision.transforms.v2.functional as tv
 
-from pcamlib.core.settings import AugmentationSettings
+from pcamlib.core.sections import AugmentationSettings
 from pcamlib.models import augmentation
 
 NONE = {"rotation": "none", "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pcamlib import data, training
 from pcamlib.core.errors import StudyError
-from pcamlib.core.settings import HistoGANSettings
+from pcamlib.core.sections import HistoGANSettings
 from pcamlib.models import histogan, tensors
 
 SETTINGS = HistoGANSettings(
