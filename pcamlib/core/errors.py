@@ -72,10 +72,17 @@ def loading_weights(path: str | Path, todo: str) -> Iterator[None]:
     except StudyError:
         raise
     except Exception as error:  # safetensors, torch and diffusers each raise kinds of their own
-        if advice := system_advice(error) or _opening(path):
-            raise StudyError(f"{path} cannot be read ({advice}).") from None
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise StudyError(f"{path} is damaged or was made with other settings ({reason}): {todo}.") from None
+        raise load_error(path, error, todo, "is damaged or was made with other settings") from None
+
+
+def load_error(path: str | Path, error: Exception, todo: str, verdict: str = "is damaged") -> StudyError:
+    """What to raise when `error` stopped the loading of a file: a file that the system refused "cannot be read", any other
+    is what `verdict` says, and the sentence ends in `todo`.
+    """
+    if advice := system_advice(error) or _opening(path):
+        return StudyError(f"{path} cannot be read ({advice}).")
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return StudyError(f"{path} {verdict} ({reason}): {todo}.")
 
 
 def _opening(path: str | Path) -> str | None:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pcamlib import data
-from pcamlib.core.errors import StudyError, loading_weights
+from pcamlib.core.errors import load_error, loading_weights
 from pcamlib.core.files import atomic, code_version, digest, now, read_json, write_json
 from pcamlib.experiments import classification, features
 from pcamlib.experiments.classification import REGIMES
@@ -74,8 +74,8 @@ def _read(path: Path, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
     try:
         kept = load_file(path)
         return {key: row for k, row in zip(kept["keys"], kept["features"]) if (key := k.tobytes()) in wanted}
-    except (SafetensorError, KeyError) as error:
-        raise StudyError(f"{path} is damaged ({error}): remove it and run again, its features are made anew.") from None
+    except (SafetensorError, OSError, KeyError) as error:
+        raise load_error(path, error, "remove it and run again, its features are made anew") from None
 
 
 def arms(generator: str) -> list[Arm]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pcamlib import data, metrics, training
-from pcamlib.core.errors import StudyError
+from pcamlib.core.errors import StudyError, load_error
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.experiments.features import Extractor
 from pcamlib.models.generators import Sampler
@@ -137,8 +137,8 @@ def _shard(path: Path) -> dict[str, np.ndarray] | None:
         return None
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise StudyError(f"{path} is damaged ({error}): remove it and run again, this batch is made anew.") from None
+    except (SafetensorError, OSError) as error:
+        raise load_error(path, error, "remove it and run again, this batch is made anew") from None
 
 
 def _make(

@@ -40,7 +40,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pcamlib import training
-from pcamlib.core.errors import StudyError
+from pcamlib.core.errors import StudyError, load_error
 from pcamlib.core.files import atomic, digest, read_json, write_json
 from pcamlib.core.sections import HistoGANSettings as Settings
 from pcamlib.models.histogan_published import PublishedDiscriminator, PublishedGenerator
@@ -300,9 +300,8 @@ def load(folder: Path) -> nn.Module:
     generator = networks(config.get("variant", "stabilised"))[0](**config["generator"])
     try:
         generator.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{path} is damaged ({reason}): remove it, rerun notebooks/{NOTEBOOK}.") from None
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise load_error(path, error, f"remove it, rerun notebooks/{NOTEBOOK}") from None
     return generator.to(training.accelerator("fp32").device).eval()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pcamlib.core.errors import StudyError
+from pcamlib.core.errors import StudyError, system_advice
 from pcamlib.core.files import atomic
 from pcamlib.results.arms import Arm
 from pcamlib.results.frame import BY_CENTRE, COLUMNS, LATER, METRICS, tidy
@@ -92,6 +92,8 @@ def _read(path: Path, header: tuple[str, ...]) -> list[dict[str, str]]:
             found = csv.DictReader(f)
             rows, columns = list(found), tuple(found.fieldnames or ())
     except (OSError, ValueError, csv.Error) as error:
+        if advice := system_advice(error):
+            raise StudyError(f"{path} cannot be read ({advice}).") from None
         raise _foreign(path, str(error)) from None
     expected = tuple(name for name in header if name not in NEWER or name in columns)
     if columns != expected or any(None in row or None in row.values() for row in rows):

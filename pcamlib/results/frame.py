@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from pcamlib.core.errors import StudyError
+from pcamlib.core.errors import StudyError, system_advice
 from pcamlib.core.files import atomic
 from pcamlib.core.settings import Profile, load_profile, profile_names
 from pcamlib.data import CLASSES
@@ -101,6 +101,8 @@ def read(path: str | Path) -> pd.DataFrame:
     try:
         found = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:  # parser errors are ValueErrors
+        if advice := system_advice(error):
+            raise StudyError(f"{path} cannot be read ({advice}).") from None
         raise StudyError(f"{path} cannot be read as results ({error}): run notebook 08 again, or restore it.") from None
     if list(found) != list(COLUMNS):
         raise StudyError(f"{path} does not have the columns of results: run notebook 08 again, or restore it.")

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pcamlib.core.errors import StudyError
+from pcamlib.core.errors import StudyError, load_error
 from pcamlib.core.files import atomic, code_version
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def save(path: Path, task: Task, tag: str, state: dict) -> None:
 def load(path: Path, task: Task, tag: str) -> dict:
     """Put a checkpoint into `task` and return its state. Another version of the code may have written it.
 
-    Raises StudyError, with nothing loaded, if the file is damaged or is not a checkpoint of this training: other
+    Raises StudyError, with nothing loaded, if the file cannot be read, is damaged, or is not a checkpoint of this training: other
     format, model family, data, profile or network.
     """
     try:
@@ -62,7 +62,7 @@ def load(path: Path, task: Task, tag: str) -> dict:
         if meta.pop("sha256", None) != _sum(meta, tensors):
             raise SafetensorError("its checksum differs")
     except (SafetensorError, OSError) as error:
-        raise StudyError(f"{path} is damaged ({error}): remove it and run again, this stage starts afresh.") from None
+        raise load_error(path, error, "remove it and run again, this stage starts afresh") from None
     if difference := _difference(task, tensors):
         raise StudyError(
             f"{path} was made by pcamlib {meta['version']} for another network ({difference}): "

@@ -136,6 +136,21 @@ def test_a_spoilt_checkpoint_is_refused_before_anything_is_loaded(tmp_path, spoi
     assert path.read_bytes() == found, "a refused checkpoint is left for the user to look at"
 
 
+def test_a_checkpoint_that_the_system_refuses_is_not_called_damaged(tmp_path):
+    fit(Line(), tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(StudyError) as refused:
+            checkpoint.load(path, Line(), "any")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert f"{path} cannot be read" in str(refused.value) and "damaged" not in str(refused.value)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "changes", [{"identity": "b"}, {"epochs": 4}, {"batch_size": 5}, {"seed": 2}, {"precision": "bf16"}]
 )
