@@ -22,6 +22,7 @@ from pcamlib import __version__
 from pcamlib.core.command import Group, Name, Option, run_command
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import die_with_owner, project_root
+from pcamlib.core.settings import load_profile
 
 PATH = click.Path(path_type=Path)
 option = functools.partial(click.option, cls=Option)
@@ -178,6 +179,7 @@ def phantom(dir: Path, train: int, valid: int, test: int, seed: int) -> None:
 
 def _study(options: dict[str, Any]) -> tuple[Path, int]:
     die_with_owner()
+    load_profile(options["profile"])  # a wrong name is refused before the imports that take seconds
     from pcamlib.workflow.study import run_study
 
     started = time.monotonic()

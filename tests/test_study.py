@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcamlib import data, study
+from pcamlib import cli, data, study
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import lock, read_json, write_json
 from pcamlib.experiments import classification
@@ -276,10 +276,17 @@ def test_a_run_folder_in_use_is_refused(smoke):
         (["--profile", "smoke", "--data", "nowhere"], "nowhere is not a folder"),
     ],
 )
-def test_bad_input_to_the_study_is_one_sentence(tmp_path, options, message):
-    command = [sys.executable, "-m", "pcamlib", "study", "--runs-dir", str(tmp_path), *options]
+def test_bad_input_to_the_study_is_one_sentence(tmp_path, capsys, options, message):
+    assert cli.main(["study", "--runs-dir", str(tmp_path), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_wrong_profile_is_refused_before_torch_is_imported(tmp_path):
+    program = "import sys; from pcamlib import cli; print(cli.main(sys.argv[1:]), 'torch' in sys.modules)"
+    command = [sys.executable, "-c", program, "study", "--runs-dir", str(tmp_path), "--profile", "demoo"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert done.stdout == "2 False\n" and "did you mean 'demo'" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_the_book_renders_strictly(smoke_book):
