@@ -17,6 +17,13 @@ AFTER = config["generators"]  # name: the notebook that has to run before its sa
 GENERATORS = list(AFTER)
 
 
+# the published numbers that notebook 08 shows beside its own
+REFERENCE = NOTEBOOKS.parent / "book" / "reference"
+PUBLISHED = sorted(
+    path for pattern in ("*.csv", "provenance/*.csv", "intervals/*.json") for path in REFERENCE.glob(pattern)
+)
+
+
 def source(name):
     return str(NOTEBOOKS / f"{name}.md")
 
@@ -126,7 +133,7 @@ rule results:
         expand(EXECUTED + "/06_quality.ipynb", k=range(SUBSETS)),
         expand(EXECUTED + "/07_classification_{generator}.ipynb", k=range(SUBSETS), generator=["real", *GENERATORS]),
         source=source("08_results"),
-        published=[str(path) for path in sorted((NOTEBOOKS.parent / "book" / "reference").glob("*.csv"))],
+        published=[str(path) for path in PUBLISHED],
     output: f"{RUN}/notebooks/08_results-{SUBSETS}.ipynb"
     threads: THREADS
     shell: COMMAND + "-p subsets {SUBSETS}"
