@@ -6,6 +6,7 @@ KID and density, the training loss, seconds, and counts. `COLUMNS` lists the col
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,7 @@ def merged_provenance(results: pd.DataFrame) -> dict[str, Any]:
     found = {key: sorted(files[key].dropna().unique().tolist()) for key in (*MIXABLE, "precision")}
     found["version"] = sorted({*found["version"], *results["arm_version"].dropna()})
     merged |= {key: values for key, values in found.items() if values}  # older results do not tell the processor
-    return merged | {"seconds": sum(files["seconds"].tolist())}
+    return merged | {"seconds": math.fsum(files["seconds"])}  # fsum: the same digits from every Python
 
 
 def duration(seconds: float) -> str:
