@@ -11,6 +11,7 @@ Command line: ``pcamlib phantom DIR [--train N --valid N --test N --seed S]``.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import h5py
@@ -71,7 +72,7 @@ def generate(n: int, seed: int = 0, split: str = "train") -> tuple[np.ndarray, n
     """
     _check(n, seed, split)
     split_id = list(SLIDES).index(split)
-    banks = make_banks(_rng(seed, 0, split_id))
+    banks = _banks(seed, split_id)
     slides = {i: slide_look(_rng(seed, 1, i)) for i in SLIDES[split]}
     images = np.empty((n, SIZE, SIZE, 3), np.uint8)
     factors = np.zeros(n, FACTORS)
@@ -81,6 +82,11 @@ def generate(n: int, seed: int = 0, split: str = "train") -> tuple[np.ndarray, n
         factors["slide"][i] = slide
         images[i] = _patch(rng, banks, slides[slide], factors[i])
     return images, factors["label"].copy(), factors
+
+
+@functools.lru_cache(maxsize=len(SLIDES))
+def _banks(seed: int, split_id: int) -> Banks:
+    return make_banks(_rng(seed, 0, split_id))
 
 
 def _check(n: int, seed: int, split: str) -> None:
