@@ -34,33 +34,41 @@ def ours(real: np.ndarray, fake: np.ndarray) -> Values:
     }
 
 
-def brute_force(real: np.ndarray, fake: np.ndarray) -> Values:
-    """The definitions written out: whole distance matrices in float64, whole kernels in extended precision."""
-    a, b = real.astype(np.float64), fake.astype(np.float64)
+def exact_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """float64 (N, M): the distance of each row of `x` (N, D) to each row of `y` (M, D)."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return np.stack([np.sqrt(((row - y) ** 2).sum(1)) for row in x])
 
-    def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.stack([np.sqrt(((row - y) ** 2).sum(1)) for row in x])
 
-    def radii(x: np.ndarray) -> np.ndarray:
-        own = distances(x, x)
-        np.fill_diagonal(own, np.inf)
-        return np.sort(own, axis=1)[:, K - 1]
+def exact_radii(x: np.ndarray, k: int = K) -> np.ndarray:
+    """float64 (N,): the distance of each row of `x` (N, D) to its k-th nearest other row."""
+    own = exact_distances(x, x)
+    np.fill_diagonal(own, np.inf)
+    return np.sort(own, axis=1)[:, k - 1]
 
-    def kernel_mean(x: np.ndarray, y: np.ndarray, same: bool) -> np.longdouble:
-        x, y = x.astype(np.longdouble), y.astype(np.longdouble)  # cubes of squares need the digits
-        kernel = (x @ y.T / x.shape[1] + 1) ** 3
-        return (kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1)) if same else kernel.mean()
 
-    between, r, s = distances(b, a), radii(a), radii(b)
+def brute_force(real: np.ndarray, fake: np.ndarray, k: int = K) -> Values:
+    """The definitions of the neighbour metrics written out, on whole distance matrices."""
+    between, r, s = exact_distances(fake, real), exact_radii(real, k), exact_radii(fake, k)
     inside = between <= r[None]
-    x, y = (z[: min(len(a), len(b))] for z in (a, b))
     return {
         "precision": float(inside.any(1).mean()),
         "recall": float((between <= s[:, None]).any(0).mean()),
-        "density": float(inside.sum(1).mean() / K),
+        "density": float(inside.sum(1).mean() / k),
         "coverage": float(inside.any(0).mean()),
-        "KID": float(kernel_mean(x, x, True) + kernel_mean(y, y, True) - 2 * kernel_mean(x, y, False)),
     }
+
+
+def brute_force_kid(real: np.ndarray, fake: np.ndarray) -> Values:
+    """The definition of KID written out, on whole kernels in extended precision."""
+
+    def kernel_mean(x: np.ndarray, y: np.ndarray, same: bool) -> np.longdouble:
+        kernel = (x @ y.T / x.shape[1] + 1) ** 3
+        return (kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1)) if same else kernel.mean()
+
+    size = min(len(real), len(fake))
+    x, y = (z[:size].astype(np.longdouble) for z in (real, fake))  # cubes of squares need the digits
+    return {"KID": float(kernel_mean(x, x, True) + kernel_mean(y, y, True) - 2 * kernel_mean(x, y, False))}
 
 
 def prdc(real: np.ndarray, fake: np.ndarray) -> Values:
@@ -137,7 +145,7 @@ def torchmetrics_kid(real: np.ndarray, fake: np.ndarray) -> Values:
 
 
 REFERENCES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], Values], ...]] = {
-    "brute force": (brute_force,),
+    "brute force": (brute_force, brute_force_kid),
     "prdc": (prdc,),
     "torch-fidelity": (fidelity_prc, fidelity_fid, fidelity_kid),
     "torchmetrics": (torchmetrics_fid, torchmetrics_kid),

@@ -13,33 +13,18 @@ from hypothesis.extra.numpy import arrays
 
 from pcamlib import metrics
 from pcamlib.metrics import neighbours
+from pcamlib.metrics.agreement import brute_force, exact_distances, exact_radii
 
 
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
-
-
-def brute(real: np.ndarray, fake: np.ndarray, k: int = 3) -> dict:
+def brute(real: np.ndarray, fake: np.ndarray, k: int) -> dict:
     """Every metric from whole float64 distance matrices, straight from the definitions."""
-
-    def radii(x):
-        d = distances(x, x)
-        np.fill_diagonal(d, np.inf)
-        return np.sort(d, axis=1)[:, k - 1]
-
-    r, s, d = radii(real), radii(fake), distances(fake, real)
-    inside = d <= r[None]
+    r, d = exact_radii(real, k), exact_distances(fake, real)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((d == 0) & (r[None] == 0), 1.0, np.minimum(r[None] / d, 1e12))
-    return {
+    return brute_force(real, fake, k) | {
         "radii": r,
-        "precision": inside.any(1).mean(),
-        "recall": (d <= s[:, None]).any(0).mean(),
-        "density": inside.sum(1).mean() / k,
-        "coverage": inside.any(0).mean(),
         "realism": ratio.max(1),
-        "inside": inside.any(1),
+        "inside": (d <= r[None]).any(1),
         "nearest": d.min(1),
         "nearest_index": d.argmin(1),
     }
@@ -73,7 +58,7 @@ def hard_case(name: str) -> tuple[np.ndarray, np.ndarray]:
     elif name == "exact copies":
         b = a[rng.permutation(90)[:70]]
     elif name == "copies of the third neighbour":
-        order = distances(a, a).argsort(1)
+        order = exact_distances(a, a).argsort(1)
         b = a[order[:70, 3]]
     elif name == "all fakes equal":
         b[:] = a[5]
@@ -147,7 +132,7 @@ values = st.floats(-100, 100, width=32) | st.sampled_from([0.0, -0.0, 1.0, 1 + 2
 @settings(max_examples=60, deadline=None)
 @given(arrays(np.float32, (9, 3), elements=values), arrays(np.float32, (8, 3), elements=values))
 def test_inside_if_and_only_if_realism_is_at_least_one(real, fake):
-    d = distances(fake, real)
+    d = exact_distances(fake, real)
     inside = (d <= metrics.radii(real)[None]).any(1)
     scores = metrics.realism(real=real, fake=fake)
     np.testing.assert_array_equal(scores >= 1, inside)
@@ -222,7 +207,7 @@ def test_pruning_drops_radii_above_the_median():
     real[0] = 9
     radii = metrics.radii(real)
     keep = radii <= np.median(radii)
-    expected = (radii[keep] / distances(fake, real[keep])).max(1)
+    expected = (radii[keep] / exact_distances(fake, real[keep])).max(1)
     np.testing.assert_allclose(metrics.realism(real=real, fake=fake, prune=True), expected, rtol=1e-13)
     assert keep.sum() == 31 and len(metrics.Manifold(real, prune=True).radii) == 31
     assert metrics.realism(real=real, fake=real[:1])[0] == 1e12
@@ -237,7 +222,7 @@ def test_bounds_are_bounds(case, dtype):
     frame = neighbours._Frame(centre, min(neighbours._Frame.around(centre, x).exponent for x in (a, b)))
     one, other = (neighbours._Operand(x, frame, dtype) for x in (a, b))
     low = (one.left() @ other.rows.T).double()
-    exact = torch.from_numpy(distances(a, b) * frame.scale).square()
+    exact = torch.from_numpy(exact_distances(a.numpy(), b.numpy()) * frame.scale).square()
     assert bool((low <= exact * (1 + 1e-15)).all())
     assert bool((exact <= (low + one.slack[:, None] + other.slack) * (1 + 1e-15)).all())
 
