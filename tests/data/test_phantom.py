@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -13,17 +11,10 @@ from pcamlib import cli, data
 from pcamlib.core.errors import StudyError
 from pcamlib.data import phantom
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
 def sample():
     return phantom.generate(400, seed=0, split="train")
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pcamlib", "phantom", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -123,6 +114,7 @@ def test_fat_and_blank_are_bright(sample):
     assert white[empty == 0].mean() < 0.15
 
 
+@pytest.mark.slow
 def test_a_linear_model_beats_chance_and_is_not_perfect(sample):
     images, labels, _ = sample
 
@@ -194,20 +186,20 @@ def test_a_cut_run_is_completed_to_the_same_files(tmp_path):
 
 def test_command_writes_once_and_then_leaves_the_files_alone(tmp_path):
     arguments = (tmp_path, "--train", 4, "--valid", 2, "--test", 2, "--seed", 1)
-    first = run(*arguments)
-    assert first.returncode == 0, first.stderr
+    assert cli.main(["phantom", *map(str, arguments)]) == 0
     before = state(tmp_path)
     assert sum(name.endswith("_x.h5") for name in before) == 3
     assert cli.main(["phantom", *map(str, arguments)]) == 0
     assert state(tmp_path) == before
 
 
-def test_command_refuses_another_phantom_in_one_sentence(tmp_path):
+def test_command_refuses_another_phantom_in_one_sentence(tmp_path, capsys):
     phantom.write(tmp_path, 2, 2, 2, seed=0)
     before = state(tmp_path)
-    refused = run(tmp_path, "--train", 2, "--valid", 2, "--test", 2, "--seed", 1)
-    assert refused.returncode == 2
-    assert len(refused.stderr.strip().splitlines()) == 1 and str(tmp_path) in refused.stderr
+    arguments = ["--train", "2", "--valid", "2", "--test", "2", "--seed", "1"]
+    assert cli.main(["phantom", str(tmp_path), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1 and str(tmp_path) in said
     assert state(tmp_path) == before
 
 

@@ -35,6 +35,7 @@ def kept(df, folder):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_of_the_published_run():
     text = answer_page.page(published_folder())
     assert text.startswith("# The answer\n") and "No verdict" not in text.split("|")[0]

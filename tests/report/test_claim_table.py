@@ -10,8 +10,9 @@ from pcamlib.results.claims import SUPPORTED, UNTESTABLE
 from pcamlib.results.published import published_runs
 
 
-@pytest.fixture
-def evidence(tmp_path):
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("runs")
     compact.write(load(write_run(tmp_path / "runs" / "large", 3)), tmp_path / "large.csv")
     return claim_table.sources(load(write_run(tmp_path / "runs" / "own", 2)), published_runs(tmp_path))
 
@@ -22,6 +23,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_column_per_source_and_device(evidence):
     table = claim_table.table(evidence)
     assert len(table.data) == 13 and [s.name for s in evidence] == list(table.data) == COLUMNS
@@ -54,8 +56,13 @@ def test_a_device_below_the_baselines_has_its_sentence_in_place_of_verdicts(tmp_
     )
 
 
-def test_all_contrasts_are_shown_with_their_numbers(evidence):
-    page = claim_table.page(evidence)
+@pytest.fixture(scope="module")
+def page(evidence):
+    return claim_table.page(evidence)
+
+
+@pytest.mark.slow
+def test_all_contrasts_are_shown_with_their_numbers(evidence, page):
     assert page.count('<details class="pcam-more">') == page.count("<table") == page.count("\n(claim-") == 13
     assert "not run: the paper prints no number for it" in page
     first = claim_table.numbers(1, evidence).data
@@ -69,8 +76,9 @@ def test_all_contrasts_are_shown_with_their_numbers(evidence):
     assert claim_table.counts(evidence[0]) == "Paper: 2 supported, 6 not testable here, 5 not supported."
 
 
-def test_every_claim_is_linked_to_its_section(evidence):
-    linked, page = claim_table.linked(evidence), claim_table.page(evidence)
+@pytest.mark.slow
+def test_every_claim_is_linked_to_its_section(evidence, page):
+    linked = claim_table.linked(evidence)
     for number in range(1, 14):
         assert f"<claim-{number}>`" in linked and f"\n(claim-{number})=\n## {number}. " in page
 

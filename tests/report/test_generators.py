@@ -71,6 +71,7 @@ def test_the_order_is_the_papers_with_others_at_the_end_of_their_section():
     assert arms[at - 1] == Arm("transfer", "dit", "realism") and tuple(a for a in arms if a.generator != "flow") == ARMS
 
 
+@pytest.mark.slow
 def test_tables_and_figures_have_them(results):
     first = quality_tables.table_1(results, "judge-a").data
     rows = [("No image selection", generators.label(g)) for g in generators_of(results)]
@@ -89,6 +90,7 @@ def test_tables_and_figures_have_them(results):
     assert len(names) == len(second) - 1 - 5, "without the reference and the trivial baselines"
 
 
+@pytest.mark.slow
 def test_a_run_of_unet_and_flow_is_published_whole(unet_and_flow, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (30, 96, 96, 3), np.uint8)
     for k in (0, 1):

@@ -21,6 +21,7 @@ from pcamlib.results.published import published_runs
 from pcamlib.workflow import export
 
 pytest.importorskip("myst_parser")
+pytestmark = pytest.mark.slow
 WORD = "wordless"
 FIELDS = ("data", "profile", "device", "precision", "version", "class_0", "class_1", "judge", "processor")
 NAMES = {"visible": " ".join(hostile.VISIBLE), "invisible": " ".join(hostile.INVISIBLE)}

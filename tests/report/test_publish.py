@@ -20,6 +20,7 @@ from pcamlib.results.published import published_runs
 FILES = sorted((project_root() / "book" / "reference").glob("*.csv"))
 
 
+@pytest.mark.slow
 def test_sheets_show_generated_samples_only(tmp_path):
     run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
     images = np.random.default_rng(0).integers(0, 255, (2, 30, 96, 96, 3), np.uint8)
@@ -41,6 +42,7 @@ def test_sheets_show_generated_samples_only(tmp_path):
     assert not list(sheets.iterdir()), "a row is missing: no sheet, not an old one either"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_published_scores_give_the_published_numbers(path):
     """AUC and intervals of every arm come again from files in git alone."""
@@ -66,6 +68,7 @@ def test_published_scores_give_the_published_numbers(path):
     assert [row["arm"] for row in result["power"]] == [row["arm"] for row in again["power"]]
 
 
+@pytest.mark.slow
 def test_published_files_do_not_say_where_they_were_made(tmp_path):
     run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
     path = publish.publish(run, 2, tmp_path / "reference")
@@ -87,6 +90,7 @@ def test_a_run_whose_name_pages_cannot_show_is_refused(tmp_path):
     assert not (tmp_path / "reference").exists()
 
 
+@pytest.mark.slow
 def test_scores_are_published_and_stale_ones_leave(tmp_path):
     run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
     saved = {"test": np.float32([0.2, 0.9]), "labels": np.uint8([0, 1])}
@@ -121,6 +125,7 @@ def test_a_run_without_quality_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "reference").exists()
 
 
+@pytest.mark.slow
 def test_publishing_a_run(tmp_path):
     run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=2)
     path = publish.publish(run, 2, tmp_path / "reference")

@@ -76,6 +76,7 @@ def test_paper_published_and_own_stand_beside_each_other(tmp_path):
     assert len(data) == len(paper.TABLE_2) + 9 + 3 + 4 + 5
 
 
+@pytest.mark.slow
 def test_the_page_of_a_build(own, tmp_path):
     published = published_runs()[0]
     text = published_page.page(own, {}, published_folder())
@@ -101,6 +102,7 @@ def test_the_page_of_a_build(own, tmp_path):
     assert "No run is published" in published_page.page(own, {}, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_published_run_shows_its_intervals_and_its_probes(own, tmp_path):
     compact.write(own, tmp_path / "made-up.csv")
     row = {"regime": "transfer", "generator": "unet", "selection": "realism", "baseline": None}

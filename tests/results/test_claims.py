@@ -227,6 +227,7 @@ def test_what_the_papers_effects_need():
     assert not plans[12].found and plans[12].unknown == 3
 
 
+@pytest.mark.slow
 def test_many_statements_do_not_contradict_by_chance():
     """All arms equal in truth, twelve and three statements: a false contradiction in about one world in twenty."""
     means = {arm: {"auc": 0.85} for arm in ARMS[:29]}

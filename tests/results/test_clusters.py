@@ -83,6 +83,7 @@ def test_draws_without_a_class_are_counted():
     assert undefined / 4000 == pytest.approx(2 * 0.5**4, abs=0.015)
 
 
+@pytest.mark.slow
 def test_slide_intervals_cover_and_patch_intervals_do_not():
     found = clusters.coverage(600, seed=0)
     for name in ("slide", "slide difference"):  # the standard error of a share of 600 is 0.009

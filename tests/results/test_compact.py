@@ -28,6 +28,7 @@ def test_two_files_give_back_an_equal_frame(run, tmp_path):
     pd.testing.assert_frame_equal(found, df.reset_index(drop=True), check_exact=True)
 
 
+@pytest.mark.slow
 def test_twenty_subsets_of_both_devices_stay_below_a_megabyte(run, tmp_path):
     one = load(run, 1)
     rng = np.random.default_rng(0)

@@ -70,6 +70,7 @@ def test_one_subset_has_no_p_and_one_seed_is_delong():
     assert one.error == pytest.approx(clusters.auc_interval(labels, a[0, 0], reference=b[0, 0]).error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", [(4, 2, 200, 0.0, 0.3, 0.3, 0.3), (3, 1, 200, 0.1, 0.2, 0.3, 0.6)])
 def test_covers_the_truth(design):
     rng = np.random.default_rng(4)
@@ -82,6 +83,7 @@ def test_covers_the_truth(design):
     assert np.mean([f.error**2 for f in found]) == pytest.approx(np.var([f.mean for f in found]), rel=0.2)
 
 
+@pytest.mark.slow
 def test_adding_the_redrawn_variance_counts_seeds_and_interaction_again():
     rng, means, once, added, covered = np.random.default_rng(5), [], [], [], 0
     for _ in range(200):

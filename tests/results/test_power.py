@@ -41,6 +41,7 @@ def mean_components(found):
     return power.Components(0.0, seed=seed, n=first.n, subsets=first.subsets, seeds=first.seeds, **raw)
 
 
+@pytest.mark.slow
 def test_components_foretell_the_spread_of_other_designs():
     rng = np.random.default_rng(0)
     found = [power.variance_components(*study(rng, 4, 2, 160, **DESIGN)) for _ in range(150)]
