@@ -261,11 +261,12 @@ def test_the_same_command_again_has_nothing_to_do(smoke):
     assert time.monotonic() - started < 60
 
 
-def test_a_run_folder_in_use_is_refused(smoke):
+def test_a_run_folder_in_use_is_refused(smoke, capsys):
     _, run, command = smoke
     with lock(run):
-        done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "is in use by another run" in done.stderr and "Traceback" not in done.stderr
+        assert cli.main(command[3:]) == 2
+    said = capsys.readouterr().err
+    assert "is in use by another run" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

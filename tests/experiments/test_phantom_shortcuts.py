@@ -35,9 +35,15 @@ def auc(probabilities):
     return metrics.classification_metrics(patches("test").labels, probabilities)["auc"]
 
 
+@cache
+def held_out(space, split):
+    """The features of a split that every regression is chosen or measured on."""
+    return space(patches(split).images)
+
+
 def by_regression(space, train):
     """Test AUC of logistic regression on a feature space, its strength chosen on validation."""
-    seen, valid, test = (space(images) for images in (train.images, patches("valid").images, patches("test").images))
+    seen, valid, test = space(train.images), held_out(space, "valid"), held_out(space, "test")
     scale = regression.standard(seen)
     fitted = regression.choose((scale(seen), train.labels), (scale(valid), patches("valid").labels))
     return auc(fitted(scale(test)))
