@@ -144,14 +144,12 @@ class Watch:
         self.next_sheet = self.seconds + max(SHEET_SECONDS, self.seconds / 10, cost / SHEET_SHARE)
 
     def _write_sheet(self, images: np.ndarray, done: int) -> None:
+        import torch
         from PIL import Image
+        from torchvision.utils import make_grid
 
-        n, height, width, _ = images.shape
-        columns = min(n, 8)
-        sheet = np.full((-(-n // columns) * (height + 2) - 2, columns * (width + 2) - 2, 3), 255, np.uint8)
-        for i, image in enumerate(images):
-            y, x = i // columns * (height + 2), i % columns * (width + 2)
-            sheet[y : y + height, x : x + width] = image
+        grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=8, pad_value=255)
+        sheet = grid.permute(1, 2, 0).numpy()
         with atomic(self.folder / "samples" / f"step-{done:08d}.png") as tmp_path:
             Image.fromarray(sheet).save(tmp_path, "PNG")
         if self.board:

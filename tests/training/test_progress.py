@@ -54,7 +54,7 @@ def test_curves_and_sheets_are_there_while_training_goes_and_change_nothing(tmp_
     assert lines[3].startswith("b/line: 4/9 steps, ") and lines[3].endswith(" left") and " steps/s" in lines[3]
     sheets = progress.sheets(tmp_path / "b" / "line")
     assert [path.name for path in sheets][:2] == ["step-00000001.png", "step-00000002.png"] and len(sheets) == 9
-    assert Image.open(sheets[0]).size == (8 * 98 - 2, 2 * 98 - 2)
+    assert Image.open(sheets[0]).size == (8 * 98 + 2, 2 * 98 + 2)
     rows = progress.read_log(tmp_path / "b" / "line")
     assert rows == log
     plt.close(plots.loss_curves(rows))
