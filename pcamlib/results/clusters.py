@@ -191,54 +191,6 @@ def design(labels: Any, scores: Any, *, groups: Any, reference: Any | None = Non
     return Design(len(y), slides, icc, effect, effective)
 
 
-def bootstrap_interval(
-    labels: Any,
-    scores: Any,
-    *,
-    groups: Any,
-    reference: Any | None = None,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> tuple[Interval, int]:
-    """Percentile interval of the same AUC or difference from redrawn slides, and how many draws lacked a class.
-
-    Whole slides are drawn with replacement. Those draws that lack a class have no AUC and are left out. The wins
-    between any two slides are counted once, so that a draw is one quadratic form in the slides' counts.
-    """
-    value, _, y = _difference(labels, scores, reference)
-    codes = codes_of(groups, len(y))
-    slides = int(codes.max()) + 1
-    if slides < 2:
-        raise StudyError("groups name one slide only: there are no slides to draw from.")
-    counts = np.random.default_rng(seed).multinomial(slides, np.full(slides, 1 / slides), draws).astype(np.float64)
-    positives, negatives = (counts @ np.bincount(codes[c], minlength=slides) for c in (y, ~y))
-    whole = (positives > 0) & (negatives > 0)
-    wins = _wins(y, np.asarray(scores, np.float64), codes)
-    if reference is not None:
-        wins -= _wins(y, np.asarray(reference, np.float64), codes)
-    found = np.einsum("bg,gh,bh->b", counts, wins, counts, optimize=True)[whole] / (positives * negatives)[whole]
-    if len(found) < draws / 2:
-        raise StudyError("most draws of slides lack a class: too few slides hold it for a bootstrap.")
-    low, high = np.quantile(found, ((1 - level) / 2, (1 + level) / 2))
-    interval = Interval(value, float(low), float(high), float(found.std(ddof=1)), math.inf)
-    return interval, int(draws - whole.sum())
-
-
-def _wins(y: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """(G, G): of the pairs of a positive of one slide and a negative of another, how many are ranked rightly."""
-    slides = int(codes.max()) + 1
-    order = np.argsort(scores[~y], kind="stable")
-    values = scores[~y][order]
-    below = np.zeros((len(order) + 1, slides))
-    below[np.arange(1, len(order) + 1), codes[~y][order]] = 1
-    below = below.cumsum(0)
-    of_patch = below[np.searchsorted(values, scores[y], "left")] + below[np.searchsorted(values, scores[y], "right")]
-    wins = np.zeros((slides, slides))
-    np.add.at(wins, codes[y], of_patch / 2)
-    return wins
-
-
 # ------------------------------------------------------------------------------------------------ simulation
 
 
