@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats as scipy_stats
 
-from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.results import clusters
 
@@ -304,23 +303,3 @@ def decidable(
 
     paired = subsets_needed(effect, sd, level=level, power=power, tests=tests, rejected=rejected)
     return Decidable(effect, sd, _fewest(enough), paired)
-
-
-def decidable_arm(
-    arm: tuple[str, str | None, str | None],
-    against: tuple[str, str | None, str | None] = ("traditional", None, None),
-    metric: str = "auc",
-    **options: Any,
-) -> Decidable:
-    """`decidable` for two rows of Table 2, in percent: arm minus `against`, each (regime, generator, selection).
-
-    The sign is of the printed difference, so a loss can be decided as well as a gain. options: those of `decidable`.
-    """
-    rows = {(row.regime, row.generator, row.selection): row for row in paper.TABLE_2}
-    for name in (arm, against):
-        if tuple(name) not in rows:
-            raise StudyError(f"Table 2 has no row {tuple(name)}.")
-    ours, theirs = (getattr(rows[tuple(name)], metric) for name in (arm, against))
-    sign = 1 if ours.mean >= theirs.mean else -1
-    found = decidable([(sign, ours.mean, ours.sd), (-sign, theirs.mean, theirs.sd)], **options)
-    return found._replace(effect=sign * found.effect)
