@@ -261,10 +261,9 @@ def test_the_same_command_again_has_nothing_to_do(smoke):
     assert time.monotonic() - started < 60
 
 
-def test_a_run_folder_in_use_is_refused(smoke, capsys):
-    _, run, command = smoke
-    with lock(run):
-        assert cli.main(command[3:]) == 2
+def test_a_run_folder_in_use_is_refused(tmp_path, capsys):
+    with lock(tmp_path / "phantom-smoke"):
+        assert cli.main(["study", "--profile", "smoke", "--subsets", "1", "--runs-dir", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "is in use by another run" in said and said.count("\n") == 1
 

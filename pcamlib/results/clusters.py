@@ -3,11 +3,10 @@
 A patch's placement value V is the share of the other class that it is ranked correctly against. To first order an AUC
 differs from its true value by the mean of V - AUC over the positives plus that over the negatives (DeLong, DeLong and
 Clarke-Pearson 1988, Biometrics 44:837). Sums of these terms within slides give the variance over slides (Obuchowski
-1997, "Nonparametric analysis of clustered ROC curve data", Biometrics 53:567). The intervals are made from it, and the
-bootstrap is their check. It draws whole slides and keeps all of their patches, because
-drawing patches again within the drawn slides counts the variance within slides twice. The bootstrap of whole
-clusters is consistent under each of the models that Field and Welsh (2007, "Bootstrapping clustered data", JRSS B
-69:369) study.
+1997, "Nonparametric analysis of clustered ROC curve data", Biometrics 53:567). The intervals are made from it. Their
+test compares them with a bootstrap that draws whole slides and keeps all of their patches: drawing patches again within
+the drawn slides would count the variance within slides twice (Field and Welsh 2007, "Bootstrapping clustered data",
+JRSS B 69:369).
 
 Labels are (N,) of 0 and 1, scores finite and higher for class 1, groups (N,) of slide ids of any type. Bad input raises
 StudyError. Everything is in fractions.
