@@ -185,6 +185,13 @@ class ProbeSettings(Section):
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
 
 
+class CurvesSettings(Section):
+    """Points of the curves of `experiments.curves`: numbers of real patches, and synthetic patches per real one."""
+
+    sizes: Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+
+
 class SelectionSettings(Section):
     """Realism selection (§3.3). At most `candidates` times the real count is generated per class."""
 

@@ -17,6 +17,7 @@ from pcamlib.core.generator_list import ImagesSettings, check
 from pcamlib.core.sections import (
     AutoencoderSettings,
     ClassifierSettings,
+    CurvesSettings,
     DiffusionSettings,
     HistoGANSettings,
     PhantomSettings,
@@ -54,6 +55,7 @@ class Profile(Section):
     probe: ProbeSettings
     selection: SelectionSettings
     quality: QualitySettings
+    curves: CurvesSettings | None = None
     generators: Annotated[list[str | ImagesSettings], Field(min_length=1)] = list(paper.GENERATORS)
 
     _usable = field_validator("generators", mode="before")(check)
@@ -89,6 +91,7 @@ class Profile(Section):
         by: set[str] = {"by"} if self.subsets.by == "patch" else set()
         late: dict[str, Any] = {"generators": True} if self.generators == list(paper.GENERATORS) else {}
         late |= {"probe": {"layers"}} if self.probe.layers is None else {}
+        late |= {"curves": True} if self.curves is None else {}
         return digest(
             self.model_dump(exclude={"budget": True, "classifier": seeds, "histogan": variant, "subsets": by} | late)
         )

@@ -89,13 +89,12 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
     Rows are those of `classification.evaluate` with "strength" instead of steps and epochs; there are no seeds. Features
     of all arms are scaled by mean and standard deviation of the subset's own real patches.
     """
-    space = features.probed(study.profile.probe)
-    probes = _Probes(study, Features(study.root / "features", space))
+    probes = Probes.of(study)
     rows = [probes.run(arm) for arm in arms(generator)]
     return study.write_result(
         f"probe-{generator}",
         {
-            "network": space.about,
+            "network": probes.store.extractor.about,
             "orientations": ORIENTATIONS,
             "test_n": len(data.labels(study.data_root, "test")),
             "rows": rows,
@@ -104,12 +103,17 @@ def evaluate(study: Study, generator: str) -> dict[str, Any]:
     )
 
 
-class _Probes:
-    """One subset's features, and the regressions of its arms."""
+class Probes:
+    """One subset's features, and the regressions on them."""
 
     def __init__(self, study: Study, store: Features):
         self.study, self.store = study, store
         self.splits = {name: study.split(name) for name in ("valid", "test")}
+
+    @classmethod
+    def of(cls, study: Study) -> Probes:
+        """The probes of a study's subset, with features in the run folder."""
+        return cls(study, Features(study.root / "features", features.probed(study.profile.probe)))
 
     @functools.cached_property
     def scale(self) -> regression.Standard:
@@ -120,6 +124,17 @@ class _Probes:
     def seen(self) -> dict[str, np.ndarray]:
         """Scaled features (N, D) of validation and test patches, as they are."""
         return {name: self.scale(self.store(part.images, 1)[:, 0]) for name, part in self.splits.items()}
+
+    def rows(self, patches: data.Arrays, orientations: int = ORIENTATIONS) -> tuple[np.ndarray, np.ndarray]:
+        """Scaled features (N x orientations, D) and labels of patches, each in its first `orientations`."""
+        return self.scale(_flat(self.store(patches.images, orientations))), np.repeat(patches.labels, orientations)
+
+    def fit(
+        self, rows: tuple[np.ndarray, np.ndarray], prior: regression.Regression | None = None
+    ) -> tuple[regression.Regression, dict[str, np.ndarray]]:
+        """The regression on `rows` whose strength is best on validation, and its P(tumour) of each split, float64 (N,)."""
+        fitted = regression.choose(rows, (self.seen["valid"], self.splits["valid"].labels), prior)
+        return fitted, {name: fitted(seen) for name, seen in self.seen.items()}
 
     def run(self, arm: Arm) -> dict[str, Any]:
         """The row of one arm, from its folder if it is there."""
@@ -135,11 +150,9 @@ class _Probes:
         patches = classification.training_set(self.study, arm)
         orientations = 1 if regime.augment == "none" else ORIENTATIONS
         self.seen  # noqa: B018  before the clock starts: other arms share it
-        x, y = self.scale(_flat(self.store(patches.images, orientations))), np.repeat(patches.labels, orientations)
+        x, y = self.rows(patches, orientations)
         began = time.monotonic()
-        prior = self._load(arm.source) if arm.source else None
-        fitted = regression.choose((x, y), (self.seen["valid"], self.splits["valid"].labels), prior)
-        scores = {name: fitted(seen) for name, seen in self.seen.items()}
+        fitted, scores = self.fit((x, y), self._load(arm.source) if arm.source else None)
         with atomic(folder / REGRESSION) as tmp_path:
             save_file({"weights": fitted.weights, "rest": np.array([fitted.intercept, fitted.strength])}, tmp_path)
         row |= {
@@ -151,9 +164,8 @@ class _Probes:
             "strength": fitted.strength,
             "train_loss": fitted.loss(x, y),
             "pretrained": arm.source.id if arm.source else Path(self.study.profile.probe.weights).name,
-            "seconds": round(
-                time.monotonic() - began, 1
-            ),  # of the regressions; features are computed once for all arms
+            # of the regressions; features are computed once for all arms
+            "seconds": round(time.monotonic() - began, 1),
             "version": code_version(),
             "created": now(),
         }

@@ -22,7 +22,15 @@ from pcamlib.results.frame import BY_CENTRE, COLUMNS, LATER, METRICS, tidy
 
 KEYS = ("kind", "subset", "regime", "generator", "selection", "seed", "extractor", "status", "arm_created", "centre")
 ORDER = tuple(dict.fromkeys(itertools.chain(*METRICS.values(), BY_CENTRE)))
-NEWER = {*LATER, *METRICS["label-content"], *METRICS["known-labels"], *BY_CENTRE, "centre", "subsets_by"}
+NEWER = {
+    *LATER,
+    *METRICS["label-content"],
+    *METRICS["known-labels"],
+    *METRICS["curves"],
+    *BY_CENTRE,
+    "centre",
+    "subsets_by",
+}
 """Columns that are left out where nothing has a value for them, and so from older files."""
 DERIVED = ("arm", "control", "metric", "value")
 SHARED = tuple(name for name in COLUMNS if name not in (*KEYS, *DERIVED))

@@ -51,6 +51,7 @@ METRICS = {
         "accuracy", "auc", "sensitivity", "specificity", "ece", "valid_auc", "train_loss", "train_seconds",
     ),
     "label-content": tuple(LABEL_CONTENT.values()),
+    "curves": ("auc_curve",),
     "known-labels": tuple(f"{name}{of}" for name in KNOWN_LABELS.values() for of in ("_0", "_1", "")),
 }  # fmt: skip
 """The metrics by kind of line. Those of a selection are per class; `accepted` is passed / seen, without selection absent."""
@@ -77,7 +78,7 @@ COLUMNS = {
 }  # fmt: skip
 """Name and type of every column.
 
-kind: "training", "selection", "quality", "memorisation", "classification", "probe", "label-content" or "known-labels". centre:
+kind: "training", "selection", "quality", "memorisation", "classification", "probe", "label-content", "known-labels" or "curves" (see `results.curves`). centre:
 of a line of `BY_CENTRE`. arm: `Arm.name`, made of regime (the kind
 where no classifier is trained), generator and selection. status: "ok", or "not run" with its reason and without a value.
 n_real to model_choice: counts and settings of the arm. arm_version, arm_created: of a classifier, where its file holds

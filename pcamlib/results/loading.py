@@ -48,6 +48,8 @@ def files(generators: Iterable[str], folders: Iterable[str] = ()) -> dict[str, l
         **{f"classification-{g}": of_source(g) for g in generators},
         "probe-real": list(PROBED),
         **{f"probe-{g}": of_source(g) for g in generators},
+        # only profiles that ask for curves measure them, at points of their own: none is missed
+        **{f"curves-{g}": [] for g in ("real", *generators)},
     }
 
 
@@ -147,6 +149,8 @@ def _read(path: Path, subset: int, run: Path) -> list[dict[str, Any]]:
             rows = [_label_content(row, content) for row in content["rows"]]
         elif kind == "known-labels":
             rows = [_known_labels(content)]
+        elif kind == "curves":  # the regime tells the counts
+            rows = [{k: v for k, v in row.items() if not k.startswith("n_")} for row in content["rows"]]
         else:
             rows = content["rows"]
             for row in rows:

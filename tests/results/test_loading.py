@@ -74,7 +74,7 @@ def test_an_arm_not_run_is_a_line_with_its_reason(run):
 
 def test_an_absent_file_is_lines_that_were_not_run(run):
     complete = load(run, 2)
-    for name in FILES:
+    for name in (name for name, arms in FILES.items() if arms):
         path = run / f"subset-1/results/{name}.json"
         text = path.read_text()
         path.unlink()

@@ -1,0 +1,94 @@
+"""Figures and sentences of the curves: the worth of real and of synthetic patches, from `results.curves.points`.
+
+Lines are means over subsets, bands their 95 % t intervals (from three subsets on).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from pcamlib.core import paper
+from pcamlib.models import generators
+from pcamlib.report.plots import COLOURS, GREY, new_figure, plain
+from pcamlib.results import curves
+
+STYLES = {"none": "-", "realism": "--", "class": ":"}
+
+
+def _draw(place: Axes, table: pd.DataFrame, x: pd.Series, colour: str, style: str, label: str) -> None:
+    place.plot(x, 100 * table["mean"], style, marker="o", ms=4, color=colour, label=label)
+    place.fill_between(x, 100 * table["low"], 100 * table["high"], color=colour, alpha=0.15, linewidth=0)
+
+
+def _finish(place: Axes, label: str, ticks: list[float], texts: list[str]) -> None:
+    place.set_xscale("log")
+    place.xaxis.set_major_locator(FixedLocator(ticks))
+    place.xaxis.set_minor_locator(NullLocator())
+    place.set_xticklabels(texts)
+    place.set_xlabel(label, fontsize=9)
+    place.set_ylabel("test AUC, %", fontsize=9)
+    place.legend(fontsize=7.5, frameon=False)
+    plain(place)
+
+
+def label_fraction(found: pd.DataFrame, note: str = "") -> Figure:
+    """AUC of the probe over the number of real patches: alone, and with as many synthetic ones of each generator."""
+    table, colours = curves.summary(found), COLOURS | generators.colours(_generators(found))
+    figure, axes = new_figure(1, 1, 3.6, note)
+    place = axes[0, 0]
+    real = table[table["generator"] == ""]
+    _draw(place, real, real["n_real"], GREY, "-", "real patches only")
+    equal = table[(table["n_real"] == table["n_synthetic"]) & (table["selection"] == "none")]
+    for name, part in equal.groupby("generator", sort=False):
+        _draw(place, part, part["n_real"], colours[name], "-", f"and as many of {generators.label(name)}")
+    ticks = sorted({*real["n_real"], *equal["n_real"]})
+    _finish(place, "real patches", ticks, [f"{n:,}" for n in ticks])
+    place.tick_params(axis="x", labelsize=7.5, rotation=45)
+    return figure
+
+
+def ratio(found: pd.DataFrame, n: int, note: str = "") -> Figure:
+    """AUC of the probe over synthetic patches per real one, at n real patches, beside as many other real patches."""
+    table, colours = curves.summary(found), COLOURS | generators.colours(_generators(found))
+    figure, axes = new_figure(1, 1, 3.6, note)
+    place = axes[0, 0]
+    real = table[(table["generator"] == "") & (table["n_real"] > n)]
+    _draw(place, real, real["n_real"] / n - 1, GREY, "-", "other real patches")
+    alone = table[(table["generator"] == "") & (table["n_real"] == n)]
+    for height in 100 * alone["mean"]:
+        place.axhline(height, color=GREY, linewidth=1, linestyle=":")
+    mixed = table[(table["generator"] != "") & (table["n_real"] == n)]
+    for (name, chosen), part in mixed.groupby(["generator", "selection"], sort=False):
+        text = generators.label(name) + ("" if chosen == "none" else f" ({paper.SELECTION_NAMES[chosen]})")
+        _draw(place, part, part["n_synthetic"] / n, colours[name], STYLES[chosen], text)
+    ticks = sorted({*(mixed["n_synthetic"] / n), *(real["n_real"] / n - 1)})
+    _finish(place, f"further patches per real one, beside {n:,} real patches", ticks, [f"{x:g}" for x in ticks])
+    return figure
+
+
+def sentences(found: pd.DataFrame, n: int) -> list[str]:
+    """What the curves say: the gain of doubling real patches, and the exchange rate of each generator, ratio 1."""
+    table, said = curves.summary(found), []
+    real = table[table["generator"] == ""].set_index("n_real")
+    if n in real.index and 2 * n in real.index:
+        gain = 100 * (real.loc[2 * n, "mean"] - real.loc[n, "mean"])
+        said.append(f"From {n:,} to {2 * n:,} real patches the probe's mean AUC changes by {gain:+.2f} points.")
+    rates = curves.exchange(found, n)
+    for row in rates[rates["n_synthetic"] == n].itertuples():
+        name = f"{generators.label(row.generator)} ({_selection(row.selection)})"
+        bound = {">": "more than ", "<": "less than ", "": ""}[row.limit]
+        text = f"Beside {n:,} real patches, one synthetic patch of {name} is worth {bound}{row.worth:.2f} real ones"
+        interval = "" if pd.isna(row.low) else f" (95 % interval {row.low:.2f} to {row.high:.2f})"
+        said.append(f"{text}{interval}, over {row.subsets} subset{'s' * (row.subsets != 1)}.")
+    return said
+
+
+def _selection(name: str) -> str:
+    return "no selection" if name == "none" else paper.SELECTION_NAMES[name]
+
+
+def _generators(found: pd.DataFrame) -> list[str]:
+    return [name for name in found["generator"].unique() if name]
