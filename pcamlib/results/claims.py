@@ -17,11 +17,11 @@ measured them does not beat the best trivial baseline (`rivals.trust`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pcamlib.core import paper
 from pcamlib.results.arms import ARMS, BASELINE, IMAGE_SETS, MIXED, TRADITIONAL, Arm
-from pcamlib.results.evidence import MARGIN, Measured, Planned, Printed, Source, Weights
+from pcamlib.results.evidence import Measured, Planned, Printed, Ranked, Source, Weights
 from pcamlib.results.inference import Estimate
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -33,19 +33,41 @@ TOP = 2 / 3  # an arm that is called the best beats this share of the others at 
 
 
 class Statement(NamedTuple):
-    """What should be positive if the claim holds, and what was found (None: it cannot be tested, `missing` says why)."""
+    """What should be positive if the claim holds, and what was found (None: it cannot be tested, `missing` says why).
+
+    `asked`: the question that was put to the source, in kinds of JSON; arms by `Arm.name`. "kind" is one of
+
+    - "contrast": a weighted sum ("weights", by arm) of a "metric", plus "offset"; with "absence" the margin takes the
+      place of the offset, and otherwise an AUC must exceed the lead (see `evidence.Measured`),
+    - "share": the share of "rivals" whose AUC is behind that of "arm", plus "offset",
+    - "ranks": the sum over "pairs" of "weight" times the rank correlation of two lists of contrasts, plus "offset".
+    """
 
     text: str
     found: Estimate | None
     missing: str = ""
+    asked: dict[str, Any] | None = None
+
+
+class Part(NamedTuple):
+    """Statements of which all should be positive (`every`), or not all."""
+
+    every: bool
+    statements: list[Statement]
 
 
 class Verdict(NamedTuple):
-    """The verdict on a claim, the statements behind it, and for UNTESTABLE and NO_VERDICT the reason."""
+    """The verdict on a claim, the statements behind it, and for UNTESTABLE and NO_VERDICT the reason.
+
+    `parts`: the same statements as the rule takes them together. `barred`: why the rule as a whole cannot be put to this
+    source, if so.
+    """
 
     word: str
     statements: list[Statement]
     because: str = ""
+    parts: tuple[Part, ...] = ()
+    barred: str = ""
 
     @property
     def text(self) -> str:
@@ -55,24 +77,26 @@ class Verdict(NamedTuple):
         return f"{self.word}: {self.because}" if self.word == NO_VERDICT else f"{self.word} because {self.because}"
 
 
-def judged(statements: Sequence[Statement]) -> Verdict:
+def judged(statements: Sequence[Statement], alpha: float = ALPHA) -> Verdict:
     """The verdict on "all of these are positive" (see the module)."""
     statements = list(statements)
+    parts = (Part(True, statements),)
     tested = [s.found for s in statements if s.found]
-    if any(e.mean < 0 and e.p < ALPHA / len(tested) for e in tested):
-        return Verdict(CONTRADICTED, statements)
+    if any(e.mean < 0 and e.p < alpha / len(tested) for e in tested):
+        return Verdict(CONTRADICTED, statements, parts=parts)
     if missing := list(dict.fromkeys(s.missing for s in statements if s.found is None)):
-        return Verdict(UNTESTABLE, statements, "; ".join(missing))
-    all_positive = all(e.mean > 0 and e.p < ALPHA for e in tested)
-    return Verdict(SUPPORTED if all_positive else UNDECIDED, statements)
+        return Verdict(UNTESTABLE, statements, "; ".join(missing), parts)
+    all_positive = all(e.mean > 0 and e.p < alpha for e in tested)
+    return Verdict(SUPPORTED if all_positive else UNDECIDED, statements, parts=parts)
 
 
-def not_all_positive(statements: Sequence[Statement]) -> Verdict:
+def not_all_positive(statements: Sequence[Statement], alpha: float = ALPHA) -> Verdict:
     """The verdict on "not all of these are positive", a claim of a counterexample: one mean that is not above zero will do.
 
-    Contradicted if all are positive with p < ALPHA, undecided if all means are positive but not surely so.
+    Contradicted if all are positive with p < alpha, undecided if all means are positive but not surely so.
     """
-    found = judged(statements)
+    found = judged(statements, alpha)
+    found = found._replace(parts=(Part(False, found.statements),))
     if any(s.found and s.found.mean <= 0 for s in statements):
         return found._replace(word=SUPPORTED, because="")
     return found._replace(word=CONTRADICTED) if found.word == SUPPORTED else found
@@ -81,11 +105,22 @@ def not_all_positive(statements: Sequence[Statement]) -> Verdict:
 def joined(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict on several claims held together."""
     statements = [s for v in verdicts for s in v.statements]
+    parts = tuple(part for v in verdicts for part in v.parts)
     for word in (CONTRADICTED, UNTESTABLE, UNDECIDED):
         because = [v.because for v in verdicts if v.word == word]
         if because:
-            return Verdict(word, statements, "; ".join(dict.fromkeys(filter(None, because))))
-    return Verdict(SUPPORTED, statements)
+            return Verdict(word, statements, "; ".join(dict.fromkeys(filter(None, because))), parts)
+    return Verdict(SUPPORTED, statements, parts=parts)
+
+
+def at_level(found: Verdict, alpha: float) -> Verdict:
+    """The verdict that a rule gives from the same estimates with `alpha` in the place of ALPHA."""
+    again = joined([(judged if part.every else not_all_positive)(part.statements, alpha) for part in found.parts])
+    return _barred(again, found.barred) if found.barred else again
+
+
+def _barred(found: Verdict, why: str) -> Verdict:
+    return found._replace(word=UNTESTABLE, because=why, barred=why)
 
 
 def verdict(rule: Rule, source: Source) -> Verdict:
@@ -119,15 +154,32 @@ def _mean(arms: Sequence[Arm], sign: float = 1) -> Weights:
     return {arm: sign / len(arms) for arm in arms}
 
 
-def _state(source: Source, text: str, weights: Weights, metric: str, offset: float = 0.0) -> Statement:
-    return Statement(text, source.contrast(weights, metric, offset), source.why(weights, metric))
+def _named(weights: Weights) -> dict[str, float]:
+    return {arm.name: weight for arm, weight in weights.items()}
+
+
+def _state(
+    source: Source, text: str, weights: Weights, metric: str, offset: float = 0.0, *, absence: bool = False
+) -> Statement:
+    asked = {"kind": "contrast", "weights": _named(weights), "metric": metric, "offset": offset, "absence": absence}
+    offset = source.margin if absence else offset - source.lead * (metric == "auc")
+    return Statement(text, source.contrast(weights, metric, offset), source.why(weights, metric), asked)
 
 
 def _best(source: Source, arm: Arm, rivals: Sequence[Arm]) -> Statement:
     """That an arm beats more than TOP of its rivals, on average over subsets."""
     why = source.why(dict.fromkeys((arm, *rivals), 1.0), "auc")
     text = f"share of {len(rivals)} others that {arm.title} beats − 2/3"
-    return Statement(text, source.share(arm, rivals, offset=-TOP), why)
+    asked = {"kind": "share", "arm": arm.name, "rivals": [rival.name for rival in rivals], "offset": -TOP}
+    return Statement(text, source.share(arm, rivals, offset=-TOP), why, asked)
+
+
+def _correlated(source: Source, text: str, why: str, *pairs: Ranked, offset: float = 0.0) -> Statement:
+    """A weighted sum of rank correlations."""
+    keys = ("weight", "first", "first_metric", "second", "second_metric")
+    named = [[[_named(w) for w in part] if isinstance(part, list) else part for part in pair] for pair in pairs]
+    asked = {"kind": "ranks", "pairs": [dict(zip(keys, pair)) for pair in named], "offset": offset}
+    return Statement(text, source.ranks(*pairs, offset=offset), why, asked)
 
 
 def _why_ranks(source: Source, *lists: tuple[list[Weights], str]) -> str:
@@ -164,7 +216,7 @@ def rule_2(source: Source) -> Verdict:
     because = f"its HistoGAN is the {source.histogan} variant, made so that modes do not collapse"
     if source.histogan == "unknown":
         because = "the variant of its HistoGAN is not recorded"
-    return found._replace(word=UNTESTABLE, because=because)
+    return _barred(found, because)
 
 
 def rule_3(source: Source) -> Verdict:
@@ -238,7 +290,7 @@ def rule_8(source: Source) -> Verdict:
         sign = -1 if g == "dit" else 1
         text = f"{'0.1 points − ' * (g == 'dit')}gain in AUC of {NAMES[g]} by realism selection"
         weights = _mean(arms[0], sign) | _mean(arms[1], -sign)
-        found.append(_state(source, text, weights, "auc", MARGIN if g == "dit" else 0.0))
+        found.append(_state(source, text, weights, "auc", absence=g == "dit"))
     return judged(found)
 
 
@@ -268,9 +320,9 @@ def rule_10(source: Source) -> Verdict:
     first, second = (1.0, quality, "fid", alone, "auc"), (-1.0, quality, "fid", mixed, "auc")
     return judged(
         [
-            Statement("rank correlation with AUC alone", source.ranks(first), why),
-            Statement("that − rank correlation with AUC mixed", source.ranks(first, second), why),
-            Statement(f"{WEAK} − rank correlation with AUC mixed", source.ranks(second, offset=WEAK), why),
+            _correlated(source, "rank correlation with AUC alone", why, first),
+            _correlated(source, "that − rank correlation with AUC mixed", why, first, second),
+            _correlated(source, f"{WEAK} − rank correlation with AUC mixed", why, second, offset=WEAK),
         ]
     )
 
@@ -288,9 +340,9 @@ def rule_11(source: Source) -> Verdict:
 def rule_12(source: Source) -> Verdict:
     """Over the nine image sets, the rank correlation of the AUC of synthetic-only training with that of transfer is positive."""
     alone, transfer = ([{Arm(r, g, s): 1.0} for g, s in IMAGE_SETS] for r in ("synthetic", "transfer"))
-    found = source.ranks((1.0, alone, "auc", transfer, "auc"))
     why = _why_ranks(source, (alone, "auc"), (transfer, "auc"))
-    return judged([Statement("rank correlation of synthetic only with transfer", found, why)])
+    pair = (1.0, alone, "auc", transfer, "auc")
+    return judged([_correlated(source, "rank correlation of synthetic only with transfer", why, pair)])
 
 
 def rule_13(source: Source) -> Verdict:

@@ -28,9 +28,10 @@ Ranked = tuple[float, list[Weights], str, list[Weights], str]
 
 
 class Printed:
-    """The paper's tables as evidence. histogan: the variant of its GAN."""
+    """The paper's tables as evidence. histogan: the variant of its GAN. margin, lead: as in `Measured`."""
 
     name, histogan = "paper", "published"
+    margin, lead = MARGIN, 0.0
 
     def __init__(self) -> None:
         self.values = {Arm("quality", r.generator, r.selection): r for r in paper.TABLE_1}
@@ -84,7 +85,7 @@ class Planned(Printed):
         rng = np.random.default_rng(0)
         common, own = rng.normal(size=(DRAWS, 1)), rng.normal(size=(DRAWS, len(printed)))
         drawn = printed[:, 1] + printed[:, 2] * (common + own) / 2**0.5
-        won = _share(drawn[:, :1] - drawn[:, 1:]) + offset
+        won = _share(drawn[:, :1] - drawn[:, 1:], self.margin) + offset
         effect, sd = float(won.mean()), float(won.std(ddof=1))
         self.found.append(Decidable(effect, sd, None, power.subsets_needed(effect, sd) if effect > 0 else None))
 
@@ -92,22 +93,31 @@ class Planned(Printed):
         self.unknown += 1
 
 
-def _share(leads: np.ndarray) -> np.ndarray:
-    """(subsets, rivals) -> (subsets,): share of rivals that are behind, a lead within MARGIN counted half."""
-    return ((leads > MARGIN) + 0.5 * (abs(leads) <= MARGIN)).mean(axis=1)
+def _share(leads: np.ndarray, margin: float) -> np.ndarray:
+    """(subsets, rivals) -> (subsets,): share of rivals that are behind, a lead within the margin counted half."""
+    return ((leads > margin) + 0.5 * (abs(leads) <= margin)).mean(axis=1)
 
 
 class Measured:
     """The results of a run as evidence, as one device measured it, `about` their provenance.
 
     judge: whose quality counts, the first extractor by default. profile: the run's settings, by default found by name
-    and fingerprint; they say which `histogan` it trained.
+    and fingerprint; they say which `histogan` it trained. margin: the difference of AUC below which two arms count as
+    equal. lead: the difference of AUC that a gain must exceed; 0 in every verdict of the study, and a reader's choice on
+    the page that recomputes.
     """
 
     def __init__(
-        self, results: pd.DataFrame, name: str, judge: str | None = None, profile: Profile | None = None
+        self,
+        results: pd.DataFrame,
+        name: str,
+        judge: str | None = None,
+        profile: Profile | None = None,
+        *,
+        margin: float = MARGIN,
+        lead: float = 0.0,
     ) -> None:
-        self.name = name
+        self.name, self.margin, self.lead = name, margin, lead
         self.about = "nothing was run."
         if results["data"].notna().any():
             self.about = frame.provenance_note(frame.merged_provenance(results))
@@ -142,9 +152,9 @@ class Measured:
         return over_subsets((self.values(weights, metric) + offset).tolist())
 
     def share(self, arm: Arm, rivals: Sequence[Arm], metric: str = "auc", offset: float = 0.0) -> Estimate | None:
-        """Student's t over subsets of the share of rivals that the arm beats, plus offset; a lead within MARGIN is half."""
+        """Student's t over subsets of the share of rivals that the arm beats, plus offset; a lead within the margin is half."""
         leads = pd.concat([self.values({arm: 1.0, rival: -1.0}, metric) for rival in rivals], axis=1).dropna()
-        return over_subsets((_share(leads.to_numpy()) + offset).tolist()) if len(leads) else None
+        return over_subsets((_share(leads.to_numpy(), self.margin) + offset).tolist()) if len(leads) else None
 
     def ranks(self, *pairs: Ranked, offset: float = 0.0) -> Estimate | None:
         """Student's t over subsets of a weighted sum of Spearman's rank correlations of two lists of contrasts, plus offset.

@@ -257,3 +257,71 @@ def test_the_papers_own_tables():
         13: "number for it",
     }.items():
         assert verdicts[number].text == f"not testable here because the paper prints no {what}"
+
+
+def test_another_level_decides_as_the_rules_do(monkeypatch):
+    """`at_level` gives what the rule itself gives with another ALPHA, barred rules and counterexamples included."""
+    sources = [measured(truth(), noise=noise, seed=seed) for noise in (0.0004, 0.004) for seed in range(3)]
+    sources[0].histogan = "stabilised"
+    against = truth()
+    AGAINST[5](against)
+    sources.append(measured(against, noise=0.004))
+    words = set()
+    for source in sources:
+        found = [rule(source) for rule in claims.RULES]
+        for alpha in (0.5, 0.2, 0.01):
+            again = [claims.at_level(one, alpha) for one in found]
+            monkeypatch.setattr(claims.judged, "__defaults__", (alpha,))
+            monkeypatch.setattr(claims.not_all_positive, "__defaults__", (alpha,))
+            expected = [rule(source) for rule in claims.RULES]
+            monkeypatch.undo()
+            assert [(v.word, v.because) for v in again] == [(v.word, v.because) for v in expected]
+            words.update(one.word for one in again)
+    assert words == {SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTABLE}
+
+
+def test_margin_and_lead_are_choices_of_the_source():
+    means = truth()
+    source = measured(means)
+    strict, lax = measured(means), measured(means)
+    strict.lead, lax.margin = 0.02, 0.02
+    plain, ahead = (claims.rule_5(s).statements for s in (source, strict))
+    assert all(b.found.mean == pytest.approx(a.found.mean - 0.02) for a, b in zip(plain, ahead, strict=True))
+    assert claims.rule_1(strict) == claims.rule_1(source), "a lead is of AUC"
+    assert claims.rule_8(lax).statements[2].found.mean == pytest.approx(
+        claims.rule_8(source).statements[2].found.mean + 0.02 - 0.001
+    )
+    assert claims.rule_8(strict).statements[2].found == claims.rule_8(source).statements[2].found, "absence has no lead"
+    assert claims.rule_9(lax).statements[0].found.mean < claims.rule_9(source).statements[0].found.mean
+
+
+def test_what_is_asked_can_be_answered_again():
+    """The recorded question of every statement gives its estimate."""
+    source = measured(truth())
+
+    def arms(weights):
+        return {Arm(*name.split("-")): w for name, w in weights.items()}
+
+    for rule in claims.RULES:
+        for line in rule(source).statements:
+            asked = dict(line.asked)
+            kind = asked.pop("kind")
+            if kind == "contrast":
+                offset = source.margin if asked["absence"] else asked["offset"]
+                again = source.contrast(arms(asked["weights"]), asked["metric"], offset)
+            elif kind == "share":
+                (best,), rivals = arms({asked["arm"]: 1}), list(arms(dict.fromkeys(asked["rivals"], 1)))
+                again = source.share(best, rivals, offset=asked["offset"])
+            else:
+                pairs = [
+                    (
+                        p["weight"],
+                        [arms(w) for w in p["first"]],
+                        p["first_metric"],
+                        [arms(w) for w in p["second"]],
+                        p["second_metric"],
+                    )
+                    for p in asked["pairs"]
+                ]
+                again = source.ranks(*pairs, offset=asked["offset"])
+            assert again == line.found
