@@ -100,8 +100,9 @@ def evaluate(study: Study, results: pd.DataFrame, subsets: int) -> dict[str, Any
 
     results: of one device (see `frame.by_device`). "rows" has one entry per arm: "regime", "generator", "selection", what
     `compare` returns for it, and in each reference the p value adjusted within its family of arms ("q"; None where there
-    is no p). "slides": how many, None where the data set does not say or a class has fewer than two. "power": the rows
-    of `planning.power_table`. "design": what slides do to each arm, see `designs`; None without slides.
+    is no p). "slides": how many, None where the data set does not say or a class has fewer than two. "groups": a number
+    from 0 for the slide of every test patch, or None. "power": the rows of `planning.power_table`. "design": what slides
+    do to each arm, see `designs`; None without slides.
     """
     path = path_of(study.root, subsets, "probe" if frame.is_probe(results) else "classification")
     scores = saved_scores(study, results)
@@ -131,6 +132,7 @@ def assemble(
         "provenance": provenance,
         "test_n": len(labels),
         "slides": None if groups is None else len(np.unique(groups)),
+        "groups": None if groups is None else clusters.codes_of(groups, len(labels)).tolist(),
         "design": None if groups is None else designs(labels, scores, groups),
         "power": [{"arm": arm, **row} for arm, row in power.astype(object).where(power.notna(), None).T.items()],
         "rows": [dict(zip(("regime", "generator", "selection"), arm)) | row for arm, row in found.items()],

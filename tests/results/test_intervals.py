@@ -93,7 +93,8 @@ def test_patches_of_a_slide_are_taken_together():
     assert row["auc"]["icc"] == pytest.approx(np.mean([d.icc for d in by_hand])) and row["auc"]["icc"] > 0.02
     assert row["auc"]["effective"] == pytest.approx(len(made.labels) / np.mean([d.effect for d in by_hand]))
     one = intervals.assemble(made.labels, scores, np.where(made.labels == 1, 0, made.groups + 1), {})
-    assert one["slides"] is None, "all positives on one slide: no spread over slides"
+    assert one["slides"] is None and one["groups"] is None, "all positives on one slide: no spread over slides"
+    assert len(set(slides["groups"])) == 30 and alone["groups"] is None
 
 
 def test_what_slides_do_to_a_difference_is_told_beside_what_they_do_to_an_auc():
