@@ -13,7 +13,7 @@ from made_up import write_run
 
 from pcamlib.core.files import project_root
 from pcamlib.core.text import inert, printable
-from pcamlib.report import answer_page, claim_table, findings, published_page, tables
+from pcamlib.report import answer_page, claim_table, findings, published_page, recompute, tables
 from pcamlib.results import compact, load
 from pcamlib.results.published import published_runs
 from pcamlib.workflow import book
@@ -22,6 +22,8 @@ pytest.importorskip("jupyter_book")
 pytestmark = pytest.mark.slow
 EVERY = [*hostile.VISIBLE, *hostile.INVISIBLE]
 PAGES = ("answer", "reference", "claims", "08_results")
+SCRIPTED = ("recompute", *PAGES)
+"""With the page that has forms and a script of our own."""
 FIELDS = ("data", "profile", "device", "version", "class_0", "class_1", "judge")
 
 
@@ -62,7 +64,7 @@ def html(tmp_path_factory):
     for name in ("_ext", "_static"):
         shutil.copytree(project_root() / "book" / name, root / "book" / name)
     shutil.copy(project_root() / "book" / "references.bib", root / "book")
-    pages = "".join(f"- file: book/executed/{name}\n" for name in PAGES) + "- file: book/conclusion\n"
+    pages = "".join(f"- file: book/executed/{name}\n" for name in SCRIPTED) + "- file: book/conclusion\n"
     (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{pages}")
     for name in ("index", "conclusion"):
         (root / "book" / f"{name}.md").write_text("# Book\n\nText.\n")
@@ -73,6 +75,7 @@ def html(tmp_path_factory):
     (target / "answer.md").write_text(answer_page.page(root), encoding="utf-8")
     (target / "claims.md").write_text(claim_table.page(evidence), encoding="utf-8")
     (target / "reference.md").write_text(published_page.page(df, {}, root), encoding="utf-8")
+    (target / "recompute.md").write_text(recompute.page(root), encoding="utf-8")
     for name, content in answer_page.pictures(root).items():
         (target / name).write_bytes(content)
     nbformat.write(executed(df), target / "08_results.ipynb")
@@ -105,7 +108,7 @@ def test_in_a_browser_no_script_runs(html):
         page = browser.new_page()
         page.context.set_offline(True)
         page.set_default_timeout(120_000)
-        for name in PAGES:
+        for name in SCRIPTED:
             page.goto((html / "book" / "executed" / f"{name}.html").as_uri())
             page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise }")
             page.evaluate(
