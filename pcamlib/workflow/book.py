@@ -91,7 +91,8 @@ def collect_pages(run: Path, subsets: int, target: Path, published: Path) -> Non
     }
     pages |= answer_page.pictures(published)
     for name, source in executed(run, subsets).items():
-        pages[name] = json.dumps(without_paths(read_json(source), run), indent=1, ensure_ascii=False) + "\n"
+        notebook = contents.with_title(without_paths(read_json(source), run), source.stem)
+        pages[name] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     target.mkdir(parents=True, exist_ok=True)
     for stale in {path.name for path in target.iterdir() if path.suffix in (".ipynb", ".png")} - set(pages):
         (target / stale).unlink()

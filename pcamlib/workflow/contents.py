@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,20 @@ TITLES = {"05_selection": "Selection", "07_classification": "Classification"}
 NOT_RUN = "The profile of this run does not list this generator, so this notebook was not run."
 
 
+def _lists(entries: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """A list of chapters and the lists of sections below them, at any depth."""
+    yield entries
+    for entry in entries:
+        yield from _lists(entry.get("sections", []))
+
+
 def contents(toc: dict[str, Any], executed: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """A table of contents with a chapter for every executed notebook, and pages for chapters whose notebook did not run.
 
     toc: the content of _toc.yml; executed: names of notebooks without .ipynb. Returns the table, and Markdown by name.
     """
     toc, executed = copy.deepcopy(toc), set(executed)
-    parts = [part["chapters"] for part in toc.get("parts", [])]
+    parts = [entries for part in toc.get("parts", []) for entries in _lists(part["chapters"])]
     listed = {c["file"].removeprefix(EXECUTED): c for part in parts for c in part if c["file"].startswith(EXECUTED)}
     notebooks = {name: chapter for name, chapter in listed.items() if re.match(r"\d\d_", name)}
     pages = {
@@ -37,12 +44,26 @@ def contents(toc: dict[str, Any], executed: Iterable[str]) -> tuple[dict[str, An
         if not named:
             continue  # a notebook that runs once, in a table of contents that leaves it out
         kind, generator = named.groups()
-        for part in parts:
+        for part in reversed(parts):  # behind the last of its kind
             places = [i for i, chapter in enumerate(part) if chapter["file"].startswith(f"{EXECUTED}{kind}_")]
             if places:
                 title = f"{TITLES[kind]}: {generators.label(generator)}"
                 part.insert(places[-1] + 1, {"file": EXECUTED + name, "title": title})
+                break
     return toc, pages
+
+
+def with_title(notebook: dict[str, Any], name: str) -> dict[str, Any]:
+    """An executed notebook (JSON) whose title ends in the generator, where its name does; changed in place.
+
+    name: of the notebook without .ipynb. 05_selection_unet becomes "Notebook 05: Selection while generating, U-Net".
+    """
+    named = re.fullmatch(r"\d\d_[a-z]+_(\w+)", name)
+    if named:
+        of = "real patches" if named[1] == "real" else generators.label(named[1])
+        cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+        cell["source"] = re.sub(r"\A# .+", lambda heading: f"{heading[0]}, {of}", "".join(cell["source"]))
+    return notebook
 
 
 def follow(root: Path) -> list[str]:

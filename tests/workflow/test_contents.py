@@ -10,8 +10,12 @@ from pcamlib.workflow import contents
 TOC = yaml.safe_load((project_root() / "_toc.yml").read_text())
 
 
+def entries(listed):
+    return [found for entry in listed for found in (entry, *entries(entry.get("sections", [])))]
+
+
 def chapters(toc):
-    return [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    return [entry["file"] for part in toc["parts"] for entry in entries(part["chapters"])]
 
 
 def notebooks(toc=TOC):
@@ -33,7 +37,7 @@ def test_other_generators_get_chapters_and_absent_ones_a_page_that_says_so():
     assert (
         files[at - 1].startswith("book/executed/05_selection_") and files[at + 1] == "book/executed/05_selection_my_gan"
     )
-    titles = {c["file"]: c.get("title") for part in toc["parts"] for c in part["chapters"]}
+    titles = {c["file"]: c.get("title") for part in toc["parts"] for c in entries(part["chapters"])}
     assert titles["book/executed/07_classification_flow"] == "Classification: Rectified flow"
     assert titles["book/executed/05_selection_my_gan"] == "Selection: my_gan"
     assert pages["05_selection_dit"] == f"# Selection: DiT\n\n{contents.NOT_RUN}\n" and "04_histogan" in pages
@@ -57,3 +61,14 @@ def test_pages_come_and_go_with_the_notebooks(tmp_path):
 def test_a_table_without_notebooks_stays_as_it_is():
     toc = {"format": "jb-book", "root": "book/index"}
     assert contents.contents(toc, {"01_dataset", "05_selection_dit"}) == (toc, {})
+
+
+def test_titles_tell_the_pages_of_a_notebook_apart():
+    def title(name):
+        cells = [{"cell_type": "markdown", "source": ["# Notebook 05: Selection\n", "\n", "# and text"]}]
+        return "".join(contents.with_title({"cells": cells}, name)["cells"][0]["source"])
+
+    assert title("05_selection_unet") == "# Notebook 05: Selection, U-Net\n\n# and text"
+    assert title("05_selection_my_gan") == "# Notebook 05: Selection, my_gan\n\n# and text"
+    assert title("07_classification_real").startswith("# Notebook 05: Selection, real patches\n")
+    assert title("06_quality") == title("08_results-2") == "# Notebook 05: Selection\n\n# and text"
