@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -60,12 +62,22 @@ class ImageInfo(NamedTuple):
     turned: bool = False
 
 
+class _Bounded(io.BufferedReader):
+    """A file that is asked for no more than it holds: Pillow reads as many bytes as a damaged chunk claims to have, and
+    Python would reserve memory for all of them.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata; whether the pixels are whole is checked
-            with Image.open(path, formats=FORMATS) as image:
+            with _Bounded(io.FileIO(path)) as file, Image.open(file, formats=FORMATS) as image:
                 yield image
     except StudyError:
         raise

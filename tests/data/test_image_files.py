@@ -289,3 +289,18 @@ def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch, num
     with pytest.raises(StudyError, match=f"could not be opened .*{message}") as caught:
         image_files.inspect_image(tmp_path / "a.png", None, ())
     assert not any(word in str(caught.value) for word in ("remove", "damage", "repair", "cannot be read as"))
+
+
+def test_a_chunk_that_claims_a_gigabyte_takes_no_memory(tmp_path, outcome):
+    """Pillow asks for the whole length that a PNG chunk claims."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((96, 96, 3), np.uint8)).save(buffer, "PNG")
+    damaged = bytearray(buffer.getvalue())
+    damaged[33] ^= 66  # the first byte of the length of the pixels' chunk
+    (tmp_path / "big.png").write_bytes(damaged)
+
+    def read():
+        info = image_files.inspect_image(tmp_path / "big.png", None, ())
+        image_files.patches(tmp_path / "big.png", info, None)
+
+    outcome(read, tmp_path)
