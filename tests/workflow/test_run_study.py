@@ -78,16 +78,18 @@ def test_a_reason_is_always_shown(tmp_path, monkeypatch, capsys, line, shown, wh
 
 @pytest.mark.parametrize("name", ["DATA", "PROFILE"])
 def test_make_does_not_expand_a_dollar_sign(name, tmp_path):
+    outer = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+
     def make(*arguments, **environment):
         command = ["make", "-n", "study", *arguments]
-        return subprocess.run(command, cwd=project_root(), env=os.environ | environment, capture_output=True, text=True)
+        return subprocess.run(command, cwd=project_root(), env=outer | environment, capture_output=True, text=True)
 
     for value in ("da$ta", "da$$ta", "$(shell touch x)"):
         done = make(f"{name}={value}")
         assert done.returncode == 2 and f"error: {name} has a dollar sign" in done.stderr
     shown = ["make", "--eval", f'x: ; @echo "$${name}"', "x"]
     value = f"da$ta$(shell touch {tmp_path}/PWNED)"
-    done = subprocess.run(shown, cwd=project_root(), env=os.environ | {name: value}, capture_output=True, text=True)
+    done = subprocess.run(shown, cwd=project_root(), env=outer | {name: value}, capture_output=True, text=True)
     assert done.stdout == value + "\n"
     make(**{name: value})
     assert not (tmp_path / "PWNED").exists()
