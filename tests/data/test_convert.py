@@ -331,14 +331,14 @@ def test_turned_images_are_counted(tmp_path, patches):
 def test_an_image_that_may_not_be_read_is_not_called_damaged(tmp_path, patches, monkeypatch):
     for i in range(24):
         save(tmp_path / "in" / str(i % 2) / f"{i}.png", patches.images[i])
-    whole = Image.open
+    whole = io.FileIO
 
     def refuse(path, *rest, **options):
         if str(path).endswith("/3.png"):
             raise PermissionError(13, "Permission denied")
         return whole(path, *rest, **options)
 
-    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(io, "FileIO", refuse)
     with pytest.raises(StudyError, match="1/3.png could not be opened .Permission denied") as caught:
         convert.convert(tmp_path / "in", tmp_path / "out", fractions=(0.5, 0.25, 0.25))
     assert "remove" not in str(caught.value)
