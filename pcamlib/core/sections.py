@@ -148,8 +148,10 @@ class ClassifierSettings(Section):
     """The classifier (§4.2): any timm model, started from `weights`.
 
     `weights` is "none", "package" (from the registry's weight packages), "imagenet" (timm's, from the hub or its cache)
-    or the path of a weights file. `precision` "auto" is measured for each network and device. Arms whose name matches a pattern of `seeded` (``"*"`` is all of them, ``"transfer-unet-*"`` some) are trained with
-    `seeds` seeds, the others with one.
+    or the path of a weights file. `precision` "auto" is measured for each network and device. Arms whose name matches a pattern of
+    `seeded` (``"*"`` is all of them, ``"transfer-unet-*"`` some) are trained with `seeds` seeds, the others with one.
+    `subsets`: the numbers of the subsets in which all arms are trained, null for every subset; in the others only
+    "traditional" is, which selection needs.
     """
 
     architecture: str
@@ -165,11 +167,12 @@ class ClassifierSettings(Section):
     precision: Precision = "fp32"
     seeds: Positive = 1
     seeded: list[str] = ["*"]
+    subsets: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
 
     @property
     def training(self) -> dict[str, Any]:
         """What decides one training; how many there are does not."""
-        return self.model_dump(exclude={"seeds", "seeded"})
+        return self.model_dump(exclude={"seeds", "seeded", "subsets"})
 
 
 class ProbeSettings(Section):

@@ -83,10 +83,18 @@ class Profile(Section):
                 raise ValueError(f"classifier.seeded: no arm is called {pattern!r}: did you mean {near!r}?")
         return self
 
+    @model_validator(mode="after")
+    def _subsets_exist(self) -> Profile:
+        beyond = [k for k in self.classifier.subsets or [] if k >= self.subsets.count]
+        if beyond:
+            raise ValueError(f"classifier.subsets names subset {beyond[0]}, but subsets.count is {self.subsets.count}")
+        return self
+
     @property
     def sha(self) -> str:
         """Hash of every setting that can change a result. A setting that came later is left out while it has its default."""
         seeds: set[str] = {"seeds", "seeded"} if self.classifier.seeds == 1 else set()
+        seeds |= {"subsets"} if self.classifier.subsets is None else set()
         variant: set[str] = {"variant"} if self.histogan.variant == "stabilised" else set()
         by: set[str] = {"by"} if self.subsets.by == "patch" else set()
         late: dict[str, Any] = {"generators": True} if self.generators == list(paper.GENERATORS) else {}

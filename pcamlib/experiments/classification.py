@@ -17,7 +17,7 @@ from pcamlib import data, metrics, training
 from pcamlib.core.files import atomic, code_version, now, read_json, write_json
 from pcamlib.core.sections import ClassifierSettings
 from pcamlib.data import Arrays
-from pcamlib.experiments import baselines, selection
+from pcamlib.experiments import baselines, features, selection
 from pcamlib.models import classifier, formats, generators
 from pcamlib.results.arms import NO_NETWORK, SHUFFLED, TRIVIAL, Arm, of_source
 from pcamlib.results.frame import CALIBRATION_BINS
@@ -131,7 +131,7 @@ def _run(study: Study, arm: Arm, splits: dict[str, Arrays]) -> dict[str, Any]:
         REGIMES[arm.regime],
         {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None},
     )
-    if reason := reason_not_to_run(study, arm):
+    if reason := _left_out(study, arm) or reason_not_to_run(study, arm):
         return row | {"status": "not run", "reason": reason}
     start = study.folder / "classifiers" / arm.source.id / "weights.safetensors" if arm.source else None
     epochs = settings.epochs * regime.epochs
@@ -229,6 +229,14 @@ def by_centre(labels: np.ndarray, scores: np.ndarray, centres: np.ndarray) -> di
         auc = metrics.classification_metrics(labels[rows], scores[rows])["auc"] if both else None
         found[str(name)] = {"patches": int(rows.sum()), "auc": auc}
     return found
+
+
+def _left_out(study: Study, arm: Arm) -> str | None:
+    """Why the profile does not fine-tune an arm in this subset, or None."""
+    subsets = study.profile.classifier.subsets
+    if subsets is None or study.subset in subsets or arm.id == features.GATEKEEPER_ARM:
+        return None
+    return f"the profile fine-tunes this arm in subsets {', '.join(map(str, subsets))} only"
 
 
 def reason_not_to_run(study: Study, arm: Arm) -> str | None:

@@ -60,6 +60,21 @@ def test_calibration_error_by_hand():
     assert classification.calibration_error(y, y.astype(np.float32)) == 0
 
 
+def test_arms_are_fine_tuned_in_the_listed_subsets_only(open_tiny):
+    s = open_tiny(**{"classifier.subsets": [1], "subsets.count": 2})
+    rows = {row["arm"]: row for row in classification.evaluate(s, "real")["rows"]}
+    done = {arm for arm, row in rows.items() if row["status"] == "ok"}
+    assert done == {"traditional", *(arm.id for arm in classification.baseline_arms("real"))}
+    assert rows["transfer-real"]["reason"] == "the profile fine-tunes this arm in subsets 1 only"
+
+
+def test_a_subset_beyond_the_last_is_an_error(tmp_path):
+    path = tmp_path / "mine.yml"
+    path.write_text(yaml.safe_dump(settings(**{"classifier.subsets": [7]})))
+    with pytest.raises(StudyError, match="classifier.subsets names subset 7, but subsets.count is"):
+        load_profile(str(path))
+
+
 def test_seeds_are_trained_kept_and_averaged(open_tiny, monkeypatch):
     few = [Arm("traditional"), Arm("transfer-real")]
     monkeypatch.setattr(classification, "arms", lambda generator: few)
