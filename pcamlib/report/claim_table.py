@@ -138,11 +138,12 @@ def counts(source: Source) -> str:
 def numbers(number: int, evidence: list[Source]) -> Table:
     """Every contrast of one claim with its mean, interval and p value in every source: a section per contrast."""
     rule = claims.RULES[number - 1]
+    found = [rule(source).statements for source in evidence]
     rows, index = [], []
-    for i, line in enumerate(rule(evidence[0]).statements):
-        for source in evidence:
-            rows.append(_numbers(rule(source).statements[i]))
-            index.append((line.text, source.name))
+    for each in zip(*found, strict=True):
+        for source, statement in zip(evidence, each):
+            rows.append(_numbers(statement))
+            index.append((each[0].text, source.name))
     columns = ("mean", f"{100 * LEVEL:.0f} % interval", "p", "n")
     notes = (
         "Contrasts are positive if the claim holds; for claim 5, those of HistoGAN and of DiT should not all be. p: two-sided. n: "
