@@ -12,6 +12,7 @@ import collections
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ from pcamlib.study import REAL, Study, open_study
 from pcamlib.training.progress import LINE
 from pcamlib.workflow.notebook import GPUS
 
+COUNT = re.compile(r"(\d+) of (\d+) steps \(\d+%\) done")
 STAGES = ("autoencoder", *generators.REGISTRY, *(f"classifiers:{g}" for g in (REAL, *generators.REGISTRY)))
 
 
@@ -96,14 +98,20 @@ def snakemake(
 ) -> tuple[int, list[str]]:
     """Run Snakemake; returns its exit status and the last lines of its standard error.
 
-    Lines of notebooks (their progress and errors) are passed on as they come, Snakemake's own only with `everything`.
+    Lines of notebooks (their progress and errors) are passed on as they come, Snakemake's own only with `everything`;
+    without it, its count of finished notebooks becomes a line with the time that is left.
     After Ctrl-C, which reaches Snakemake too, it has `patience` seconds to end.
     """
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
     last: collections.deque[str] = collections.deque(maxlen=20)
+    began = time.monotonic()
 
     def pass_on() -> None:
         for line in process.stderr:  # type: ignore[union-attr]
+            if not everything and (counted := COUNT.match(line)):
+                sys.stderr.write(_progress(*map(int, counted.groups()), time.monotonic() - began))
+                sys.stderr.flush()
+                continue
             if everything or line.startswith("error:") or LINE.match(line):
                 sys.stderr.write(line)
                 sys.stderr.flush()
@@ -121,6 +129,14 @@ def snakemake(
             process.wait(patience)
         process.kill()
         raise
+
+
+def _progress(done: int, every: int, seconds: float) -> str:
+    """A line that says how much of the study is done, and how long the rest takes if notebooks go on as fast; "" at the end."""
+    if done >= every - 1:  # the last one is Snakemake's target, which runs nothing
+        return ""
+    minutes = math.ceil(seconds / 60 * (every - 1 - done) / done)
+    return f"study: {done} of {every - 1} notebooks done, about {minutes} min left\n"
 
 
 def refuse_shell_characters(**paths: object) -> None:
@@ -225,7 +241,7 @@ def run_study(
             command += ["--profile", cluster, "--quiet", "reason", "host"]
             command += ["--slurm-jobname-prefix", prefix] if executor == "slurm" else []
         else:
-            command += ["--profile", "none", "--cores", str(cores), "--quiet", "progress", "rules", "reason", "host"]
+            command += ["--profile", "none", "--cores", str(cores), "--quiet", "rules", "reason", "host"]
         # Snakemake settings of the user's shell are for other workflows
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE_")}
         # notebooks pin torch's threads themselves; this keeps every other library from taking the whole machine

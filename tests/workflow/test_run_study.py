@@ -76,6 +76,21 @@ def test_a_reason_is_always_shown(tmp_path, monkeypatch, capsys, line, shown, wh
     assert capsys.readouterr().err == shown
 
 
+COUNTS = r"""
+import sys, time
+time.sleep(0.2)
+for done in (1, 4, 5):
+    print(f"{done} of 5 steps ({20 * done}%) done", file=sys.stderr)
+print("Job stats", file=sys.stderr)
+"""
+
+
+def test_a_line_says_how_much_of_the_study_is_left(capsys):
+    status, said = workflow.snakemake([sys.executable, "-c", COUNTS], dict(os.environ), patience=0)
+    assert (status, said) == (0, ["Job stats"])
+    assert capsys.readouterr().err == "study: 1 of 4 notebooks done, about 1 min left\n"
+
+
 @pytest.mark.parametrize("name", ["DATA", "PROFILE"])
 def test_make_does_not_expand_a_dollar_sign(name, tmp_path):
     outer = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
