@@ -38,6 +38,7 @@ class Study:
     rows: np.ndarray
     others: np.ndarray
     judge_rows: np.ndarray
+    pool_rows: np.ndarray
     opened: float
 
     @property
@@ -153,7 +154,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
     slides = data.groups(root, "train") if settings.subsets.by == "slide" else None
     parts = _subsets(labels["train"], slides, settings, root)
     _require(labels, parts, settings, root)
-    judge_rows, others = _outside(labels["train"], parts, subset, settings)
+    judge_rows, others, pool_rows = _outside(labels["train"], parts, subset, settings)
     run = resolve_parameter("runs_dir", runs_dir) / f"{name}-{settings.name}"
     if any(sign in str(run) for sign in "{}\n"):
         raise StudyError(
@@ -168,7 +169,7 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
             _claim(run, identity, settings, parts, labels["train"], slides)
     except OSError as error:
         raise StudyError(f"{run} cannot be written ({error.strerror or error}): choose another runs_dir.") from None
-    return Study(root, name, sha, settings, subset, run, parts[subset], others, judge_rows, opened)
+    return Study(root, name, sha, settings, subset, run, parts[subset], others, judge_rows, pool_rows, opened)
 
 
 def _subsets(labels: np.ndarray, slides: np.ndarray | None, settings: Profile, root: Path) -> list[np.ndarray]:
@@ -186,10 +187,10 @@ def _subsets(labels: np.ndarray, slides: np.ndarray | None, settings: Profile, r
 
 def _outside(
     labels: np.ndarray, parts: list[np.ndarray], subset: int, settings: Profile
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for the judge (outside every subset) and as many others as the subset has (outside it and the judge).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows for the judge (outside every subset), as many others as the subset has (outside it and the judge), and the pool.
 
-    Either is empty when there are not enough rows.
+    The first two are empty when there are not enough rows. The pool is all that is outside every subset and the judge.
     """
 
     def draw(pool: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -201,7 +202,8 @@ def _outside(
     reserve = np.setdiff1d(np.arange(len(labels)), np.concatenate(parts))
     judge = draw(reserve, settings.quality.judge.size, settings.subsets.seed + 1)
     free = np.setdiff1d(np.arange(len(labels)), np.concatenate([parts[subset], judge]))
-    return judge, draw(free, len(parts[subset]), settings.subsets.seed + 2 + subset)
+    others = draw(free, len(parts[subset]), settings.subsets.seed + 2 + subset)
+    return judge, others, np.setdiff1d(reserve, judge)
 
 
 def _require(

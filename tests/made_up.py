@@ -53,6 +53,8 @@ def auc(regime: str, generator: str | None, selection: str | None, subset: int) 
         "traditional-2x": 0.86,
         "transfer-real": 0.855,
         "double-real": 0.90,
+        "pseudo-label": 0.865,
+        "pseudo-label-pool": 0.87,
         "synthetic": 0.70,
         "augmentation": 0.84,
         "transfer": 0.86,

@@ -226,7 +226,11 @@ def test_the_smoke_study_is_complete(smoke):
     assert len(df[(df["kind"] == "quality") & (df["metric"] == "fid")]) == 2 * 11
     unselected = df[df["selection"].isna() | df["selection"].eq("none")]
     not_run = unselected[unselected["status"].ne("ok")]
-    assert set(zip(not_run["kind"], not_run["arm"])) == {("probe", "traditional-2x")}, "a regression has no steps"
+    lacking = {
+        ("probe", "traditional-2x"),
+        ("probe", "pseudo-label-pool"),
+    }  # a regression has no steps; 64 patches are left
+    assert set(zip(not_run["kind"], not_run["arm"])) == lacking
     pd.testing.assert_frame_equal(frame.read(run / "results.csv"), df, check_exact=True)
     for path in run.rglob("results/*.json"):
         provenance = read_json(path)["provenance"]

@@ -29,11 +29,12 @@ class Regime(NamedTuple):
     """What one regime trains on and for how long; which weights it starts from says `Arm.source`.
 
     real: how many sets of real patches (the subset, then as many others); synthetic: whether synthetic patches join
-    them; augment: the kind of augmentation (`augmentation.KINDS`); epochs: in multiples of the profile's.
+    them; pool: whether real patches of `Study.pool_rows` do, with labels that a probe gave them (`probes`); augment: the kind of augmentation (`augmentation.KINDS`); epochs: in multiples of the profile's.
     """
 
     real: int = 1
     synthetic: bool = False
+    pool: bool = False
     augment: str = "traditional"
     epochs: int = 1
 
@@ -44,6 +45,8 @@ REGIMES = {
     "traditional-2x": Regime(epochs=2),
     "transfer-real": Regime(),
     "double-real": Regime(real=2),
+    "pseudo-label": Regime(pool=True),
+    "pseudo-label-pool": Regime(pool=True),
     "synthetic": Regime(real=0, synthetic=True),
     "transfer": Regime(),
     "augmentation": Regime(synthetic=True),

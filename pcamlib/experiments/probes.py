@@ -3,6 +3,10 @@
 Deterministic and cheap: a set of patches goes through the network once, and an arm is a regression that takes seconds. So
 many subsets can be measured. An arm trains on all eight orientations of its patches (the baseline on one), its strength
 is chosen on validation, and transfer is a regression whose prior is centred at the synthetic-only solution.
+
+Two arms are measured here only. *Pseudo-labelling* (Lee 2013) adds real patches whose labels nobody knows, and that lie
+outside every subset and unseen by the judge: the traditional arm of the subset labels them. They are the rival of a generator
+that sees such patches without labels.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pcamlib import data
+from pcamlib import data, training
 from pcamlib.core.errors import load_error, loading_weights
 from pcamlib.core.files import atomic, code_version, digest, now, read_json, write_json
 from pcamlib.experiments import classification, features
@@ -26,12 +30,13 @@ from pcamlib.experiments.classification import REGIMES
 from pcamlib.models import regression
 from pcamlib.models.classifier import THRESHOLD
 from pcamlib.models.tensors import orient
-from pcamlib.results.arms import Arm
+from pcamlib.results.arms import PSEUDO, TRADITIONAL, Arm
 from pcamlib.results.inference import SCORES
-from pcamlib.study import Study
+from pcamlib.study import REAL, Study
 
 ORIENTATIONS = 8
 BLOCK = 128  # patches that are computed and kept at once
+POOL = 4000  # unlabelled patches that are used at most: their features in eight orientations take minutes
 REGRESSION = "regression.safetensors"
 
 
@@ -79,8 +84,31 @@ def _read(path: Path, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
 
 
 def arms(generator: str) -> list[Arm]:
-    """The arms of one notebook run that a regression can be: all but those of stronger augmentation."""
-    return [arm for arm in classification.arms(generator) if REGIMES[arm.regime].augment in ("none", "traditional")]
+    """The arms of one notebook run that a regression can be: all but those of stronger augmentation, and pseudo-labels."""
+    tuned = [arm for arm in classification.arms(generator) if REGIMES[arm.regime].augment in ("none", "traditional")]
+    return [*tuned, *(PSEUDO if generator == REAL else ())]
+
+
+def unlabelled(study: Study, arm: Arm) -> np.ndarray:
+    """The rows of the pool, int64 (M,) ascending, that an arm of `PSEUDO` adds: as many as the subset has, or up to POOL.
+
+    Drawn without a look at their labels. Fewer if the pool has fewer. The smaller draw is part of the larger one.
+    """
+    wanted = len(study.rows) if arm.regime == "pseudo-label" else POOL
+    drawn = np.random.default_rng(training.derive(study.seed, "pool")).permutation(study.pool_rows)
+    return np.sort(drawn[:wanted])
+
+
+def reason_not_to_run(study: Study, arm: Arm) -> str | None:
+    """Why an arm cannot be measured by a regression in this subset, or None."""
+    if REGIMES[arm.regime].epochs > 1:
+        return "a regression has no steps, it would be the same arm"
+    if not REGIMES[arm.regime].pool:
+        return classification.reason_not_to_run(study, arm)
+    found, size = len(unlabelled(study, arm)), len(study.rows)
+    if found < size:
+        return f"only {found:,} train patches are left outside every subset and the judge"
+    return "it would use no more patches than pseudo-label" if found == size and arm.regime != "pseudo-label" else None
 
 
 def evaluate(study: Study, generator: str) -> dict[str, Any]:
@@ -136,18 +164,29 @@ class Probes:
         fitted = regression.choose(rows, (self.seen["valid"], self.splits["valid"].labels), prior)
         return fitted, {name: fitted(seen) for name, seen in self.seen.items()}
 
+    def pseudo_labelled(self, arm: Arm) -> tuple[data.Arrays, float]:
+        """The patches of `unlabelled`, labelled by the subset's traditional arm, and the share of labels that are right.
+
+        The share is for readers: no training sees a true label from outside the subset. The traditional arm must have run.
+        """
+        patches = data.load(self.study.data_root, "train", unlabelled(self.study, arm))
+        chance = self._load(TRADITIONAL)(self.scale(self.store(patches.images)[:, 0]))
+        labels = (chance >= THRESHOLD).astype(patches.labels.dtype)
+        return data.Arrays(patches.images, labels), float((labels == patches.labels).mean())
+
     def run(self, arm: Arm) -> dict[str, Any]:
         """The row of one arm, from its folder if it is there."""
         folder = self.study.folder / "probes" / arm.id
         if (folder / "result.json").exists():
             return read_json(folder / "result.json")
         row: dict[str, Any] = {"arm": arm.id, **arm._asdict(), "control": arm.control, "status": "ok", "reason": None}
-        regime, reason = REGIMES[arm.regime], classification.reason_not_to_run(self.study, arm)
-        if regime.epochs > 1:
-            reason = "a regression has no steps, it would be the same arm"
-        if reason:
+        regime = REGIMES[arm.regime]
+        if reason := reason_not_to_run(self.study, arm):
             return row | {"status": "not run", "reason": reason}
-        patches = classification.training_set(self.study, arm)
+        patches, n_real = classification.training_set(self.study, arm), len(self.study.rows) * regime.real
+        if regime.pool:
+            more, row["right_labels"] = self.pseudo_labelled(arm)
+            patches, n_real = data.Arrays(*map(np.concatenate, zip(patches, more))), n_real + len(more.labels)
         orientations = 1 if regime.augment == "none" else ORIENTATIONS
         self.seen  # noqa: B018  before the clock starts: other arms share it
         x, y = self.rows(patches, orientations)
@@ -157,8 +196,8 @@ class Probes:
             save_file({"weights": fitted.weights, "rest": np.array([fitted.intercept, fitted.strength])}, tmp_path)
         row |= {
             "threshold": THRESHOLD,
-            "n_real": len(self.study.rows) * regime.real,
-            "n_synthetic": len(y) // orientations - len(self.study.rows) * regime.real if regime.synthetic else 0,
+            "n_real": n_real,
+            "n_synthetic": len(patches.labels) - n_real,
             "test_n": len(self.splits["test"].labels),
             "orientations": orientations,
             "strength": fitted.strength,

@@ -17,7 +17,7 @@ from pcamlib.models import generators
 from pcamlib.report.quality_tables import CALIBRATION
 from pcamlib.report.tables import arms_of, cell, device_note, points, signed, span
 from pcamlib.results import frame, inference, intervals, rivals
-from pcamlib.results.arms import BASELINE, CONTROLS, MIXED, TRADITIONAL, Arm, classifiers, generators_of
+from pcamlib.results.arms import BASELINE, CONTROLS, MIXED, PSEUDO, TRADITIONAL, Arm, classifiers, generators_of
 from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.loading import NO_FILE
 
@@ -209,9 +209,11 @@ def findings_controls(results: pd.DataFrame) -> list[str]:
         "traditional-2x": "the same real images, as many steps as the arms with synthetic images take",
         "transfer-real": "two stages like transfer learning, both on the real images",
         "double-real": "as many further real images in place of the synthetic ones",
+        "pseudo-label": "as many further real images, labelled by the traditional classifier of the subset",
+        "pseudo-label-pool": "the same with more of them",
     }
     sentences = [device_note(results)]
-    for arm in CONTROLS:
+    for arm in (*CONTROLS, *(arm for arm in PSEUDO if arm in arms_of(results))):
         value = NOT_RUN
         if arm.name in tests.index:
             test = tests.loc[arm.name]

@@ -26,6 +26,7 @@ from pcamlib.results.arms import (
     BASELINE,
     CONTROLS,
     MIXED,
+    PSEUDO,
     SHUFFLED,
     STRONG,
     TRADITIONAL,
@@ -152,7 +153,7 @@ def by_use(devices: dict[str, pd.DataFrame], short: bool = False) -> Table:
         for regime in MIXED if short else (*MIXED, "synthetic"):
             title = f"{generators.label(generator)}, {paper.REGIME_NAMES[regime]}"
             groups.append((title, [Arm(regime, generator, s) for s in paper.SELECTIONS]))
-    ours = CONTROLS if short else (*CONTROLS, *STRONG, *TRIVIAL)
+    ours = (*CONTROLS, *PSEUDO) if short else (*CONTROLS, *PSEUDO, *STRONG, *TRIVIAL)
     groups += [(f"{a.title} (ours)", [a]) for a in ours if a.regime != SHUFFLED]
     values = {device: frame.by_subset(results, "auc") for device, results in devices.items()}
     shown = [(title, [a.name for a in arms], arms) for title, arms in groups]

@@ -62,7 +62,7 @@ PLANTED = ("planted-5", "planted-10", "planted-20")
 """Image sets of the memorisation test: real patches with this percentage of planted copies. Older results lack them."""
 NO_NETWORK = (*paper.TRIVIAL, SHUFFLED)
 """Regimes that train no network: regressions on fixed features, the same for every measuring device."""
-CONTROLS = tuple(Arm(regime) for regime in paper.CONTROLS)
+CONTROLS, PSEUDO = (tuple(Arm(regime) for regime in regimes) for regimes in (paper.CONTROLS, paper.PSEUDO))
 STRONG, TRIVIAL = ([Arm(regime) for regime in regimes] for regimes in (paper.STRONG, NO_NETWORK))
 MIXED = ("augmentation", "transfer")
 """Regimes that use synthetic images together with real ones."""
@@ -88,7 +88,7 @@ def classifiers(generators: Iterable[str]) -> tuple[Arm, ...]:
             if Arm(regime, generator, selection) not in found:
                 alike = [i for i, arm in enumerate(found) if (arm.regime, arm.selection) == (regime, selection)]
                 found.insert(alike[-1] + 1, Arm(regime, generator, selection))
-    return (*found, *(Arm("synthetic", *pair) for pair in images), *CONTROLS, *STRONG, *TRIVIAL)
+    return (*found, *(Arm("synthetic", *pair) for pair in images), *CONTROLS, *PSEUDO, *STRONG, *TRIVIAL)
 
 
 def generators_of(results: pd.DataFrame) -> list[str]:
@@ -100,12 +100,12 @@ def generators_of(results: pd.DataFrame) -> list[str]:
 
 IMAGE_SETS, JUDGED, ARMS = (of(paper.GENERATORS) for of in (image_sets, judged, classifiers))
 """Those of the paper's three generators: nine synthetic sets, eleven judged ones, 29 classifiers and those of ours."""
-PROBED = (BASELINE, TRADITIONAL, *CONTROLS)
-"""The arms on real images that are also measured by linear probes."""
+PROBED = (BASELINE, TRADITIONAL, *CONTROLS, *PSEUDO)
+"""The arms on real images that are measured by linear probes; those of `PSEUDO` by nothing else."""
 
 
 def of_source(generator: str | None) -> list[Arm]:
-    """The arms of one generator in the order of training (those that start from weights come later); None: real images."""
+    """The fine-tuned arms of one generator in the order of training (those that start from weights come later); None: real images."""
     if generator is None:
         return [BASELINE, TRADITIONAL, *CONTROLS, *STRONG, *TRIVIAL]
     return [Arm(r, generator, s) for s in paper.SELECTIONS for r in ("synthetic", "transfer", "augmentation")]

@@ -1,5 +1,7 @@
 """Probes: features computed once per patch, every arm a row, transfer pulled towards the synthetic solution."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ from safetensors.numpy import load_file
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from pcamlib import data, metrics
+from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.experiments import classification, probes, selection
 from pcamlib.experiments.features import Extractor
+from pcamlib.results.arms import PSEUDO, TRADITIONAL
 
 
 @pytest.fixture
@@ -67,7 +71,7 @@ def test_an_opened_study_pins_the_threads_of_torch_and_of_every_blas(open_tiny):
 def test_every_arm_is_a_row_and_again_the_same(open_tiny, synthetic):
     s, other = open_tiny(), open_tiny(runs="other")
     real = {row["arm"]: row for row in probes.evaluate(s, "real")["rows"]}
-    assert set(real) == {"baseline", "traditional", "traditional-2x", "transfer-real", "double-real"}
+    assert set(real) == {"baseline", "traditional", "traditional-2x", "transfer-real", "double-real", *paper.PSEUDO}
     assert real["traditional-2x"]["status"] == "not run" and real["double-real"]["n_real"] == 64
     assert real["baseline"]["orientations"] == 1 and real["traditional"]["orientations"] == 8
     made = probes.evaluate(s, "dit")
@@ -86,6 +90,51 @@ def test_every_arm_is_a_row_and_again_the_same(open_tiny, synthetic):
     assert all({k: v for k, v in row.items() if k not in volatile} ==
                {k: v for k, v in again[arm].items() if k not in volatile} for arm, row in real.items())  # fmt: skip
     assert probes.evaluate(s, "dit")["rows"] == made["rows"]
+
+
+def test_pseudo_labels_are_those_of_the_subsets_own_probe(open_tiny, pcam, tmp_path):
+    """The true labels outside the subset change nothing but the share that is right, which is for readers."""
+    more = {"subsets.size": 16, "subsets.count": 2, "quality.judge.size": 40}
+    s = open_tiny(**more)
+    assert len(s.pool_rows) == 128 - 2 * 16 - 40
+    assert not set(s.pool_rows) & {*s.rows, *s.judge_rows, *open_tiny(subset=1, **more).rows}
+    one, whole = (probes.unlabelled(s, arm) for arm in PSEUDO)
+    assert len(one) == 16 and set(one) < set(whole) and set(whole) == set(s.pool_rows)
+    assert (one == probes.unlabelled(s, PSEUDO[0])).all() and set(one) != set(
+        probes.unlabelled(open_tiny(subset=1, **more), PSEUDO[0])
+    )
+    real = {row["arm"]: row for row in probes.evaluate(s, "real")["rows"]}
+    row, rest = (real[name] for name in paper.PSEUDO)
+    assert (row["n_real"], rest["n_real"], row["n_synthetic"]) == (32, 16 + 56, 0) and row["control"]
+    probe = probes.Probes.of(s)
+    patches, right = probe.pseudo_labelled(PSEUDO[0])
+    truth = data.load(s.data_root, "train", one)
+    np.testing.assert_array_equal(patches.images, truth.images)
+    chance = probe._load(TRADITIONAL)(probe.scale(probe.store(truth.images, 1)[:, 0]))
+    np.testing.assert_array_equal(patches.labels, chance >= 0.5)
+    assert row["right_labels"] == right == (patches.labels == truth.labels).mean()
+
+    images, labels = data.load(pcam, "train")
+    labels[s.pool_rows] = 1 - labels[s.pool_rows]
+    for split in ("valid", "test"):
+        data.write(tmp_path / "turned", split, *data.load(pcam, split))
+    data.write(tmp_path / "turned", "train", images, labels)
+    turned = dataclasses.replace(s, data_root=tmp_path / "turned", root=tmp_path / "of turned")
+    found = {row["arm"]: row for row in probes.evaluate(turned, "real")["rows"]}
+    assert found["pseudo-label-pool"]["auc"] == rest["auc"] and found["pseudo-label"]["auc"] == row["auc"]
+    assert found["pseudo-label"]["right_labels"] == pytest.approx(1 - right)
+
+
+def test_pseudo_labels_need_a_pool(open_tiny, monkeypatch):
+    s = open_tiny()  # 128 patches, two subsets of 32 and a judge of 32
+    reasons = {arm.name: probes.reason_not_to_run(s, arm) for arm in PSEUDO}
+    assert reasons == {"pseudo-label": None, "pseudo-label-pool": "it would use no more patches than pseudo-label"}
+    few = dataclasses.replace(s, pool_rows=s.pool_rows[:7])
+    rows = [probes.Probes(few, None).run(arm) for arm in PSEUDO]
+    text = "only 7 train patches are left outside every subset and the judge"
+    assert [(row["status"], row["reason"]) for row in rows] == [("not run", text)] * 2
+    monkeypatch.setattr(probes, "POOL", 8)
+    assert len(probes.unlabelled(s, PSEUDO[1])) == 8, "the most that is used"
 
 
 def test_subsets_share_features_of_the_splits(open_tiny):

@@ -101,6 +101,9 @@ def test_controls(run):
         "+6.00 AUC points, 95 % t interval −6.71 to +18.71.",
     ]
     assert findings.findings_controls(df[df["arm"] != "double-real"])[3].endswith("not run.")
+    *_, few, many = findings.findings_controls(frame.by_device(df, "probe"))
+    assert few.startswith("Pseudo-labels, as many as real (as many further real images, labelled by the traditional")
+    assert few.endswith(": +1.50 AUC points, the same in every subset.") and ": +2.00 AUC points" in many
 
 
 def test_nothing_run_is_said_not_guessed(run):

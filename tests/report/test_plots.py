@@ -15,7 +15,7 @@ from PIL import Image
 from pcamlib.core import paper
 from pcamlib.models import generators
 from pcamlib.report import plots, result_plots
-from pcamlib.results import load
+from pcamlib.results import frame, load
 
 
 @pytest.fixture
@@ -230,6 +230,8 @@ def test_the_forest_plot_has_every_arm_with_its_interval(tmp_path):
     figure = result_plots.forest(df, note="Where from.")
     upper, lower = figure.axes
     assert len(upper.get_yticks()) == 31 - 9 + 4 and len(lower.get_yticks()) == 9
+    probed = result_plots.forest(frame.by_device(df, "probe")).axes[0]
+    assert len(probed.get_yticks()) == 31 - 9 + 2, "with pseudo-labels and without stronger augmentation"
     assert texts(figure).count("not run") == 1 and "Where from." in texts(figure)
     marks = {line.get_ydata()[0]: line for line in upper.lines if line.get_marker() in ("D", "s")}
     names = [label.get_text() for label in upper.get_yticklabels()]

@@ -1,7 +1,18 @@
 """Arms: their names, their order, and that there is one list of each."""
 
 from pcamlib.core import paper
-from pcamlib.results.arms import ARMS, BASELINE, CONTROLS, IMAGE_SETS, JUDGED, TRADITIONAL, Arm, of_source
+from pcamlib.results.arms import (
+    ARMS,
+    BASELINE,
+    CONTROLS,
+    IMAGE_SETS,
+    JUDGED,
+    PROBED,
+    PSEUDO,
+    TRADITIONAL,
+    Arm,
+    of_source,
+)
 
 BEST = Arm("transfer", "unet", "realism")
 
@@ -21,9 +32,9 @@ def test_transfer_starts_from_the_synthetic_arm_of_its_seed():
 def test_all_arms_of_the_paper_and_the_controls():
     assert ARMS[:20] == tuple(Arm(row.regime, row.generator, row.selection) for row in paper.TABLE_2)
     assert [arm.regime for arm in ARMS[20:29]] == ["synthetic"] * 9 and ARMS[29:32] == CONTROLS
-    assert [arm.control for arm in ARMS] == [False] * 29 + [True] * 12
+    assert [arm.control for arm in ARMS] == [False] * 29 + [True] * 14 and ARMS[32:34] == PSEUDO
     trained = [arm for generator in (None, *paper.GENERATORS) for arm in of_source(generator)]
-    assert sorted(trained, key=str) == sorted(ARMS, key=str)
+    assert sorted([*trained, *PSEUDO], key=str) == sorted(ARMS, key=str) and set(PSEUDO) < set(PROBED)
     for arm in trained:
         assert arm.source is None or trained.index(arm.source) < trained.index(arm)
 

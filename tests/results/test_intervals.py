@@ -120,7 +120,7 @@ def run(tmp_path, pcam):
                 folder.mkdir(parents=True)
                 scores = ((gain + (device == "probes")) * labels + rng.normal(size=len(labels))).astype(np.float32)
                 save_file({"test": scores}, folder / inference.SCORES)
-    s = study.Study(pcam, "made-up", "d0", None, 0, root, None, None, None, 0.0)
+    s = study.Study(pcam, "made-up", "d0", None, 0, root, None, None, None, None, 0.0)
     return s, load(root, 2)
 
 
@@ -147,6 +147,6 @@ def test_runs_without_scores_have_no_intervals_and_damage_is_named(run, tmp_path
     with pytest.raises(StudyError, match="is damaged .* run notebook 07 again"):
         intervals.evaluate(s, frame.by_device(df, "classification"), 2)
     bare = study.Study(
-        s.data_root, "made-up", "d0", None, 0, made_up.write_run(tmp_path / "bare"), None, None, None, 0.0
+        s.data_root, "made-up", "d0", None, 0, made_up.write_run(tmp_path / "bare"), None, None, None, None, 0.0
     )
     assert intervals.evaluate(bare, df, 2) is None

@@ -26,7 +26,7 @@ def test_one_line_per_subset_arm_space_and_metric(run):
         "quality": 2 * 2 * 11 * 9,
         "memorisation": 2 * 11 * 6,
         "classification": 2 * (32 + 4 + 5) * 8,
-        "probe": 2 * (5 + 27) * 8,
+        "probe": 2 * (7 + 27) * 8,
         "label-content": 2 * 5 * 5,
         "known-labels": 2 * 12,
     }
@@ -48,7 +48,7 @@ def test_one_line_per_subset_arm_space_and_metric(run):
         "a processor",
     )
     assert line["file"] == "subset-1/results/classification-unet.json"
-    assert df.loc[df["control"], "arm"].nunique() == 3 + 4 + 5 and frame.extractors(df) == ["judge-a", "judge-b"]
+    assert df.loc[df["control"], "arm"].nunique() == 3 + 2 + 4 + 5 and frame.extractors(df) == ["judge-a", "judge-b"]
 
 
 def test_all_subsets_by_default_or_chosen_ones(run):
