@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import difflib
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -27,6 +28,39 @@ class Section(BaseModel):
         if cls.model_fields[str(info.field_name)].annotation is not bool and any(isinstance(v, bool) for v in values):
             raise ValueError("yes, no, on, off, true and false are truth values; a number or text is due here")
         return value
+
+
+def complaint(error: ValidationError, model: type[BaseModel], where_shown: str) -> str:
+    """One sentence for pydantic's first complaint about a `model`, with the nearest key for an unknown one.
+
+    where_shown: where a reader finds a key that is missing, as a clause.
+    """
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "missing":
+        return f"the key '{where}' is missing: add it ({where_shown})."
+    if first["type"] == "extra_forbidden":
+        keys = _keys(model)
+        for part in first["loc"][:-1]:
+            if isinstance(part, str):  # the items of a list have numbers
+                keys = _keys(_section(keys[part].annotation))
+        near = difflib.get_close_matches(str(first["loc"][-1]), list(keys), n=1, cutoff=0)
+        return f"the key '{where}' is unknown: did you mean '{near[0]}'?"
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"[:80]
+    return f"'{where}'{value}: {message[0].lower()}{message[1:]}."
+
+
+def _keys(section: Any) -> dict[str, Any]:
+    """The fields of a model by the key that stands in the file."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
+def _section(annotation: Any) -> Any:
+    """The model in an annotation such as ``Model | None`` or ``list[Model]``; None if there is none."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
 class PhantomSettings(Section):

@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -28,6 +28,7 @@ from pcamlib.core.sections import (
     Seed,
     SelectionSettings,
     SubsetsSettings,
+    complaint,
 )
 
 FOLDER = Path(__file__).parents[1] / "profiles"
@@ -151,21 +152,4 @@ def load_profile(profile: str) -> Profile:
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
-        raise StudyError(f"{path}: {_explain(error.errors()[0])}") from None
-
-
-def _explain(error: dict) -> str:
-    """One sentence for pydantic's first complaint, with the nearest key for an unknown one."""
-    where = ".".join(str(part) for part in error["loc"]) or "the profile"
-    if error["type"] == "missing":
-        return f"the key '{where}' is missing: add it (the other profiles show it)."
-    if error["type"] == "extra_forbidden":
-        section: Any = Profile
-        for part in error["loc"][:-1]:
-            # the item of a list is known by its number
-            section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
-        near = difflib.get_close_matches(str(error["loc"][-1]), list(section.model_fields), n=1, cutoff=0)
-        return f"the key '{where}' is unknown: did you mean '{near[0]}'?"
-    message = error["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(error["input"], dict) else f" is {error['input']!r}"[:80]
-    return f"'{where}'{value}: {message[0].lower()}{message[1:]}."
+        raise StudyError(f"{path}: {complaint(error, Profile, 'the other profiles show it')}") from None

@@ -27,13 +27,8 @@ from pcamlib.results.evidence import Measured, Printed
 from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.inference import Estimate
 from pcamlib.results.planning import LEAD
-from pcamlib.results.published import Published, published_runs
+from pcamlib.results.published import Published, data_name, published_runs
 
-JPEG_SLICE = ("27330f0e6e0ded51", "c5af6480e2c8191e")
-"""Fingerprints of the excerpt of PCam that the published runs use, whose patches were re-encoded.
-
-The first is of every row; the second, in results published before that, is of 64 rows of each split.
-"""
 HEADLINE, STRIP = "answer.png", "answer_patches.png"
 """Pictures of the page, beside it in the folder of generated pages."""
 
@@ -47,13 +42,10 @@ def devices_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def about(results: pd.DataFrame) -> str:
     """What was measured on which data, in one paragraph of Markdown."""
     provenance = frame.merged_provenance(results)
-    data = "procedural patches, no tissue" if provenance["phantom"] else provenance["data"]
-    if set(results["data_sha"]) & set(JPEG_SLICE):
-        data = "26,000-patch JPEG excerpt of PCam"
     tested = listed(frame.of_kind(results, "classification")["test_n"])
     count = len(provenance["subsets"])
     return (
-        f"Data: {inert(data)}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
+        f"Data: {inert(data_name(results))}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
         f"profile {inert(provenance['profile'])}; pcamlib {inert(' and '.join(provenance['version']))}.{frame.mixture(provenance)} The paper: full PCam, "
         f"{paper.PROTOCOL.subsets} subsets of {paper.PROTOCOL.subset_size:,}, {paper.PROTOCOL.test:,} test patches."
     )

@@ -18,7 +18,7 @@ from pcamlib.core.text import inert, printable
 from pcamlib.experiments import tuning
 from pcamlib.models import generators
 from pcamlib.report import findings, plots, quality_tables, result_plots, tables
-from pcamlib.report.answer_page import JPEG_SLICE, about, devices_of, picture
+from pcamlib.report.answer_page import about, devices_of, picture
 from pcamlib.report.tables import HEADINGS, NOT_PRINTED, SMALL_N, Table, arms_of, listed, points, render
 from pcamlib.results import frame, inference
 from pcamlib.results import intervals as kept
@@ -36,7 +36,7 @@ from pcamlib.results.arms import (
     generators_of,
 )  # fmt: skip
 from pcamlib.results.frame import NOT_RUN
-from pcamlib.results.published import Published, published_runs
+from pcamlib.results.published import EXCERPT, Published, data_name, published_runs
 
 CHANGED = "not those of a profile as it is now"
 
@@ -96,7 +96,7 @@ def _protocol(results: pd.DataFrame) -> list[str]:
     provenance, profile = frame.merged_provenance(results), frame.profile_of(results)
     judged, ran, trained = (frame.of_kind(results, kind) for kind in ("quality", "classification", "training"))
     names = frame.extractors(results)
-    jpeg = bool(set(results["data_sha"]) & set(JPEG_SLICE))
+    jpeg = data_name(results) == EXCERPT
     data = "phantom: procedural patches, no tissue" if provenance["phantom"] else provenance["data"]
     start = ran.loc[ran["regime"].isin(("baseline", "traditional")), "pretrained"].dropna().unique()
     images = trained.groupby("generator", sort=False)["value"].last()

@@ -12,6 +12,21 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json
 from pcamlib.results import compact, frame
 
+EXCERPT = "26,000-patch JPEG excerpt of PCam"
+JPEG_SLICE = ("27330f0e6e0ded51", "c5af6480e2c8191e")
+"""Fingerprints of the excerpt of PCam that the published runs use, whose patches were re-encoded.
+
+The first is of every row; the second, in results published before that, is of 64 rows of each split.
+"""
+
+
+def data_name(results: pd.DataFrame) -> str:
+    """What readers call the data of a run: EXCERPT for that excerpt, by its fingerprint, else the name that was given."""
+    if set(results["data_sha"]) & set(JPEG_SLICE):
+        return EXCERPT
+    provenance = frame.merged_provenance(results)
+    return "procedural patches, no tissue" if provenance["phantom"] else provenance["data"]
+
 
 class Published(NamedTuple):
     """A published run: its file's name, its results, and by device (`frame.DEVICES`) what `intervals.evaluate` found; a

@@ -1,0 +1,191 @@
+"""The registration: what is in git is valid and older than the results, and a run that differs is told how."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+
+import made_up
+import pytest
+import yaml
+
+from pcamlib.core.errors import StudyError
+from pcamlib.core.settings import load_profile
+from pcamlib.results import load, plan
+from pcamlib.results.published import published_folder, published_runs
+
+FILE = published_folder() / "plan.yml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Results of two subsets of a run, all of it."""
+    found = load(made_up.write_run(tmp_path_factory.mktemp("run") / "made-up", 2), 2)
+    return found.assign(profile_sha=load_profile("demo").sha, study_seed=found["subset"])
+
+
+def content(**changes):
+    """A registration that the made-up run follows."""
+    found = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    found |= {"registered": datetime.date(2026, 1, 1), "run": "made-up", "profile": "demo"}
+    found |= {"subsets": {"count": 3, "size": 256}, "departures": []}
+    found["data"] |= {"name": "procedural patches, no tissue", "test": 1024}
+    for device in found["devices"].values():
+        device["subsets"] = [0, 1, 2]
+    return found | changes
+
+
+def made(**changes):
+    return plan.Plan.model_validate(content(**changes))
+
+
+def texts(found):
+    return [(each.of, each.text) for each in found]
+
+
+def test_the_registration_in_git_is_that_of_its_profile():
+    found, profile = plan.read(), load_profile(plan.read().profile)
+    assert (found.seed, found.subsets.count, found.subsets.size) == (
+        profile.seed,
+        profile.subsets.count,
+        profile.subsets.size,
+    )
+    assert found.generators == profile.generator_names
+    assert found.devices.fine_tuned.subsets == profile.classifier.subsets
+    assert found.devices.fine_tuned.seeds == profile.classifier.seeds
+    assert found.devices.probe.subsets == list(range(found.subsets.count)) and profile.curves
+
+
+def test_the_published_run_is_as_it_was_registered_or_older():
+    """A run that is published later fails here until the plan lists, with a reason, what differs."""
+    found = plan.read()
+    (run,) = [run for run in published_runs() if run.name == found.run]
+    if plan.predates(found, run.results):
+        assert run.results["created"].max() < found.registered.isoformat()
+        assert plan.unfinished(found, run.results), "results older than the plan are not what it plans"
+    else:
+        assert plan.unexplained(found, run.results) == []
+
+
+def test_a_run_that_follows_the_plan_is_unfinished_and_no_more(run):
+    assert texts(plan.departures(made(), run)) == []
+    assert plan.unfinished(made(), run) == [
+        "fine-tuned network: unfinished, 2 of 3 subsets",
+        "linear probe: unfinished, 2 of 3 subsets",
+    ]
+    whole = made(subsets={"count": 2, "size": 256}, devices={k: d | {"subsets": [0, 1]} for k, d in content()["devices"].items()})  # fmt: skip
+    assert plan.unfinished(whole, run) == [] and plan.departures(whole, run) == []
+
+
+def test_a_file_that_is_missing_is_to_come_and_an_arm_that_failed_is_a_departure(tmp_path):
+    root = made_up.write_run(tmp_path / "made-up", 2)
+    (root / "subset-1/results/probe-unet.json").unlink()
+    made_up.not_run(root / "subset-0/results/classification-dit.json", regime="transfer", selection="class")
+    results = load(root, 2).assign(profile_sha=load_profile("demo").sha)
+    assert plan.unfinished(made(), results)[1] == "linear probe: unfinished, 1 of 3 subsets"
+    assert texts(plan.departures(made(), results)) == [
+        ("arms", "fine-tuned network, subset 0: not run, because kept 3 of 256: DiT transfer (class-based)")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "of", "says"),
+    [
+        ("data", "other", "data", "the data: other instead of procedural patches, no tissue"),
+        ("profile", "slice", "profile", "the profile: slice instead of demo"),
+        ("profile_sha", "p1", "profile", "the settings are not those of profile demo as it is now"),
+        ("study_seed", lambda df: df["study_seed"] + 7000, "seed", "the seed: 7 instead of 0"),
+        ("subset_size", 500, "size", "real patches of a subset: 500 instead of 256"),
+        ("test_n", 99, "test", "test patches: 99 instead of 1024"),
+        ("created", "2025-12-31T23:59:59+00:00", "date", "result files older than the registration"),
+    ],
+)
+def test_every_other_scale_is_told(run, column, value, of, says):
+    changed = run.assign(**{column: value, "phantom": column != "data"}).astype(run.dtypes)
+    ((subject, text),) = texts(plan.departures(made(), changed))
+    assert subject == of and text.endswith(says)
+    listed = made(departures=[{"date": "2026-01-02", "of": of, "what": "another", "reason": "a reason"}])
+    assert plan.unexplained(made(), changed) and plan.unexplained(listed, changed) == []
+
+
+def test_other_subsets_arms_generators_and_seeds_are_told(run):
+    gap = run.assign(subset=run["subset"] * 2, study_seed=run["study_seed"] * 2)
+    assert texts(plan.departures(made(), gap)) == [("subsets", "left out, though later ones are there: subset 1")]
+    beyond = run.assign(subset=run["subset"] * 3, study_seed=run["study_seed"] * 3)
+    assert ("subsets", "not planned: subset 3") in texts(plan.departures(made(), beyond))
+    fewer = made(generators=["histogan", "unet"])
+    found = texts(plan.departures(fewer, run))
+    assert found[0] == ("generators", "generator dit was not planned")
+    assert found[1][1].startswith("fine-tuned network, subset 0 and 1: not planned: ") and "and 6 more" in found[1][1]
+    again = run["arm"].eq("traditional") & run["kind"].eq("classification") & run["subset"].eq(0)
+    assert texts(plan.departures(made(), run.assign(seed=run["seed"].mask(again, 1)))) == [
+        ("seeds", "fine-tuned network: 2 seeds where 1 was planned")
+    ]
+    only = content()["devices"]
+    only["fine-tuned"] |= {"subsets": [1], "also": ["traditional"]}
+    ((subject, text),) = texts(plan.departures(made(devices=only), run))
+    assert subject == "arms" and text.startswith("fine-tuned network, subset 0: not planned: ")
+
+
+def test_a_run_is_older_only_if_all_of_it_is(run):
+    later = made(registered=datetime.date(2026, 1, 2))
+    assert plan.predates(later, run) and not plan.predates(made(), run)
+    mixed = run.assign(created=run["created"].mask(run["subset"] == 1, "2026-01-03T00:00:00+00:00"))
+    assert not plan.predates(later, mixed)
+    assert [found.of for found in plan.departures(later, mixed)] == ["date"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"run": None}, "'run' is None: input should be a valid string"),
+        ({"runs": "x"}, "the key 'runs' is unknown: did you mean 'run'?"),
+        ({"stopping": {"rule": "a", "fallback": "b"}}, "the key 'stopping.unseen' is missing: add it"),
+        ({"would_change_our_mind": {"for": "a", "again": "b", "against": "c"}}, "did you mean 'against'?"),
+        ({"generators": ["unet", "unet"]}, "'unet' is used twice"),
+        ({"subsets": {"count": 2, "size": 256}}, "names subset 2, but subsets.count is 2"),
+        ({"departures": [{"date": "2025-01-01", "of": "arms", "what": "w", "reason": "r"}]}, "is older than the registration"),
+        ({"departures": [{"date": "2026-01-01", "of": "arm", "what": "w", "reason": "r"}]}, "'departures.0.of' is 'arm'"),
+        ({"departures": [{"day": 1}]}, "the key 'departures.0."),
+    ],
+)  # fmt: skip
+def test_a_wrong_registration_is_refused_in_one_sentence(tmp_path, changes, says):
+    path = tmp_path / "plan.yml"
+    path.write_text(yaml.safe_dump(content(**changes)))
+    with pytest.raises(StudyError) as error:
+        plan.read(path)
+    assert str(error.value).startswith(f"{path}: ") and says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_arm_that_does_not_exist_and_a_missing_file_are_refused(tmp_path):
+    devices = content()["devices"]
+    devices["probe"]["also"] = ["traditionell"]
+    path = tmp_path / "plan.yml"
+    path.write_text(yaml.safe_dump(content(devices=devices)))
+    with pytest.raises(StudyError, match="devices.probe.also names 'traditionell', which is no arm"):
+        plan.read(path)
+    with pytest.raises(StudyError, match="other.yml does not exist"):
+        plan.read(tmp_path / "other.yml")
+
+
+def git(folder, *words):
+    who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_git_knows_who_added_the_plan_and_says_when_it_does_not(tmp_path):
+    path = tmp_path / "repository" / "plan.yml"
+    path.parent.mkdir()
+    path.write_text("a")
+    assert plan.history(path) is None, "no repository"
+    git(path.parent, "init", "-q")
+    assert plan.history(path) is None, "not committed"
+    for text in ("first", "second"):
+        path.write_text(text)
+        git(path.parent, "add", "plan.yml")
+        git(path.parent, "commit", "-q", "-m", f"The {text}")
+    found = plan.history(path)
+    assert [commit.subject for commit in found] == ["The first", "The second"]
+    assert git(path.parent, "rev-parse", "HEAD~").startswith(found[0].sha) and found[0].when.tzinfo
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{path.parent}", "shallow")
+    assert plan.history(tmp_path / "shallow" / "plan.yml") is None, "the first commit there is not the first"
