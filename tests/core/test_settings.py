@@ -56,7 +56,7 @@ def test_the_paper_profile_is_the_papers_protocol():
             {"quality.timm": [{"architecture": "a", "weights": "b", "weigts": "c"}]},
             "'quality.timm.0.weigts' is unknown: did you mean 'weights'",
         ),
-        ({"curves": {"sizes": [1], "ratios": [1], "size": 1}}, "'curves.size' is unknown: did you mean 'sizes'"),
+        ({"curves": {"sizes": [8], "ratios": [1], "size": 1}}, "'curves.size' is unknown: did you mean 'sizes'"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, changes, message):
