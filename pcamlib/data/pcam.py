@@ -162,31 +162,39 @@ def write(root: str | Path, split: str, images: np.ndarray, labels: np.ndarray) 
 
 
 def subsets(
-    labels: np.ndarray, n: int = 5, fraction: float = 0.1, size: int | None = None, seed: int = 0
+    labels: np.ndarray,
+    n: int = 5,
+    fraction: float = 0.1,
+    size: int | None = None,
+    seed: int = 0,
 ) -> list[np.ndarray]:
     """Disjoint stratified subsets of rows (§4.1).
 
-    Each has ceil(fraction * N) rows, or `size`; the share of each class in a subset is its share in `labels`, to
-    the nearest row. Returns n sorted int64 arrays. The same arguments give the same subsets on every machine.
-    Raises ValueError if n subsets do not fit.
+    Each has ceil(fraction * N) rows, or `size`; the share of each class in a subset is
+    its share in `labels`, to the nearest row. Returns n sorted int64 arrays. The same
+    arguments give the same subsets on every machine. Raises StudyError if n subsets do
+    not fit.
     """
     labels = np.asarray(labels).reshape(-1)
     size = int(np.ceil(round(fraction * len(labels), 9))) if size is None else size
     values, counts = np.unique(labels, return_counts=True)
     exact = counts * size / len(labels)
     take = np.floor(exact).astype(int)
-    take[np.argsort(take - exact, kind="stable")[: size - take.sum()]] += 1  # largest remainders
+    # largest remainders
+    take[np.argsort(take - exact, kind="stable")[: size - take.sum()]] += 1
     for value, have, want in zip(values, counts, take):
         if n * want > have:
             raise StudyError(
-                f"{n} subsets of {size} patches need {n * want} of class {value}, the train split has {have}: "
-                "ask for fewer or smaller subsets."
+                f"{n} subsets of {size} patches need {n * want} of class {value}, "
+                f"the train split has {have}: ask for fewer or smaller subsets."
             )
     rng = np.random.Generator(np.random.PCG64(seed))
     rows = [rng.permutation(np.flatnonzero(labels == value)) for value in values]
-    return [
-        np.sort(np.concatenate([r[k * t : (k + 1) * t] for r, t in zip(rows, take)])).astype(np.int64) for k in range(n)
-    ]
+    dealt = (
+        [of_class[k * t : (k + 1) * t] for of_class, t in zip(rows, take)]  # subset k's
+        for k in range(n)
+    )
+    return [np.sort(np.concatenate(parts)).astype(np.int64) for parts in dealt]
 
 
 def scan(root: str | Path, splits: Sequence[str] = SPLITS) -> tuple[str, dict[str, list[bytes | None]]]:

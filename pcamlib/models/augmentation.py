@@ -23,23 +23,27 @@ CENTRE = 1 / 3  # of the side: PCam's label is that of the central 32 of 96 pixe
 
 
 def augment(x: torch.Tensor, settings: AugmentationSettings) -> torch.Tensor:
-    """Per image: horizontal flip, vertical flip, rotation, colour jitter (§4.2), drawn from torch's generator.
+    """Per image: flips along both axes, rotation, colour jitter (§4.2).
 
-    x float (B, 3, S, S) in [0, 1]; returns the same. Brightness, contrast, saturation and hue are each an affine map
-    of RGB, so the jitter is one 3x3 matrix and one offset per image: torchvision's ranges and formulas for the first
-    three (applied in that order, clipped once), hue as a turn of the chroma plane (YIQ) instead of HSV.
-    Why not torchvision's transforms: one pass over the whole batch is 13 times as fast (benchmarks/bench_batches.py).
+    x float (B, 3, S, S) in [0, 1]; returns the same. All that is random is drawn from
+    torch's generator. Brightness, contrast, saturation and hue are each an affine map
+    of RGB, so the jitter is one 3x3 matrix and one offset per image: torchvision's
+    ranges and formulas for the first three (applied in that order, clipped once), hue
+    as a turn of the chroma plane (YIQ) instead of HSV. Why not torchvision's
+    transforms: one pass over the whole batch is 13 times as fast
+    (benchmarks/bench_batches.py).
     """
     n, device = len(x), x.device
     flip = torch.rand(2, n) < 0.5  # horizontal, vertical
     if settings.rotation == "any":
         x = rotate(x, torch.rand(n) * 2 * math.pi, flip)
     else:  # a vertical flip is a horizontal one and half a turn
-        turns = torch.randint(4, (n,)) if settings.rotation == "right-angles" else torch.zeros(n, dtype=torch.int64)
+        turning = settings.rotation == "right-angles"
+        turns = torch.randint(4, (n,)) if turning else torch.zeros(n, dtype=torch.int64)
         x = orient(x, 4 * (flip[0] ^ flip[1]) + (turns + 2 * flip[1]) % 4)
     matrix, offset = jitter(n, settings, x.mean((2, 3)).cpu())
-    x = torch.baddbmm(offset.to(device).unsqueeze(2), matrix.to(device), x.flatten(2)).view_as(x)
-    return x.clamp_(0, 1)
+    offset, matrix = offset.to(device).unsqueeze(2), matrix.to(device)
+    return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x).clamp_(0, 1)
 
 
 def rotate(x: torch.Tensor, angle: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:

@@ -31,9 +31,9 @@ NOTEBOOK = "02_autoencoder.md"
 
 
 class Autoencoder(nn.Module):
-    """Images float32 (B, 3, 96, 96) in [-1, 1] to latents (B, latent_channels, s, s) and back.
+    """Images float32 (B, 3, 96, 96) in [-1, 1] to latents (B, latent_channels, s, s).
 
-    s = 96 / patchify / 2^(levels - 1), where `levels` is the number of entries of block_channels.
+    s = 96 / patchify / 2^(levels - 1), where block_channels has `levels` entries.
     """
 
     def __init__(self, settings: Settings):
@@ -55,21 +55,25 @@ class Autoencoder(nn.Module):
             sample_size=96 // settings.patchify,
         )
         if settings.pca_shortcut:
+            channels = settings.latent_channels
             block = settings.patchify * 2 ** (levels - 1)
-            self.encode_linear = nn.Conv2d(3, settings.latent_channels, block, stride=block)
-            self.decode_linear = nn.ConvTranspose2d(settings.latent_channels, 3, block, stride=block)
+            self.encode_linear = nn.Conv2d(3, channels, block, stride=block)
+            self.decode_linear = nn.ConvTranspose2d(channels, 3, block, stride=block)
 
     @torch.no_grad()
     def set_shortcut(self, images: np.ndarray) -> None:
-        """Initialise the shortcut with the principal components of the square blocks of `images`, uint8 (N, 96, 96, 3).
+        """Initialise the shortcut with the principal components of blocks of `images`.
 
-        The last layers of the network are set to zero, so that only the linear code acts at first. Component i is
-        divided by the square root of its standard deviation, and all are scaled together to unit mean variance. This is
-        half-way between plain components, where the first dwarfs the others, and whitened ones, where fine texture
-        weighs as much as colour.
+        `images` are uint8 (N, 96, 96, 3), the blocks square. The last layers of the
+        network are set to zero, so that only the linear code acts at first. Component i
+        is divided by the square root of its standard deviation, and all are scaled
+        together to unit mean variance. This is half-way between plain components, where
+        the first dwarfs the others, and whitened ones, where fine texture weighs as
+        much as colour.
         """
         k, _, block, _ = self.encode_linear.weight.shape
-        x = F.unfold(to_float(images), block, stride=block).transpose(1, 2).reshape(-1, 3 * block * block).double()
+        x = F.unfold(to_float(images), block, stride=block).transpose(1, 2)
+        x = x.reshape(-1, 3 * block * block).double()
         mean = x.mean(0)
         variance, basis = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
         variance, basis = variance.flip(0)[:k].clamp_min(1e-12), basis.flip(1)[:, :k]
@@ -78,41 +82,58 @@ class Autoencoder(nn.Module):
         self.encode_linear.bias.copy_(-(basis / scale).T @ mean)
         self.decode_linear.weight.copy_((basis * scale).T.reshape(k, 3, block, block))
         self.decode_linear.bias.zero_()
-        # the mean block differs between pixels, which the shortcut's bias cannot; the network's last layer carries it
+        # the mean block differs between pixels, which the shortcut's bias cannot: the
+        # network's last layer carries it
         nn.init.zeros_(self.vae.decoder.conv_out.weight)
-        mean_block = F.pixel_unshuffle(mean.reshape(1, 3, block, block), self.patchify).mean((0, 2, 3))
-        self.vae.decoder.conv_out.bias.copy_(mean_block)
+        mean_block = F.pixel_unshuffle(mean.reshape(1, 3, block, block), self.patchify)
+        self.vae.decoder.conv_out.bias.copy_(mean_block.mean((0, 2, 3)))
         nn.init.zeros_(self.vae.quant_conv.weight)
-        self.vae.quant_conv.bias.copy_(
-            torch.cat([torch.zeros(k), torch.full((k,), -6.0)])
-        )  # start almost without noise
+        # start almost without noise
+        bias = torch.cat([torch.zeros(k), torch.full((k,), -6.0)])
+        self.vae.quant_conv.bias.copy_(bias)
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log-variance of q(z | x), each (B, latent_channels, s, s), for images (B, 3, 96, 96) in [-1, 1]."""
-        posterior = self.vae.encode(F.pixel_unshuffle(images, self.patchify)).latent_dist
+        """Mean and log-variance of q(z | x), each (B, latent_channels, s, s).
+
+        `images` are (B, 3, 96, 96) in [-1, 1].
+        """
+        folded = F.pixel_unshuffle(images, self.patchify)
+        posterior = self.vae.encode(folded).latent_dist
         linear = self.encode_linear(images) if hasattr(self, "encode_linear") else 0
         return posterior.mean + linear, posterior.logvar
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images float (B, 3, 96, 96) for latents (B, latent_channels, s, s), not clipped to [-1, 1]."""
+        """Images float (B, 3, 96, 96), not clipped to [-1, 1].
+
+        `latents` are (B, latent_channels, s, s).
+        """
         linear = self.decode_linear(latents) if hasattr(self, "decode_linear") else 0
         return F.pixel_shuffle(self.vae.decode(latents).sample, self.patchify) + linear
 
     @torch.no_grad()
     def to_images(self, latents: torch.Tensor) -> np.ndarray:
-        """Decoded and clipped patches uint8 (B, 96, 96, 3) for latents (B, latent_channels, s, s)."""
+        """Clipped patches uint8 (B, 96, 96, 3) of latents (B, channels, s, s)."""
         return to_uint8(self.decode(latents.to(next(self.parameters()).device)))
 
-    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruction from z = μ + σ · noise, with noise ``(B, *latent_shape)``; mean and log-variance of q(z | x)."""
+    def forward(
+        self,
+        images: torch.Tensor,
+        noise: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Reconstruction from z = μ + σ · noise; mean and log-variance of q(z | x).
+
+        `noise` is ``(B, *latent_shape)``.
+        """
         mean, logvar = self.encode(images)
-        return self.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean)), mean, logvar
+        z = mean + torch.exp(0.5 * logvar) * noise.to(mean)
+        return self.decode(z), mean, logvar
 
 
 class AutoencoderTask(training.Task):
-    """L1 reconstruction error plus `kl_weight` times the KL divergence from N(0, I); Adam (§4.2); labels are not used.
+    """L1 reconstruction error plus `kl_weight` times the KL divergence from N(0, I).
 
-    The weight is far below that of the evidence lower bound, as usual for latent diffusion (Rombach et al. 2022).
+    Adam, no labels (§4.2). The weight is far below that of the evidence lower bound, as
+    usual for latent diffusion (Rombach et al. 2022).
     """
 
     def __init__(self, settings: Settings, images: np.ndarray, orientations: int):
@@ -123,14 +144,16 @@ class AutoencoderTask(training.Task):
         if settings.pca_shortcut:
             model.set_shortcut(images)
         self.modules["autoencoder"], self.latent_shape = model, model.latent_shape
-        self.optimizers["adam"] = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+        weights, rate = model.parameters(), settings.learning_rate
+        self.optimizers["adam"] = torch.optim.Adam(weights, lr=rate, fused=True)
 
     def step(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         device, n = self.accelerator.device, len(rows)
         turns = torch.randint(self.orientations, (n,), generator=self.random)
         noise = torch.randn(n, *self.latent_shape, generator=self.random)
-        x = orient(to_float(self.images[self.share(rows)]), self.share(turns)).to(device)
-        reconstruction, mean, logvar = self.modules["autoencoder"](x, self.share(noise).to(device))
+        rows, turns, noise = map(self.share, (rows, turns, noise))
+        x = orient(to_float(self.images[rows]), turns).to(device)
+        reconstruction, mean, logvar = self.modules["autoencoder"](x, noise.to(device))
         l1 = (reconstruction.float() - x).abs().mean()
         mean, logvar = mean.float(), logvar.float()
         kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()

@@ -46,7 +46,10 @@ def scheduler(settings: Settings, name: str | None = None) -> DDPMScheduler | DP
 
 
 def build(settings: Settings, backbone: str, channels: int, size: int) -> nn.Module:
-    """An untrained network for latents (B, channels, size, size). `backbone`: "unet" or "dit", else StudyError."""
+    """An untrained network for latents (B, channels, size, size).
+
+    `backbone` is "unet" or "dit", else StudyError.
+    """
     if backbone == "unet":
         levels = len(settings.unet.block_channels)
         return UNet2DModel(
@@ -73,7 +76,8 @@ def build(settings: Settings, backbone: str, channels: int, size: int) -> nn.Mod
         num_embeds_ada_norm=CLASSES,
     )
     no_label_dropout(model)
-    # adaLN-Zero: every block starts as the identity (Peebles & Xie 2023, §3.2); diffusers leaves this to the loader
+    # adaLN-Zero: every block starts as the identity (Peebles & Xie 2023, §3.2);
+    # diffusers leaves this to the loader
     for block in model.transformer_blocks:
         nn.init.zeros_(block.norm1.linear.weight)
         nn.init.zeros_(block.norm1.linear.bias)
@@ -122,9 +126,10 @@ class Denoiser(nn.Module):
 
 
 class DiffusionTask(training.Task):
-    """Minimise L_simple (Eq. 9) on stored latents with AdamW (§4.2), keeping a moving average (EMA) of the weights.
+    """Minimise L_simple (Eq. 9) on stored latents with AdamW (§4.2).
 
-    A share `label_dropout` of the labels is replaced by NULL, which guidance needs (Ho & Salimans 2021).
+    Keeps a moving average (EMA) of the weights. A share `label_dropout` of the labels
+    is replaced by NULL, which guidance needs (Ho & Salimans 2021).
     """
 
     def __init__(
@@ -139,7 +144,8 @@ class DiffusionTask(training.Task):
         channels, size = latents.values.shape[2:4]
         model = Denoiser(build(settings, backbone, channels, size), settings)
         self.modules["denoiser"] = model
-        self.optimizers["adamw"] = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=True)
+        weights, rate = model.parameters(), settings.learning_rate
+        self.optimizers["adamw"] = torch.optim.AdamW(weights, lr=rate, fused=True)
         self.ema["denoiser"] = training.make_ema(model, settings.ema_decay)
         self.schedule = scheduler(settings, "ddpm")
 
@@ -150,23 +156,27 @@ class DiffusionTask(training.Task):
         noise = torch.randn(n, *values.shape[2:], generator=self.random)
         t = torch.randint(self.settings.timesteps, (n,), generator=self.random)
         dropped = torch.rand(n, generator=self.random) < self.settings.label_dropout
-        rows, turns, noise, t, dropped = map(self.share, (rows, turns, noise, t, dropped))
+        drawn = (rows, turns, noise, t, dropped)
+        rows, turns, noise, t, dropped = map(self.share, drawn)
         x0 = values[turns, rows]
         labels = torch.where(dropped, NULL, self.latents.labels[rows])
         xt = self.schedule.add_noise(x0, noise, t)
-        prediction = self.modules["denoiser"](xt.to(device), t.to(device), labels.to(device))
+        xt, t, labels = xt.to(device), t.to(device), labels.to(device)
+        prediction = self.modules["denoiser"](xt, t, labels)
         loss = (prediction.float() - noise.to(device)).pow(2).mean()
         self.update("adamw", loss)
         return {"l_simple": loss.detach()}
 
     def sheet(self) -> np.ndarray | None:
-        """Eight samples of each class by the averaged weights, from the same noise each time."""
+        """Eight samples of each class by the averaged weights, from constant noise."""
         if self.decoder is None:
             return None
-        model, ema = self.accelerator.unwrap_model(self.modules["denoiser"]), self.ema["denoiser"]
+        model = self.accelerator.unwrap_model(self.modules["denoiser"])
+        ema = self.ema["denoiser"]
         ema.store(model.parameters())
         ema.copy_to(model.parameters())
-        images = DiffusionSampler(self.settings, model, self.decoder, self.latents).sample(np.repeat([0, 1], 8), seed=0)
+        sampler = DiffusionSampler(self.settings, model, self.decoder, self.latents)
+        images = sampler.sample(np.repeat([0, 1], 8), seed=0)
         ema.restore(model.parameters())
         return images
 

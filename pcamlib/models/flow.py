@@ -46,11 +46,13 @@ class FlowTask(training.Task):
         noise = torch.randn(n, *values.shape[2:], generator=self.random)
         t = torch.rand(n, generator=self.random)
         dropped = torch.rand(n, generator=self.random) < self.settings.label_dropout
-        rows, turns, noise, t, dropped = map(self.share, (rows, turns, noise, t, dropped))
+        drawn = (rows, turns, noise, t, dropped)
+        rows, turns, noise, t, dropped = map(self.share, drawn)
         x0 = values[turns, rows]
         labels = torch.where(dropped, NULL, self.latents.labels[rows])
         xt = torch.lerp(x0, noise, t.view(-1, 1, 1, 1))
-        velocity = predict(self.modules["velocity"], xt.to(device), t.to(device), labels.to(device))
+        xt, t, labels = xt.to(device), t.to(device), labels.to(device)
+        velocity = predict(self.modules["velocity"], xt, t, labels)
         loss = (velocity.float() - (noise - x0).to(device)).pow(2).mean()
         self.update("adamw", loss)
         return {"loss": loss.detach()}

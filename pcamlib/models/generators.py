@@ -115,7 +115,8 @@ REGISTRY = {
             partial(_train_diffusion, backbone="dit"), partial(_diffusion, backbone="dit"), "diffusion", DENOISING,
         ),
         Entry(
-            "flow", "Rectified flow", "#B40000", "02_autoencoder", _train_flow, _flow, "diffusion", ("steps", "guidance")
+            "flow", "Rectified flow", "#B40000", "02_autoencoder", _train_flow, _flow,
+            "diffusion", ("steps", "guidance"),
         ),
     )
 }  # fmt: skip

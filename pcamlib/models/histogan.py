@@ -58,7 +58,10 @@ NOTEBOOK = "04_histogan.md"
 
 
 class Generator(nn.Module):
-    """Noise (B, noise_dim) and labels int64 (B,) in {0, 1} -> images (B, 3, 96, 96) in [-1, 1]."""
+    """Noise (B, noise_dim) and labels int64 (B,) in {0, 1} to images.
+
+    Images are (B, 3, 96, 96) in [-1, 1].
+    """
 
     def __init__(self, noise_dim: int, base_channels: int):
         super().__init__()
@@ -72,7 +75,8 @@ class Generator(nn.Module):
         for wide, narrow in zip([widths[0] + EMBEDDING, widths[1]], widths[1:]):
             up = nn.ConvTranspose2d(wide, narrow, 5, 2, 2, 1, bias=False)
             layers += [up, nn.BatchNorm2d(narrow), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1), nn.Tanh())
+        last = nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1)
+        self.layers = nn.Sequential(*layers, last, nn.Tanh())
 
     def forward(self, noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         x = self.first(self.start(noise).view(len(noise), -1, START, START))
@@ -81,29 +85,40 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) -> logits (B,): real image with its label?
+    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) to logits (B,).
 
-    The batch is `parts` equal parts one after another (real ones, generated ones); an image is compared with its part.
+    A logit answers: a real image with its label? The batch is `parts` equal parts one
+    after another (real ones, generated ones); an image is compared with its part.
     """
 
     def __init__(self, base_channels: int, input_dropout: float):
         super().__init__()
-        widths = [3, base_channels, 2 * base_channels, 4 * base_channels, 8 * base_channels]  # 96 -> 6 pixels
+        b = base_channels
+        widths = [3, b, 2 * b, 4 * b, 8 * b]  # 96 -> 6 pixels
         layers: list[nn.Module] = [nn.Dropout(input_dropout)]
         for narrow, wide in zip(widths, widths[1:]):
-            layers += [spectral_norm(nn.Conv2d(narrow, wide, 5, 2, 2)), nn.LeakyReLU(0.2)]
+            down = spectral_norm(nn.Conv2d(narrow, wide, 5, 2, 2))
+            layers += [down, nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.embedding = nn.Embedding(CLASSES, widths[-1])
-        # before the last convolution: in the final linear layer it would shift every image's logit alike
-        self.join = spectral_norm(nn.Conv2d(2 * widths[-1] + 1, 4 * base_channels, 5, 2, 2))
-        self.out = spectral_norm(nn.Linear(4 * base_channels * 3 * 3, 1))
+        # before the last convolution: in the final linear layer it would shift every
+        # image's logit alike
+        self.join = spectral_norm(nn.Conv2d(2 * widths[-1] + 1, 4 * b, 5, 2, 2))
+        self.out = spectral_norm(nn.Linear(4 * b * 3 * 3, 1))
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor, parts: int = 1) -> torch.Tensor:
+    def forward(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parts: int = 1,
+    ) -> torch.Tensor:
         x = self.layers(images)
         y = self.embedding(labels).to(x)[:, :, None, None].expand_as(x)
-        # the epsilon keeps the root's gradient finite where a part's images are all the same
-        spread = (x.unflatten(0, (parts, -1)).var(1, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
-        spread = spread.repeat_interleave(len(x) // parts)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+        variance = x.unflatten(0, (parts, -1)).var(1, correction=0)
+        # the epsilon keeps the root's gradient finite where a part's images are equal
+        spread = (variance + 1e-8).sqrt().mean((1, 2, 3))
+        spread = spread.repeat_interleave(len(x) // parts)[:, None, None, None]
+        spread = spread.expand(-1, 1, *x.shape[2:])
         x = F.leaky_relu(self.join(torch.cat([x, y, spread], 1)), 0.2)
         return self.out(x.flatten(1)).squeeze(1)
 

@@ -30,9 +30,10 @@ class LabelMap(nn.Module):
 
 
 class PublishedGenerator(nn.Module):
-    """Noise (B, noise_dim) and labels int64 (B,) in {0, 1} -> images (B, 3, 96, 96) in [-1, 1].
+    """Noise (B, noise_dim) and labels int64 (B,) in {0, 1} to images.
 
-    The noise is projected to 16 base_channels maps of 4x4, and the label's map joins them there.
+    Images are (B, 3, 96, 96) in [-1, 1]. The noise is projected to 16 base_channels
+    maps of 4x4, and the label's map joins them there.
     """
 
     def __init__(self, noise_dim: int, base_channels: int):
@@ -41,9 +42,11 @@ class PublishedGenerator(nn.Module):
         b = base_channels
         self.start = nn.Linear(noise_dim, 16 * b * START**2)
         self.label = LabelMap(START)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(16 * b + 1, 8 * b, 5, 1, 1)]  # 4 -> 6
-        for wide, narrow in ((8 * b, 4 * b), (4 * b, 2 * b), (2 * b, b), (b, 3)):  # 6 -> 12 -> 24 -> 48 -> 96
-            layers += [nn.BatchNorm2d(wide, eps=5e-5), nn.ReLU(), nn.ConvTranspose2d(wide, narrow, 5, 2, 2, 1)]
+        # 4 -> 6 -> 12 -> 24 -> 48 -> 96 pixels
+        layers: list[nn.Module] = [nn.ConvTranspose2d(16 * b + 1, 8 * b, 5, 1, 1)]
+        for wide, narrow in ((8 * b, 4 * b), (4 * b, 2 * b), (2 * b, b), (b, 3)):
+            up = nn.ConvTranspose2d(wide, narrow, 5, 2, 2, 1)
+            layers += [nn.BatchNorm2d(wide, eps=5e-5), nn.ReLU(), up]
         self.layers = nn.Sequential(*layers, nn.Tanh())
         initialise(self)
 
@@ -53,23 +56,33 @@ class PublishedGenerator(nn.Module):
 
 
 class PublishedDiscriminator(nn.Module):
-    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) -> logits (B,): real image with its label?
+    """Images (B, 3, 96, 96) in [-1, 1] and labels int64 (B,) to logits (B,).
 
-    The label's map joins the image, after dropout, as a fourth channel. The batch is `parts` equal parts one after another
-    (real images, generated ones), and batch normalisation treats each part as a batch of its own, as in the source.
+    A logit answers: a real image with its label? The label's map joins the image, after
+    dropout, as a fourth channel. The batch is `parts` equal parts one after another
+    (real images, generated ones), and batch normalisation treats each part as a batch
+    of its own, as in the source.
     """
 
     def __init__(self, base_channels: int, input_dropout: float):
         super().__init__()
         b = base_channels
         self.dropout, self.label = nn.Dropout(input_dropout), LabelMap(96)
-        layers: list[nn.Module] = [nn.Conv2d(4, b, 5, 2, 2), nn.LeakyReLU(0.2)]  # 96 -> 48
-        for narrow, wide in ((b, 2 * b), (2 * b, 4 * b), (4 * b, 6 * b), (6 * b, 8 * b)):  # 48 -> 24 -> 12 -> 6 -> 3
-            layers += [nn.Conv2d(narrow, wide, 5, 2, 2), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+        # 96 -> 48 -> 24 -> 12 -> 6 -> 3 pixels
+        layers: list[nn.Module] = [nn.Conv2d(4, b, 5, 2, 2), nn.LeakyReLU(0.2)]
+        widths = [b, 2 * b, 4 * b, 6 * b, 8 * b]
+        for narrow, wide in zip(widths, widths[1:]):
+            down = nn.Conv2d(narrow, wide, 5, 2, 2)
+            layers += [down, nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(8 * b, 1, 3))
         initialise(self)
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor, parts: int = 1) -> torch.Tensor:
+    def forward(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parts: int = 1,
+    ) -> torch.Tensor:
         x = self.dropout(images)
         x = torch.cat([x, self.label(labels).to(x)], 1)
         return torch.cat([self.layers(part) for part in x.chunk(parts)]).flatten()
