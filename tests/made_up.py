@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pcamlib.core import paper
+from pcamlib.core import paper, strict_yaml
 from pcamlib.core.files import read_json, write_json
+from pcamlib.core.settings import load_profile
 from pcamlib.results import frame
 from pcamlib.results.arms import JUDGED, PROBED, Arm, of_source
+from pcamlib.results.published import published_folder
 
 JUDGES = ("judge-a", "judge-b")
 
@@ -266,3 +269,19 @@ def measured(values: Mapping[Arm, Sequence[float | None]], metric: str = "auc", 
             file = f"subset-{subset}/results/{kind}.json"
             lines.append(line | {"subset": subset, "value": value, "status": status, "file": file})
     return frame.tidy(lines)
+
+
+def registration(**changes: Any) -> dict[str, Any]:
+    """A registration, as in plan.yml, of three subsets of the made-up run, with everything measured in all of them."""
+    found = strict_yaml.load(published_folder() / "plan.yml")
+    found |= {"registered": datetime.date(2026, 1, 1), "run": "made-up", "profile": "demo"}
+    found |= {"subsets": {"count": 3, "size": 256}, "departures": []}
+    found["data"] |= {"name": "procedural patches, no tissue", "test": 1024}
+    for device in found["devices"].values():
+        device["subsets"] = [0, 1, 2]
+    return found | changes
+
+
+def registered(results: pd.DataFrame) -> pd.DataFrame:
+    """Results of the made-up run as if it had the settings that `registration` names."""
+    return results.assign(profile_sha=load_profile("demo").sha)

@@ -196,8 +196,8 @@ def page(where: Path) -> str:
     text += [
         f"**On what.** {about(run.results)}",
         "",
-        "**Read on.** {doc}`reference` has the tables, {doc}`claims` the rules and numbers behind each verdict, {doc}`08_results` the run",
-        "of this copy of the book, and {doc}`/book/conclusion` how to read them.",
+        "**Read on.** {doc}`reference` has the tables, {doc}`claims` the rules and numbers behind each verdict, {doc}`registration` what",
+        "was planned before, {doc}`08_results` the run of this copy of the book, and {doc}`/book/conclusion` how to read them.",
         "",
     ]
     return "\n".join(text)

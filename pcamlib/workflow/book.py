@@ -20,7 +20,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import OWNER, atomic, disk_full_as_error, lock, project_root, read_json
 from pcamlib.core.settings import Profile
 from pcamlib.metrics import agreement
-from pcamlib.report import answer_page, claim_table, published_page, recompute
+from pcamlib.report import answer_page, claim_table, plan_page, published_page, recompute
 from pcamlib.results import frame, intervals, load
 from pcamlib.results.published import published_runs
 from pcamlib.workflow import contents
@@ -87,6 +87,7 @@ def collect_pages(run: Path, subsets: int, target: Path, published: Path) -> Non
         "answer.md": answer_page.page(published),
         "claims.md": claim_table.page(claim_table.sources(own, published_runs(published), _profile(run))),
         "recompute.md": recompute.page(published),
+        "registration.md": plan_page.page(published),
         "reference.md": published_page.page(own, kept, published),
     }
     pages |= answer_page.pictures(published)

@@ -8,12 +8,13 @@ import shutil
 import hostile
 import nbformat
 import pytest
+import yaml
 from bs4 import BeautifulSoup
-from made_up import write_run
+from made_up import registration, write_run
 
 from pcamlib.core.files import project_root
 from pcamlib.core.text import inert, printable
-from pcamlib.report import answer_page, claim_table, findings, published_page, recompute, tables
+from pcamlib.report import answer_page, claim_table, findings, plan_page, published_page, recompute, tables
 from pcamlib.results import compact, load
 from pcamlib.results.published import published_runs
 from pcamlib.workflow import book
@@ -21,7 +22,7 @@ from pcamlib.workflow import book
 pytest.importorskip("jupyter_book")
 pytestmark = pytest.mark.slow
 EVERY = [*hostile.VISIBLE, *hostile.INVISIBLE]
-PAGES = ("answer", "reference", "claims", "08_results")
+PAGES = ("registration", "answer", "reference", "claims", "08_results")
 SCRIPTED = ("recompute", *PAGES)
 """With the page that has forms and a script of our own."""
 FIELDS = ("data", "profile", "device", "version", "class_0", "class_1", "judge")
@@ -75,6 +76,9 @@ def html(tmp_path_factory):
     (target / "answer.md").write_text(answer_page.page(root), encoding="utf-8")
     (target / "claims.md").write_text(claim_table.page(evidence), encoding="utf-8")
     (target / "reference.md").write_text(published_page.page(df, {}, root), encoding="utf-8")
+    hostile_plan = registration(run="phantom-demo", question=" ".join(hostile.VISIBLE), later=hostile.VISIBLE)
+    (root / "plan.yml").write_text(yaml.safe_dump(hostile_plan, allow_unicode=True), encoding="utf-8")
+    (target / "registration.md").write_text(plan_page.page(root), encoding="utf-8")
     (target / "recompute.md").write_text(recompute.page(root), encoding="utf-8")
     for name, content in answer_page.pictures(root).items():
         (target / name).write_bytes(content)

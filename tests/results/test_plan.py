@@ -12,31 +12,17 @@ import yaml
 from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import load_profile
 from pcamlib.results import load, plan
-from pcamlib.results.published import published_folder, published_runs
-
-FILE = published_folder() / "plan.yml"
+from pcamlib.results.published import published_runs
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Results of two subsets of a run, all of it."""
-    found = load(made_up.write_run(tmp_path_factory.mktemp("run") / "made-up", 2), 2)
-    return found.assign(profile_sha=load_profile("demo").sha, study_seed=found["subset"])
-
-
-def content(**changes):
-    """A registration that the made-up run follows."""
-    found = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    found |= {"registered": datetime.date(2026, 1, 1), "run": "made-up", "profile": "demo"}
-    found |= {"subsets": {"count": 3, "size": 256}, "departures": []}
-    found["data"] |= {"name": "procedural patches, no tissue", "test": 1024}
-    for device in found["devices"].values():
-        device["subsets"] = [0, 1, 2]
-    return found | changes
+    return made_up.registered(load(made_up.write_run(tmp_path_factory.mktemp("run") / "made-up", 2), 2))
 
 
 def made(**changes):
-    return plan.Plan.model_validate(content(**changes))
+    return plan.Plan.model_validate(made_up.registration(**changes))
 
 
 def texts(found):
@@ -73,7 +59,7 @@ def test_a_run_that_follows_the_plan_is_unfinished_and_no_more(run):
         "fine-tuned network: unfinished, 2 of 3 subsets",
         "linear probe: unfinished, 2 of 3 subsets",
     ]
-    whole = made(subsets={"count": 2, "size": 256}, devices={k: d | {"subsets": [0, 1]} for k, d in content()["devices"].items()})  # fmt: skip
+    whole = made(subsets={"count": 2, "size": 256}, devices={k: d | {"subsets": [0, 1]} for k, d in made_up.registration()["devices"].items()})  # fmt: skip
     assert plan.unfinished(whole, run) == [] and plan.departures(whole, run) == []
 
 
@@ -81,7 +67,7 @@ def test_a_file_that_is_missing_is_to_come_and_an_arm_that_failed_is_a_departure
     root = made_up.write_run(tmp_path / "made-up", 2)
     (root / "subset-1/results/probe-unet.json").unlink()
     made_up.not_run(root / "subset-0/results/classification-dit.json", regime="transfer", selection="class")
-    results = load(root, 2).assign(profile_sha=load_profile("demo").sha)
+    results = made_up.registered(load(root, 2))
     assert plan.unfinished(made(), results)[1] == "linear probe: unfinished, 1 of 3 subsets"
     assert texts(plan.departures(made(), results)) == [
         ("arms", "fine-tuned network, subset 0: not run, because kept 3 of 256: DiT transfer (class-based)")
@@ -121,7 +107,7 @@ def test_other_subsets_arms_generators_and_seeds_are_told(run):
     assert texts(plan.departures(made(), run.assign(seed=run["seed"].mask(again, 1)))) == [
         ("seeds", "fine-tuned network: 2 seeds where 1 was planned")
     ]
-    only = content()["devices"]
+    only = made_up.registration()["devices"]
     only["fine-tuned"] |= {"subsets": [1], "also": ["traditional"]}
     ((subject, text),) = texts(plan.departures(made(devices=only), run))
     assert subject == "arms" and text.startswith("fine-tuned network, subset 0: not planned: ")
@@ -151,17 +137,17 @@ def test_a_run_is_older_only_if_all_of_it_is(run):
 )  # fmt: skip
 def test_a_wrong_registration_is_refused_in_one_sentence(tmp_path, changes, says):
     path = tmp_path / "plan.yml"
-    path.write_text(yaml.safe_dump(content(**changes)))
+    path.write_text(yaml.safe_dump(made_up.registration(**changes)))
     with pytest.raises(StudyError) as error:
         plan.read(path)
     assert str(error.value).startswith(f"{path}: ") and says in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_arm_that_does_not_exist_and_a_missing_file_are_refused(tmp_path):
-    devices = content()["devices"]
+    devices = made_up.registration()["devices"]
     devices["probe"]["also"] = ["traditionell"]
     path = tmp_path / "plan.yml"
-    path.write_text(yaml.safe_dump(content(devices=devices)))
+    path.write_text(yaml.safe_dump(made_up.registration(devices=devices)))
     with pytest.raises(StudyError, match="devices.probe.also names 'traditionell', which is no arm"):
         plan.read(path)
     with pytest.raises(StudyError, match="other.yml does not exist"):
