@@ -29,7 +29,7 @@ from pcamlib.core.files import atomic, code_version, now, project_root, read_jso
 from pcamlib.core.precision import number_format
 from pcamlib.core.settings import Profile, load_profile
 from pcamlib.experiments import classification
-from pcamlib.models import generators
+from pcamlib.models import generators, pooled
 from pcamlib.study import REAL, SELECTIONS
 
 WORKERS = (1, 4, 16)
@@ -46,11 +46,12 @@ class Stage(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Patches: of a subset and of the validation and test splits."""
+    """Patches: of a subset, of the validation and test splits, and of the pool outside every subset and the judge."""
 
     subset: int
     valid: int
     test: int
+    pool: int = 0
 
 
 def sizes(p: Profile, root: str | None) -> Sizes:
@@ -63,7 +64,11 @@ def sizes(p: Profile, root: str | None) -> Sizes:
     n = p.subsets.size or math.ceil(p.subsets.fraction * train)
     if p.subsets.count * n > train:
         raise StudyError(f"{p.subsets.count} subsets of {n} patches do not fit into the {train} of the train split.")
-    return Sizes(n, valid, test)
+    reserve, judge = train - p.subsets.count * n, p.quality.judge.size
+    pool = reserve - judge if reserve >= judge else reserve
+    if not pool and pooled.NAME in p.generator_names:
+        raise StudyError(f"no train patches are left for {pooled.NAME}: choose fewer or smaller subsets.")
+    return Sizes(n, valid, test, pool)
 
 
 def families(p: Profile) -> list[str]:
@@ -145,8 +150,17 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
             seconds += neighbours(n) * candidates / n + n * load
             if entry.section and entry.after == "02_autoencoder":  # no notebook of its own: the selection trains it
                 seconds += training_of(name, n, d.epochs, d.batch_size)
+            held_here = 2 * n
+            if name == pooled.NAME:  # the first selection trains the pool's stages too
+                seconds += encode + training_of(name, n, d.epochs, d.batch_size)
+                if k == 0:
+                    assert p.pool is not None
+                    seconds += training_of("autoencoder", s.pool, p.pool.autoencoder_epochs, a.batch_size)
+                    seconds += training_of(name, s.pool, p.pool.epochs, d.batch_size)
+                    seconds += s.pool * (p.orientations * cost["autoencoder"]["encode"] + load)
+                    held_here += s.pool
             found[f"selection {k} {name}"] = Stage(
-                "selection", seconds, memory(name if entry.section else "classifier", 2 * n)
+                "selection", seconds, memory(name if entry.section else "classifier", held_here)
             )
             seconds = classifiers(name, k) + (9 * n + s.valid + s.test) * load
             found[f"classification {k} {name}"] = Stage("classification", seconds, held)
@@ -158,11 +172,11 @@ def stages(p: Profile, s: Sizes, cost: dict[str, dict[str, Any]], acceptance: fl
     return found
 
 
-def chain_seconds(stages: dict[str, Stage], subsets: int, folders: Sequence[str] = ()) -> float:
+def chain_seconds(stages: dict[str, Stage], subsets: int, alone: Sequence[str] = ()) -> float:
     """Seconds of the longest chain of notebooks that wait for one another: no number of workers is faster.
 
     A selection waits for its generator, or for the autoencoder if it trains the generator itself, and for the real-only
-    classifiers; quality waits for every selection. `folders` are generators that nobody trains.
+    classifiers; quality waits for every selection. `alone` are generators that wait for neither.
     """
 
     def seconds(name: str) -> float:
@@ -174,7 +188,7 @@ def chain_seconds(stages: dict[str, Stage], subsets: int, folders: Sequence[str]
         selected = {}
         for name in names:
             diffusion, own = f"diffusion {k} {name}", f"{name} {k}"
-            trained = 0.0 if own in stages or name in folders else seconds(f"autoencoder {k}")
+            trained = 0.0 if own in stages or name in alone else seconds(f"autoencoder {k}")
             trained += sum(seconds(stage) for stage in (diffusion, own) if stage in stages)
             ready = max(trained, seconds(f"classification {k} real"))
             selected[name] = ready + seconds(f"selection {k} {name}")
@@ -219,10 +233,10 @@ def estimate(profile: str, root: str | None, acceptance: float, price: float | N
         print(f"timing {family} …", file=sys.stderr, flush=True)
         cost[family] = time_family(family, profile, seconds)
     nodes = stages(p, s, cost, acceptance)
-    folders = [name for name, entry in generators.listed(p).items() if entry.section is None]
+    alone = [name for name, entry in generators.listed(p).items() if entry.after is None]
     rules = dict.fromkeys(stage.rule for stage in nodes.values())
     of = {rule: [stage for stage in nodes.values() if stage.rule == rule] for rule in rules}
-    total, chain = sum(stage.seconds for stage in nodes.values()), chain_seconds(nodes, p.subsets.count, folders)
+    total, chain = sum(stage.seconds for stage in nodes.values()), chain_seconds(nodes, p.subsets.count, alone)
     return {
         "provenance": {
             "profile": p.name,

@@ -31,11 +31,12 @@ from pcamlib.core.precision import number_format
 from pcamlib.core.settings import Profile, load_profile
 from pcamlib.data import phantom
 from pcamlib.experiments import features
-from pcamlib.models import autoencoder, classifier, diffusion, flow, formats, histogan, tensors
+from pcamlib.models import autoencoder, classifier, diffusion, flow, formats, histogan, pooled, tensors
 
 STEPS = 12  # at most; one more warms up
 BACKBONES = ("unet", "dit")
-GENERATORS = (*BACKBONES, "histogan", flow.NAME)
+DENOISERS = {"unet": "unet", "dit": "dit", pooled.NAME: pooled.BACKBONE}
+GENERATORS = (*DENOISERS, "histogan", flow.NAME)
 TRAINED = ("autoencoder", *GENERATORS, "classifier-plain", "classifier")
 FAMILIES = (*TRAINED, "features", "metrics", "data")
 
@@ -117,8 +118,8 @@ def latents(p: Profile, n: int) -> autoencoder.Latents:
 def task_of(family: str, p: Profile, batch: int) -> training.Task:
     """The training task of a family, with rows for a few steps of `batch`."""
     rows = batch * (STEPS + 2)
-    if family in BACKBONES:
-        return diffusion.DiffusionTask(p.diffusion, family, latents(p, rows))
+    if family in DENOISERS:
+        return diffusion.DiffusionTask(p.diffusion, DENOISERS[family], latents(p, rows))
     if family == flow.NAME:
         return flow.FlowTask(p.diffusion, latents(p, rows), None)  # type: ignore[arg-type]
     real = patches(rows)
@@ -135,7 +136,7 @@ def task_of(family: str, p: Profile, batch: int) -> training.Task:
 
 def section(family: str, p: Profile) -> Any:
     """The part of a profile that holds a trained family's batch size and precision."""
-    if family in (*BACKBONES, flow.NAME):
+    if family in (*DENOISERS, flow.NAME):
         return p.diffusion
     return {"autoencoder": p.autoencoder, "histogan": p.histogan}.get(family, p.classifier)
 
@@ -195,7 +196,7 @@ def _evaluated(family: str, p: Profile, task: training.Task, budget: float) -> d
                 "encode": seconds_of(lambda: module.encode(images), budget) / n,
                 "decode": seconds_of(lambda: module.to_images(codes), budget) / n,
             }
-        if family in BACKBONES:
+        if family in DENOISERS:
             generator = diffusion.DiffusionSampler(p.diffusion, module, None, task.latents)  # type: ignore[arg-type]
             labels = torch.arange(n) % 2
             return {"denoise": seconds_of(lambda: generator.denoise(labels, 0, steps=4), budget) / n / 4}

@@ -15,6 +15,8 @@ from pcamlib.core.errors import StudyError
 GENERATORS = ("histogan", "unet", "dit")
 SELECTIONS = ("none", "realism", "class")
 GENERATOR_NAMES = {"histogan": "HistoGAN", "unet": "U-Net", "dit": "DiT"}
+OWN_NAMES = {"flow": "Rectified flow", "unet_pool": "U-Net (unlabelled pool)"}
+"""Generators that the paper lacks."""
 SELECTION_NAMES = {"none": "none", "realism": "realism", "class": "class-based"}
 SELECTION_HEADINGS = {
     "none": "No image selection",
@@ -50,6 +52,11 @@ STRONG = ("strong-stain", "strong-randaugment", "strong-mixup", "strong-cutmix")
 """Our own arms: real patches with stronger augmentation, which costs no generator."""
 TRIVIAL = ("colour", "texture", "colour-texture", "random-features")
 """Our controls that learn no network: a classifier that one of them beats measures nothing."""
+
+
+def generator_name(name: str) -> str:
+    """What readers call a generator; images made elsewhere are called by their own name."""
+    return (GENERATOR_NAMES | OWN_NAMES).get(name, name)
 
 
 class Value(NamedTuple):

@@ -229,6 +229,16 @@ class CurvesSettings(Section):
     ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 
 
+class PoolSettings(Section):
+    """Regime B: epochs over the patches outside every subset, without labels, before a generator sees a subset.
+
+    All other settings are those of the sections `autoencoder` and `diffusion`.
+    """
+
+    autoencoder_epochs: Positive
+    epochs: Positive
+
+
 class SelectionSettings(Section):
     """Realism selection (§3.3). At most `candidates` times the real count is generated per class."""
 

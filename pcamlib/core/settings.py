@@ -21,6 +21,7 @@ from pcamlib.core.sections import (
     DiffusionSettings,
     HistoGANSettings,
     PhantomSettings,
+    PoolSettings,
     Positive,
     ProbeSettings,
     QualitySettings,
@@ -31,6 +32,7 @@ from pcamlib.core.sections import (
     complaint,
 )
 
+POOLED = "unet_pool"  # the generator of regime B, see `models.pooled`
 FOLDER = Path(__file__).parents[1] / "profiles"
 
 
@@ -57,6 +59,7 @@ class Profile(Section):
     selection: SelectionSettings
     quality: QualitySettings
     curves: CurvesSettings | None = None
+    pool: PoolSettings | None = None
     generators: Annotated[list[str | ImagesSettings], Field(min_length=1)] = list(paper.GENERATORS)
 
     _usable = field_validator("generators", mode="before")(check)
@@ -71,6 +74,12 @@ class Profile(Section):
         judge = self.quality.judge.architecture
         if judge == self.classifier.architecture:
             raise ValueError(f"quality.judge.architecture must not be the classifier's, {judge}, which selects images")
+        return self
+
+    @model_validator(mode="after")
+    def _a_pool_for_what_learns_from_it(self) -> Profile:
+        if POOLED in self.generator_names and self.pool is None:
+            raise ValueError(f"generator {POOLED} needs a section pool: add pool: {{autoencoder_epochs: N, epochs: N}}")
         return self
 
     @model_validator(mode="after")
@@ -100,7 +109,7 @@ class Profile(Section):
         by: set[str] = {"by"} if self.subsets.by == "patch" else set()
         late: dict[str, Any] = {"generators": True} if self.generators == list(paper.GENERATORS) else {}
         late |= {"probe": {"layers"}} if self.probe.layers is None else {}
-        late |= {"curves": True} if self.curves is None else {}
+        late |= {name: True for name in ("curves", "pool") if getattr(self, name) is None}
         return digest(
             self.model_dump(exclude={"budget": True, "classifier": seeds, "histogan": variant, "subsets": by} | late)
         )

@@ -28,6 +28,7 @@ from pcamlib.models.tensors import orient, to_float, to_uint8
 from pcamlib.study import Study
 
 NOTEBOOK = "02_autoencoder.md"
+SHORTCUT = 2048  # images from which the principal components are computed at most: they are few and memory is not free
 
 
 class Autoencoder(nn.Module):
@@ -64,14 +65,15 @@ class Autoencoder(nn.Module):
     def set_shortcut(self, images: np.ndarray) -> None:
         """Initialise the shortcut with the principal components of blocks of `images`.
 
-        `images` are uint8 (N, 96, 96, 3), the blocks square. The last layers of the
-        network are set to zero, so that only the linear code acts at first. Component i
-        is divided by the square root of its standard deviation, and all are scaled
-        together to unit mean variance. This is half-way between plain components, where
-        the first dwarfs the others, and whitened ones, where fine texture weighs as
-        much as colour.
+        `images` are uint8 (N, 96, 96, 3), the blocks square. Of more than SHORTCUT
+        images, evenly spaced ones are used. The last layers of the network are set to
+        zero, so that only the linear code acts at first. Component i is divided by the
+        square root of its standard deviation, and all are scaled together to unit mean
+        variance. This is half-way between plain components, where the first dwarfs the
+        others, and whitened ones, where fine texture weighs as much as colour.
         """
         k, _, block, _ = self.encode_linear.weight.shape
+        images = images[:: -(-len(images) // SHORTCUT)]
         x = F.unfold(to_float(images), block, stride=block).transpose(1, 2)
         x = x.reshape(-1, 3 * block * block).double()
         mean = x.mean(0)
@@ -240,8 +242,9 @@ def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
 class Latents:
     """A subset's normalised latents: values float32 (orientations, N, C, s, s), labels int64 (N,).
 
-    `values` have mean 0 in each channel and unit variance over all. `mean` float32 (C,) and `std` float32 (1,) are those of
-    this subset's latents before normalisation. (Stable Diffusion's constant 0.18215 belongs to another autoencoder.)
+    `values` have mean 0 in each channel and unit variance over all, unless they were normalised by another scale. `mean`
+    float32 (C,) and `std` float32 (1,) are what was subtracted and divided by. (Stable Diffusion's constant 0.18215 belongs
+    to another autoencoder.)
     """
 
     def __init__(self, values: torch.Tensor, labels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor):
@@ -253,29 +256,38 @@ class Latents:
 
 
 @torch.no_grad()
-def encode_subset(study: Study, model: Autoencoder) -> Latents:
+def encode_subset(
+    study: Study,
+    model: Autoencoder,
+    *,
+    folder: Path | None = None,
+    scale: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> Latents:
     """Encode every patch of the subset in every orientation to its posterior mean, normalise, and store the result.
 
-    Writes autoencoder/latents.safetensors on the first call and reads it afterwards.
+    Writes latents.safetensors in `folder`, by default autoencoder in the subset's folder, on the first call and reads it
+    afterwards. scale: mean (C,) and std (1,) by which to normalise; by default those of the subset's latents.
     """
-    path = study.folder / "autoencoder" / "latents.safetensors"
+    path = (folder or study.folder / "autoencoder") / "latents.safetensors"
     with training.main_first():
         if not path.exists():
             device = next(model.parameters()).device
-            x = to_float(study.real.images)
+            images = study.real.images
             z = torch.stack(
                 [
                     torch.cat(
                         [
                             model.encode(orient(part, torch.full((len(part),), k)).to(device))[0].cpu()
-                            for part in x.split(64)
+                            for part in (to_float(images[i : i + 64]) for i in range(0, len(images), 64))
                         ]
                     )
                     for k in range(study.profile.orientations)
                 ]
             ).float()
-            mean = z.mean((0, 1, 3, 4))
-            std = (z - mean.view(-1, 1, 1)).std().view(1)
+            if scale is None:
+                mean = z.mean((0, 1, 3, 4))
+                scale = mean, (z - mean.view(-1, 1, 1)).std().view(1)
+            mean, std = scale
             tensors = {
                 "values": (z - mean.view(-1, 1, 1)) / std.view(-1, 1, 1),
                 "labels": torch.from_numpy(study.real.labels.astype(np.int64)),
@@ -284,11 +296,11 @@ def encode_subset(study: Study, model: Autoencoder) -> Latents:
             }
             with atomic(path) as tmp_path:
                 save_file(tensors, tmp_path)
-    return load_latents(study)
+    return load_latents(study, folder)
 
 
-def load_latents(study: Study) -> Latents:
-    """The subset's stored latents. StudyError if notebook 02 has not run or the file is damaged."""
-    path = study.need(study.folder / "autoencoder" / "latents.safetensors", NOTEBOOK)
+def load_latents(study: Study, folder: Path | None = None) -> Latents:
+    """The subset's stored latents (see `encode_subset`). StudyError if notebook 02 has not run or the file is damaged."""
+    path = study.need((folder or study.folder / "autoencoder") / "latents.safetensors", NOTEBOOK)
     with loading_weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
         return Latents(**load_file(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 
 from pcamlib import training
 from pcamlib.core.errors import StudyError, loading_weights
-from pcamlib.core.files import atomic_folder
+from pcamlib.core.files import atomic_folder, digest
 from pcamlib.core.sections import DiffusionSettings as Settings
 from pcamlib.models import autoencoder
 from pcamlib.study import Study
@@ -102,6 +103,27 @@ def no_label_dropout(model: nn.Module) -> None:
             module.dropout_prob = 0.0
 
 
+def read(folder: Path, backbone: str) -> nn.Module:
+    """The trained network saved in `folder`. StudyError if it is damaged."""
+    kind = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}[backbone]
+    with loading_weights(folder, f"remove it and run notebooks/{NOTEBOOK} again"):
+        model = autoencoder.pretrained(kind, folder)
+    no_label_dropout(model)
+    return model
+
+
+@torch.no_grad()
+def start_from(model: nn.Module, trained: nn.Module) -> None:
+    """Give `model` the weights of a network that was trained without labels. Both labels start as its NULL.
+
+    Their own embeddings are as random as they were: no patch had a label.
+    """
+    model.load_state_dict(trained.state_dict())
+    tables = [m.embedding_table for m in model.modules() if isinstance(m, LabelEmbedding)]
+    for table in tables or [model.class_embedding]:
+        table.weight[:CLASSES] = table.weight[NULL].clone()
+
+
 class Denoiser(nn.Module):
     """ε_θ(x_t, t, y): x (B, C, s, s), t int64 (B,) in 0..T-1, labels int64 (B,) in {0, 1, NULL} -> (B, C, s, s).
 
@@ -129,7 +151,8 @@ class DiffusionTask(training.Task):
     """Minimise L_simple (Eq. 9) on stored latents with AdamW (§4.2).
 
     Keeps a moving average (EMA) of the weights. A share `label_dropout` of the labels
-    is replaced by NULL, which guidance needs (Ho & Salimans 2021).
+    is replaced by NULL, which guidance needs (Ho & Salimans 2021). start: the folder of
+    a network trained without labels, see `start_from`.
     """
 
     def __init__(
@@ -138,11 +161,15 @@ class DiffusionTask(training.Task):
         backbone: str,
         latents: autoencoder.Latents,
         decoder: autoencoder.Autoencoder | None = None,
+        start: Path | None = None,
     ):
         super().__init__()
         self.settings, self.latents, self.decoder = settings, latents, decoder
         channels, size = latents.values.shape[2:4]
-        model = Denoiser(build(settings, backbone, channels, size), settings)
+        network = build(settings, backbone, channels, size)
+        if start:
+            start_from(network, read(start, backbone))
+        model = Denoiser(network, settings)
         self.modules["denoiser"] = model
         weights, rate = model.parameters(), settings.learning_rate
         self.optimizers["adamw"] = torch.optim.AdamW(weights, lr=rate, fused=True)
@@ -168,29 +195,46 @@ class DiffusionTask(training.Task):
         return {"l_simple": loss.detach()}
 
     def sheet(self) -> np.ndarray | None:
-        """Eight samples of each class by the averaged weights, from constant noise."""
+        """Eight samples of each class by the averaged weights, from constant noise.
+
+        Where no label is learned, 16 without one.
+        """
         if self.decoder is None:
             return None
+        learned = self.settings.label_dropout < 1
+        labels = np.repeat([0, 1] if learned else [NULL, NULL], 8)
         model = self.accelerator.unwrap_model(self.modules["denoiser"])
         ema = self.ema["denoiser"]
         ema.store(model.parameters())
         ema.copy_to(model.parameters())
         sampler = DiffusionSampler(self.settings, model, self.decoder, self.latents)
-        images = sampler.sample(np.repeat([0, 1], 8), seed=0)
+        images = sampler.sample(labels, seed=0)
         ema.restore(model.parameters())
         return images
 
 
-def train(study: Study, backbone: str) -> tuple[DiffusionSampler, list[dict[str, float]]]:
+Code = tuple[autoencoder.Latents, autoencoder.Autoencoder]
+
+
+def train(
+    study: Study, backbone: str, *, name: str | None = None, code: Code | None = None, start: Path | None = None
+) -> tuple[DiffusionSampler, list[dict[str, float]]]:
     """Train the subset's denoiser, or resume its training from the last checkpoint.
 
-    Returns the generator with the averaged weights and the log, a dict per epoch. Writes <backbone>/model in the subset's
-    folder.
+    name
+        Its folder in the subset's, by default the backbone's name. Writes <name>/model.
+    code
+        The latents it learns and their autoencoder; by default those of notebook 02.
+    start
+        Folder of a network trained without labels to start from (`start_from`); else from random weights.
+
+    Returns the generator with the averaged weights and the log, a dict per epoch.
     """
-    settings, folder = study.profile.diffusion, study.folder / backbone
-    latents, decoder = autoencoder.load_latents(study), autoencoder.load(study)
-    torch.manual_seed(training.derive(study.seed, backbone, "init"))
-    task = DiffusionTask(settings, backbone, latents, decoder)
+    settings, folder = study.profile.diffusion, study.folder / (name or backbone)
+    latents, decoder = code = code or (autoencoder.load_latents(study), autoencoder.load(study))
+    torch.manual_seed(training.derive(study.seed, folder.name, "init"))
+    task = DiffusionTask(settings, backbone, latents, decoder, start)
+    started = [digest(path.read_bytes()) for path in sorted(start.glob("*.safetensors"))] if start else []
     log = training.fit(
         task,
         folder=folder,
@@ -200,26 +244,22 @@ def train(study: Study, backbone: str) -> tuple[DiffusionSampler, list[dict[str,
         seed=study.seed,
         precision=settings.precision,
         # the latents are an input of this stage, so their statistics belong to its identity
-        identity=[study.data_sha, settings.model_dump(), latents.mean.tolist(), latents.std.tolist()],
+        identity=[study.data_sha, settings.model_dump(), latents.mean.tolist(), latents.std.tolist(), *started],
     )
     with training.main_first():
         if not (folder / "model").is_dir():
             with atomic_folder(folder / "model") as tmp_path:
                 task.modules["denoiser"].backbone.save_pretrained(tmp_path)
-    return load(study, backbone), log
+    return load(study, backbone, name=name, code=code), log
 
 
-def load(study: Study, backbone: str) -> DiffusionSampler:
-    """The subset's trained generator. StudyError if notebook 03 has not run or the files are damaged."""
-    path = study.need(study.folder / backbone / "model", NOTEBOOK)
-    kind = {"unet": UNet2DModel, "dit": DiTTransformer2DModel}[backbone]
-    with loading_weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
-        model = autoencoder.pretrained(kind, path).eval().to(training.accelerator("fp32").device)
-    no_label_dropout(model)
+def load(study: Study, backbone: str, *, name: str | None = None, code: Code | None = None) -> DiffusionSampler:
+    """The subset's trained generator; arguments as in `train`. StudyError if notebook 03 has not run or files are damaged."""
+    path = study.need(study.folder / (name or backbone) / "model", NOTEBOOK)
+    model = read(path, backbone).eval().to(training.accelerator("fp32").device)
     settings = study.profile.diffusion
-    return DiffusionSampler(
-        settings, Denoiser(model, settings).to(model.device), autoencoder.load(study), autoencoder.load_latents(study)
-    )
+    latents, decoder = code or (autoencoder.load_latents(study), autoencoder.load(study))
+    return DiffusionSampler(settings, Denoiser(model, settings).to(model.device), decoder, latents)
 
 
 class DiffusionSampler:

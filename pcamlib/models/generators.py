@@ -18,7 +18,7 @@ import numpy as np
 
 from pcamlib.core.errors import StudyError
 from pcamlib.core.generator_list import ImagesSettings
-from pcamlib.core.settings import Profile
+from pcamlib.core.settings import POOLED, Profile
 from pcamlib.models.image_folder import ImageFolder
 from pcamlib.study import REAL, Study
 
@@ -41,7 +41,7 @@ class Entry:
     label, colour
         What readers see in tables and figures. Colours suit colour-blind readers and differ in lightness.
     after
-        The executed notebook that must be finished before `sampler` is called. None: there is none.
+        The executed notebook that must be finished before `sampler` is called. None: nothing has to run before.
     train
         Trains it for one subset, or resumes; returns the log, a dict per epoch.
     sampler
@@ -101,6 +101,18 @@ def _flow(study: Study) -> Sampler:
     return flow.train(study)[0].sample
 
 
+def _train_pooled(study: Study) -> Log:
+    from pcamlib.models import pooled
+
+    return pooled.train(study)[1]
+
+
+def _pooled(study: Study) -> Sampler:
+    from pcamlib.models import pooled
+
+    return pooled.train(study)[0].sample
+
+
 DENOISING = ("sampler", "steps", "guidance")
 REGISTRY = {
     entry.name: entry
@@ -117,6 +129,9 @@ REGISTRY = {
         Entry(
             "flow", "Rectified flow", "#B40000", "02_autoencoder", _train_flow, _flow,
             "diffusion", ("steps", "guidance"),
+        ),
+        Entry(
+            POOLED, "U-Net (unlabelled pool)", "#78964B", None, _train_pooled, _pooled, "diffusion", DENOISING
         ),
     )
 }  # fmt: skip

@@ -17,9 +17,9 @@ from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import read_json
 from pcamlib.core.sections import AutoencoderSettings as Settings
 from pcamlib.core.settings import Profile
-from pcamlib.models import autoencoder, diffusion, flow
+from pcamlib.models import autoencoder, diffusion, flow, pooled
 
-KINDS = {"unet": UNet2DModel, "dit": DiTTransformer2DModel, flow.NAME: UNet2DModel}
+KINDS = {"unet": UNet2DModel, "dit": DiTTransformer2DModel, flow.NAME: UNet2DModel, pooled.NAME: UNet2DModel}
 """The network of each generator that can be a pipeline, by the generator's name."""
 
 
@@ -124,17 +124,20 @@ def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:
     """
     profile = profile_of(run)
     folder = run / f"subset-{subset}"
-    path, code = folder / backbone / "model", folder / "autoencoder" / "latents.safetensors"
+    path, home = folder / backbone / "model", folder / "autoencoder"
+    code, notebooks = home / "latents.safetensors", "notebooks 02 and 03"
+    if backbone == pooled.NAME:  # the autoencoder is the pool's
+        home, code, notebooks = run / "pool" / "autoencoder", folder / backbone / "latents.safetensors", "notebook 05"
     for needed in (path, code):
         if not needed.exists():
-            raise StudyError(f"{needed} is missing: run notebooks 02 and 03 for subset {subset} first.")
+            raise StudyError(f"{needed} is missing: run {notebooks} for subset {subset} first.")
     with loading_weights(path, f"remove it and run notebooks/{diffusion.NOTEBOOK} again"):
         denoiser = autoencoder.pretrained(KINDS[backbone], path)
     with loading_weights(code, f"remove it and run notebooks/{autoencoder.NOTEBOOK} again"):
         latents = autoencoder.Latents(**load_file(code))
     channels, size = latents.values.shape[2:4]
     decoder = PatchDecoder(profile.autoencoder.model_dump(), channels, size)
-    decoder.autoencoder = autoencoder.read(folder / "autoencoder" / "model", profile.autoencoder)
+    decoder.autoencoder = autoencoder.read(home / "model", profile.autoencoder)
     decoder.mean.copy_(latents.mean)
     decoder.std.copy_(latents.std)
     decoder.range.copy_(torch.stack(latents.values.transpose(0, 2).flatten(1).aminmax(dim=1)))

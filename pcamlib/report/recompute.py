@@ -165,7 +165,7 @@ def _device(device: str, source: Measured, run: Published, subsets: list[int]) -
 def _group(arm: Arm) -> str:
     if arm.generator is None:
         return "Real patches, no network trained" if arm.regime in NO_NETWORK else "Real patches only"
-    return paper.GENERATOR_NAMES.get(arm.generator, arm.generator)
+    return paper.generator_name(arm.generator)
 
 
 def _claim(claim: paper.Claim, rule: claims.Rule, source: Measured) -> dict[str, Any]:

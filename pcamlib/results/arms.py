@@ -50,7 +50,7 @@ class Arm(NamedTuple):
         """The arm's name for readers, for example "U-Net transfer (realism)"."""
         if self.generator is None:
             return paper.REGIME_NAMES[self.regime]
-        name = f"{paper.GENERATOR_NAMES.get(self.generator, self.generator)} {paper.REGIME_NAMES[self.regime]}"
+        name = f"{paper.generator_name(self.generator)} {paper.REGIME_NAMES[self.regime]}"
         return f"{name} ({paper.SELECTION_NAMES[self.selection]})"
 
 

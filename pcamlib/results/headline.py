@@ -51,7 +51,7 @@ def differences(results: pd.DataFrame) -> list[Difference]:
             arms = [Arm(regime, generator, selection) for selection in paper.SELECTIONS]
             there = [arm for arm in arms if arm.name in values]
             if there:
-                title = f"{paper.GENERATOR_NAMES.get(generator, generator)} {paper.REGIME_NAMES[regime]}"
+                title = f"{paper.generator_name(generator)} {paper.REGIME_NAMES[regime]}"
                 rows.append((title, generator, there))
     found = []
     for title, generator, arms in rows:

@@ -26,7 +26,7 @@ from pcamlib.data import card
 FORMS = {
     "pcam": "PCam files in a folder pcam, where torchvision.datasets.PCAM(root) looks for them",
     "png": "a PNG for each patch, in a folder per class, and labels.csv",
-    "generator": "the generators of a run: diffusers pipelines (unet, dit, flow) and HistoGAN's weights",
+    "generator": "the generators of a run: diffusers pipelines (unet, dit, flow, unet_pool) and HistoGAN's weights",
 }
 NOTICE = "LICENCE.md"
 USE = {

@@ -200,7 +200,7 @@ def run_study(
         classifier.network(part.architecture, part.weights, part.image_size, name)
     listed = generators.listed(settings)
     for entry in listed.values():
-        if not entry.after:  # images made elsewhere
+        if not entry.section:  # images made elsewhere
             entry.sampler(s)
     config = {
         "run": str(s.root),

@@ -19,7 +19,7 @@ from pcamlib.study import GENERATORS, REAL
 
 COST = {family: {"step": 2.0, "image": 0.5, "bytes": 1e9, "flops": 1e9} for family in timing.TRAINED}
 COST["autoencoder"] |= {"encode": 0.25, "decode": 0.125}
-COST["unet"]["denoise"] = COST["dit"]["denoise"] = COST["flow"]["denoise"] = 0.0625
+COST["unet"]["denoise"] = COST["dit"]["denoise"] = COST["flow"]["denoise"] = COST["unet_pool"]["denoise"] = 0.0625
 COST["features"] = {"vgg16": 0.5, "judge": 0.25, "bytes": 2e9}
 COST["metrics"] = {"rows": 32, "dims": 512, "neighbours": 4.0, "distance": 1.0, "bytes": 1e9}
 COST["data"] = {"load": 0.01, "bytes": 1e9}
@@ -131,8 +131,8 @@ def test_every_registered_generator_can_be_timed():
     assert set(generators.REGISTRY) == set(timing.GENERATORS) <= set(timing.FAMILIES)
 
 
-def smoke_with(tmp_path, listed):
-    content = yaml.safe_load((FOLDER / "smoke.yml").read_text()) | {"name": "mine", "generators": listed}
+def smoke_with(tmp_path, listed, **more):
+    content = yaml.safe_load((FOLDER / "smoke.yml").read_text()) | {"name": "mine", "generators": listed} | more
     (tmp_path / "mine.yml").write_text(yaml.safe_dump(content))
     return load_profile(str(tmp_path / "mine.yml"))
 
@@ -156,6 +156,19 @@ def test_an_estimate_follows_the_profiles_generators(made_up, tmp_path):
     assert estimate.chain_seconds(alone, 1, ["mine"]) == 100 + 1 + 1 + 1
     only = {name: stage for name, stage in alone.items() if "unet" not in name and "flow" not in name}
     assert estimate.chain_seconds(only, 1, ["mine"]) == 1 + 1 + 1 and estimate.chain_seconds(only, 1) == 102
+
+
+def test_the_pool_is_trained_once(made_up, tmp_path):
+    p = smoke_with(tmp_path, ["unet", "unet_pool"], pool={"autoencoder_epochs": 3, "epochs": 5})
+    found = estimate.stages(p, SIZES._replace(pool=96), COST, acceptance=0.8)
+    first, second = (found[f"selection {k} unet_pool"].seconds for k in (0, 1))
+    encode = 64 * 8 * 0.25
+    assert second == pytest.approx(found["selection 1 unet"].seconds + found["diffusion 1 unet"].seconds + encode)
+    assert first - second == pytest.approx(3 * 12 * 2.0 + 5 * 6 * 2.0 + 96 * (8 * 0.25 + 0.01))
+    assert estimate.sizes(p, None).pool == 256 - 2 * 64 - 64
+    full = p.model_copy(update={"subsets": p.subsets.model_copy(update={"size": 128})})
+    with pytest.raises(StudyError, match="no train patches are left for unet_pool"):
+        estimate.sizes(full, None)
 
 
 def test_classifier_seeds_are_counted():

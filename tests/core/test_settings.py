@@ -32,6 +32,10 @@ def test_the_paper_profile_is_the_papers_protocol():
     [
         ({"epoch": 3}, "the key 'epoch' is unknown"),
         ({"classifier.epoch": 3}, "'classifier.epoch' is unknown: did you mean 'epochs'"),
+        (
+            {"pool": {"autoencoder_epochs": 1, "epoch": 1, "epochs": 1}},
+            "'pool.epoch' is unknown: did you mean 'epochs'",
+        ),
         ({"classifier.augmentation.rotatoin": "any"}, "did you mean 'rotation'"),
         ({"classifier.epochs": 0}, "'classifier.epochs' is 0"),
         ({"classifier.epochs": "many"}, "'classifier.epochs' is 'many'"),

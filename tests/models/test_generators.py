@@ -28,6 +28,8 @@ def test_the_papers_generators_are_registered_under_its_names():
     for name in paper.GENERATORS:
         entry = generators.REGISTRY[name]
         assert entry.name == name and entry.label == paper.GENERATOR_NAMES[name] and entry.after
+    others = {name: entry.label for name, entry in generators.REGISTRY.items() if name not in paper.GENERATORS}
+    assert others == paper.OWN_NAMES
     colours = [entry.colour for entry in generators.REGISTRY.values()] + list(generators.SPARE_COLOURS)
     assert len({colour.lower() for colour in colours}) == len(colours)
     assert all(re.fullmatch("#[0-9A-F]{6}", colour) for colour in colours)

@@ -31,6 +31,7 @@ def planned(folder, listed):
     [
         (["histogan", "unet", "dit"], {"diffusion": 2, "histogan": 1, "selection": 3, "classification": 3}),
         (["dit", "flow", "mine"], {"diffusion": 1, "selection": 3, "classification": 3}),
+        (["unet_pool"], {"selection": 1, "classification": 1}),
         (["mine"], {"selection": 1, "classification": 1}),
     ],
 )

@@ -56,6 +56,15 @@ def test_settings_of_the_users_own_snakemake_do_not_arrive(calls, tmp_path, monk
     assert read_json(tmp_path / "runs" / "phantom-smoke" / "snakemake.json")["cache_home"] == "/the/users"
 
 
+def test_starting_a_study_trains_nothing(calls, tmp_path, open_tiny):
+    """A generator that waits for no notebook is no folder of images: only those are looked at beforehand."""
+    s = open_tiny(generators=["unet_pool"], pool={"autoencoder_epochs": 1, "epochs": 1})
+    options = {"profile": str(tmp_path / "tiny.yml"), "data_root": str(s.data_root), "subsets": 1, "cores": 1}
+    with pytest.raises(StudyError, match="notebooks are missing"):
+        workflow.run_study(runs_dir=str(tmp_path / "runs"), **options)
+    assert calls and not (s.root / "pool").exists()
+
+
 SAYS = "import sys; print('Building DAG', file=sys.stderr); print(sys.argv[1], file=sys.stderr); sys.exit(1)"
 
 
