@@ -19,9 +19,9 @@ from pcamlib.core import paper
 from pcamlib.core.text import inert
 from pcamlib.data import SIDE
 from pcamlib.models import generators
-from pcamlib.report import claim_table, findings, result_plots
+from pcamlib.report import claim_table, curve_plots, findings, result_plots
 from pcamlib.report.tables import listed, points, signed, span
-from pcamlib.results import frame, headline, rivals
+from pcamlib.results import curves, frame, headline, rivals
 from pcamlib.results.arms import MIXED, generators_of
 from pcamlib.results.evidence import Measured, Printed
 from pcamlib.results.frame import NOT_RUN
@@ -91,13 +91,33 @@ def _worth(results: pd.DataFrame) -> str:
     if real is None:
         return f"twice the real patches: {NOT_RUN}, so there is no exchange rate either"
     text = f"twice the real patches gain {_with_interval(real.mean, real.test)}"
-    bounded = {g: r for g, r in headline.exchange_rates(results).items() if math.isfinite(r.high)}
-    if rivals.trust(results).measures is not True or not bounded:
+    if rivals.trust(results).measures is not True:
         return f"{text}, too uncertain for an exchange rate"
-    rates = ", ".join(
-        f"{generators.label(g)} {signed(r.value)} ({signed(r.low)} to {signed(r.high)})" for g, r in bounded.items()
-    )
-    return f"{text}; real patches that one generated patch is worth (exchange rate): {rates}"
+    if rates := _by_curves(results):
+        how = f"exchange rate beside {curves.size(results):,} real ones, read from the curve of real patches"
+    else:
+        how, found = "exchange rate", headline.exchange_rates(results)
+        rates = {
+            g: f"{signed(r.value)} ({signed(r.low)} to {signed(r.high)})"
+            for g, r in found.items()
+            if math.isfinite(r.high)
+        }
+    if not rates:
+        return f"{text}, too uncertain for an exchange rate"
+    each = ", ".join(f"{generators.label(g)} {rate}" for g, rate in rates.items())
+    return f"{text}; real patches that one generated patch is worth ({how}): {each}"
+
+
+def _by_curves(results: pd.DataFrame) -> dict[str, str]:
+    """By generator, the exchange rate of as many patches without selection as real ones, from the curves of the probe; empty
+    for the other device, and without curves that have intervals."""
+    if not frame.is_probe(results):
+        return {}
+    n = curves.size(results)
+    found = curves.exchange(curves.points(results), n)
+    found = found[(found["n_synthetic"] == n) & (found["selection"] == "none") & found["low"].notna()]
+    rates = {row.generator: curve_plots.rate(row) for row in found.itertuples()}
+    return {name: rates[name] for name in generators_of(results) if name in rates}
 
 
 def _device(results: pd.DataFrame) -> str:

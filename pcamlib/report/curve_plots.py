@@ -5,6 +5,8 @@ Lines are means over subsets, bands their 95 % t intervals (from three subsets o
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +15,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from pcamlib.core import paper
 from pcamlib.models import generators
 from pcamlib.report.plots import COLOURS, GREY, new_figure, plain
+from pcamlib.report.tables import NOT_PRINTED, Table, points, signed
 from pcamlib.results import curves
 
+FIGURES = ("label_fraction", "ratio")
+"""Names of the files in which `publish` keeps the two figures."""
 STYLES = {"none": "-", "realism": "--", "class": ":"}
 
 
@@ -69,21 +74,71 @@ def ratio(found: pd.DataFrame, n: int, note: str = "") -> Figure:
     return figure
 
 
+def gain(found: pd.DataFrame, n: int) -> str:
+    """What twice the real patches change, in a sentence; empty where the curve has not both points."""
+    table = curves.summary(found)
+    real = table[table["generator"] == ""].set_index("n_real")["mean"]
+    if not {n, 2 * n} <= set(real.index):
+        return ""
+    change = points(real[2 * n] - real[n])
+    return f"From {n:,} to {2 * n:,} real patches the probe's mean AUC changes by {change} points."
+
+
+def gains(found: pd.DataFrame, n: int) -> str:
+    """What synthetic patches change beside n real ones, least to most, in a sentence; empty without such points."""
+    table = curves.summary(found)
+    alone = table.loc[(table["generator"] == "") & (table["n_real"] == n), "mean"]
+    mixed = table.loc[(table["generator"] != "") & (table["n_real"] == n), "mean"]
+    if alone.empty or mixed.empty:
+        return ""
+    low, high = (points(end - alone.iloc[0]) for end in (mixed.min(), mixed.max()))
+    return f"Beside {n:,} real patches, synthetic ones change the probe's mean AUC by {low} to {high} points."
+
+
 def sentences(found: pd.DataFrame, n: int) -> list[str]:
     """What the curves say: the gain of doubling real patches, and the exchange rate of each generator, ratio 1."""
-    table, said = curves.summary(found), []
-    real = table[table["generator"] == ""].set_index("n_real")
-    if n in real.index and 2 * n in real.index:
-        gain = 100 * (real.loc[2 * n, "mean"] - real.loc[n, "mean"])
-        said.append(f"From {n:,} to {2 * n:,} real patches the probe's mean AUC changes by {gain:+.2f} points.")
+    said = [text] if (text := gain(found, n)) else []
     rates = curves.exchange(found, n)
     for row in rates[rates["n_synthetic"] == n].itertuples():
         name = f"{generators.label(row.generator)} ({_selection(row.selection)})"
         bound = {">": "more than ", "<": "less than ", "": ""}[row.limit]
-        text = f"Beside {n:,} real patches, one synthetic patch of {name} is worth {bound}{row.worth:.2f} real ones"
-        interval = "" if pd.isna(row.low) else f" (95 % interval {row.low:.2f} to {row.high:.2f})"
+        text = f"Beside {n:,} real patches, one synthetic patch of {name} is worth {bound}{signed(row.worth)} real ones"
+        interval = "" if pd.isna(row.low) else f" (95 % interval {signed(row.low)} to {signed(row.high)})"
         said.append(f"{text}{interval}, over {row.subsets} subset{'s' * (row.subsets != 1)}.")
     return said
+
+
+def table(found: pd.DataFrame, n: int) -> Table | None:
+    """How many real patches one synthetic patch is worth beside n real ones: a line per generator and selection, a column
+    per number of synthetic patches. None without a curve of real patches or without synthetic ones."""
+    rates = curves.exchange(found, n)
+    if rates.empty:
+        return None
+    order = [*paper.GENERATORS, *rates["generator"].unique(), *paper.SELECTIONS]
+    rates = rates.sort_values(["generator", "selection"], key=lambda names: names.map(order.index), kind="stable")
+    texts = {
+        (generators.label(row.generator), _selection(row.selection), row.n_synthetic): rate(row)
+        for row in rates.itertuples()
+    }
+    columns = sorted(rates["n_synthetic"].unique())
+    index = dict.fromkeys(key[:2] for key in texts)
+    data = pd.DataFrame(
+        [[texts.get((*key, m), NOT_PRINTED) for m in columns] for key in index],
+        columns=[f"{m:,} synthetic" for m in columns],
+        index=pd.MultiIndex.from_tuples(index),
+    )
+    notes = (
+        "The curve of real patches only, averaged over subsets and made monotone, says how many real patches reach the AUC of the "
+        "mixture; that number minus the real patches in it, divided by the synthetic ones, is the rate. In brackets 95 % intervals by "
+        f"a bootstrap over subsets, from {curves.LEAST_SUBSETS} subsets on. > and <: beyond the measured curve."
+    )
+    return Table(f"Real patches that one synthetic patch is worth, beside {n:,}", data, notes, "By the linear probe.")
+
+
+def rate(row: Any) -> str:
+    """An exchange rate with its interval, from a line of `curves.exchange` as `itertuples` gives it."""
+    interval = "" if pd.isna(row.low) else f" ({signed(row.low)} to {signed(row.high)})"
+    return f"{row.limit}{' ' * bool(row.limit)}{signed(row.worth)}{interval}"
 
 
 def _selection(name: str) -> str:

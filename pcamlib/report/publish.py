@@ -5,8 +5,8 @@
 writes book/reference/<run folder's name>.csv (all results; their provenance is in provenance/, see
 `pcamlib.results.compact`), beside it in intervals/ what notebook 08 found from the test scores, in scores/ these scores
 with the labels, so that a reader without patches can compute the intervals again or another metric, in forest/ the figure
-of all differences, in curves/ the training logs as numbers and figures, in sheets/ generated samples of every subset, and
-puts the summary between the marks in README.md.
+of all differences, in worth/ those of AUC over numbers of real and generated patches, in curves/ the training logs as
+numbers and figures, in sheets/ generated samples of every subset, and puts the summary between the marks in README.md.
 No patch of the data set leaves the run folder.
 """
 
@@ -25,10 +25,10 @@ from pcamlib import data
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.core.text import inert
-from pcamlib.report import claim_table, findings, plots, published_page, result_plots
+from pcamlib.report import claim_table, curve_plots, findings, plots, published_page, result_plots
 from pcamlib.report.answer_page import about
 from pcamlib.report.tables import device_note
-from pcamlib.results import compact, frame, intervals, load
+from pcamlib.results import compact, curves, frame, intervals, load
 from pcamlib.results.arms import generators_of
 from pcamlib.results.evidence import Measured
 from pcamlib.results.published import check_published_name, intervals_file
@@ -73,6 +73,7 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     _figure(
         result_plots.forest(measured, found["classification"], note), folder / "forest" / f"{run.name}.png", dpi=120
     )
+    _worth(results, folder / "worth" / run.name, note)
     _curves(run, subsets, generators_of(results), folder / "curves" / run.name, note)
     for generator in generators_of(results):
         sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
@@ -89,6 +90,18 @@ def _scores(run: Path, results: pd.DataFrame, device: str) -> dict[str, dict[str
             arms = {frame.arm_of(line).id: saved["test"], "labels": saved["labels"]}
         found.setdefault(f"subset-{line.subset}{'-probe' * (device == 'probe')}.npz", {}).update(arms)
     return found
+
+
+def _worth(results: pd.DataFrame, folder: Path, note: str) -> None:
+    """The figures of the curves, `curve_plots.FIGURES`; none where the run measured no curves, not old ones either."""
+    found = curves.points(results)
+    if found.empty:
+        for name in curve_plots.FIGURES:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+        return
+    figures = curve_plots.label_fraction(found, note), curve_plots.ratio(found, curves.size(results), note)
+    for name, figure in zip(curve_plots.FIGURES, figures, strict=True):
+        _figure(figure, folder / f"{name}.png", dpi=160)
 
 
 def _curves(run: Path, subsets: int, names: list[str], folder: Path, note: str) -> None:

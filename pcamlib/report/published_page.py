@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from pcamlib.core.settings import Profile
 from pcamlib.core.text import inert, printable
 from pcamlib.experiments import tuning
 from pcamlib.models import generators
-from pcamlib.report import findings, plots, quality_tables, result_plots, tables
+from pcamlib.report import curve_plots, findings, plots, quality_tables, result_plots, tables
 from pcamlib.report.answer_page import about, devices_of, picture
-from pcamlib.report.tables import HEADINGS, NOT_PRINTED, SMALL_N, Table, arms_of, listed, points, render
-from pcamlib.results import frame, inference
+from pcamlib.report.tables import HEADINGS, NOT_PRINTED, SMALL_N, Table, arms_of, listed, points, render, signed
+from pcamlib.results import curves, frame, headline, inference, rivals
 from pcamlib.results import intervals as kept
 from pcamlib.results.arms import (
     BASELINE,
@@ -219,6 +220,7 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
         *_forest(run, where),
         render(by_use(shown)),
         "",
+        *_worth(run, shown, where),
         *dropdown("Is it the images, or the additional steps?", *_devices(shown, _steps)),
         *dropdown("Classification in sentences", *_devices(shown, _classified)),
         *dropdown(
@@ -287,6 +289,55 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
         *dropdown("Where these numbers come from, and how to make them again", *_source(run, own, where)),
     ]
     return "\n".join(text)
+
+
+def shares(devices: dict[str, pd.DataFrame]) -> Table | None:
+    """The gain by as many generated patches as a share of the gain by as many real ones, by device; None where none can be given."""
+    found = {device: headline.exchange_rates(results) for device, results in devices.items()}
+    made = dict.fromkeys(name for results in devices.values() for name in generators_of(results))
+    names = [name for name in made if any(name in rates for rates in found.values())]
+    if not names:
+        return None
+    columns = {
+        frame.DEVICES[device]: [_share(rates[name]) if name in rates else NOT_RUN for name in names]
+        for device, rates in found.items()
+    }
+    notes = (
+        "Each generator's patches by augmentation, averaged over selections, and twice the real patches, both minus the stronger step "
+        "control, paired by subset. In brackets Fieller's 95 % interval, which has no ends where the gain by real patches is not told "
+        "from zero."
+    )
+    data = pd.DataFrame(columns, index=[generators.label(name) for name in names])
+    line = f"Ratio of mean gains of AUC. {tables.provenance_sentence(next(iter(devices.values())), 'classification')}"
+    return Table("Gain by generated patches as a share of the gain by real ones", data, notes, line)
+
+
+def _share(rate: headline.Rate) -> str:
+    ends = f"{signed(rate.low)} to {signed(rate.high)}" if math.isfinite(rate.high) else "no bounded interval"
+    return f"{signed(rate.value)} ({ends})"
+
+
+def _worth(run: Published, shown: dict[str, pd.DataFrame], where: Path) -> list[str]:
+    """What patches are worth: by the gains of whole sets, and by the curves where the run has them."""
+    measured = {device: results for device, results in shown.items() if rivals.trust(results).measures is True}
+    table, found = shares(measured) if measured else None, curves.points(run.results)
+    lines = [render(table)] if table else []
+    if not found.empty:
+        n = curves.size(run.results)
+        texts = (
+            (
+                curve_plots.gain,
+                "AUC of the probe over the number of real patches, alone and with as many synthetic ones",
+            ),
+            (curve_plots.gains, f"AUC of the probe over synthetic patches per real one, beside {n:,} real patches"),
+        )
+        for name, (say, alt) in zip(curve_plots.FIGURES, texts, strict=True):
+            path = where / "worth" / run.name / f"{name}.png"
+            caption = f"{say(found, n)} {alt}: means over subsets, bands 95 % t intervals.".strip()
+            lines += _figure(path, where, alt, caption) if path.exists() else []
+        rates = curve_plots.table(found, n)
+        lines += [render(rates)] if rates else []
+    return dropdown("What real and generated patches are worth", *lines) if lines else []
 
 
 def dropdown(title: str, *lines: str) -> list[str]:
@@ -373,14 +424,14 @@ def _pictures(name: str, where: Path) -> list[str]:
         lines += _figure(path, where, f"Patches by {shown}, a row per subset: left without tumour, right with", shown)
     if sheets:
         text += dropdown("Generated patches", *lines)
-    curves = sorted((where / "curves" / name).glob("*.png"))
+    drawn = sorted((where / "curves" / name).glob("*.png"))
     lines = [f"As numbers: {inert(f'book/reference/curves/{name}/log.json', 'code')}.", ""]
-    for path in curves:
+    for path in drawn:
         shown = _stage(path.stem)
         lines += _figure(
             path, where, f"Training curves of {shown}, a line per subset", f"{shown}. {_trend(where, name, path.stem)}"
         )
-    if curves:
+    if drawn:
         text += dropdown("How training went", *lines)
     return text
 

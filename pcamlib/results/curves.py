@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import isotonic_regression
 
 from pcamlib.results import frame
 
@@ -22,6 +22,11 @@ LEAST_SUBSETS = 3  # for an interval
 def regime(n_real: int, n_synthetic: int) -> str:
     """What a point is called as an arm: "1000+500"."""
     return f"{n_real}+{n_synthetic}"
+
+
+def size(results: pd.DataFrame) -> int:
+    """Real patches of a subset, beside which synthetic ones are counted."""
+    return int(results["subset_size"].dropna().min())
 
 
 def points(results: pd.DataFrame) -> pd.DataFrame:
@@ -54,29 +59,42 @@ def exchange(found: pd.DataFrame, n: int, draws: int = DRAWS, seed: int = 0) -> 
     real = real.pivot(index="subset", columns="n_real", values="auc").dropna(axis=1)
     rows, keys = [], ["generator", "selection", "n_synthetic"]
     mixed = found[(found["generator"] != "") & (found["n_real"] == n)]
+    sizes = real.columns.to_numpy(float)
+    drawn: dict[tuple[int, ...], tuple[np.ndarray, list[Inverse]]] = {}  # by the subsets that count, mostly all
     for key, part in mixed.groupby(keys):
         values = part.set_index("subset")["auc"]
         common = real.index.intersection(values.index)
         if n not in real.columns or len(real.columns) < 2 or common.empty:
             continue
         curve, target = real.loc[common].to_numpy(), values[common].to_numpy()
-        sizes = real.columns.to_numpy(float)
-        worth, limit = _worth(curve.mean(0), target.mean(), sizes, n, key[2])
+        worth, limit = _worth(_inverse(curve.mean(0), sizes), target.mean(), n, key[2])
         low = high = np.nan
         if len(common) >= LEAST_SUBSETS:
-            rng = np.random.default_rng(seed)
-            chosen = rng.integers(len(common), size=(draws, len(common)))
-            drawn = [_worth(curve[rows_].mean(0), target[rows_].mean(), sizes, n, key[2])[0] for rows_ in chosen]
-            low, high = np.quantile(drawn, [0.025, 0.975])
+            if tuple(common) not in drawn:
+                chosen = np.random.default_rng(seed).integers(len(common), size=(draws, len(common)))
+                drawn[tuple(common)] = chosen, [_inverse(curve[some].mean(0), sizes) for some in chosen]
+            chosen, inverses = drawn[tuple(common)]
+            again = [_worth(inverse, target[some].mean(), n, key[2])[0] for some, inverse in zip(chosen, inverses)]
+            low, high = np.quantile(again, [0.025, 0.975])
         rows.append([*key, worth, low, high, len(common), limit])
     return pd.DataFrame(rows, columns=[*keys, "worth", "low", "high", "subsets", "limit"])
 
 
-def _worth(curve: np.ndarray, auc: float, sizes: np.ndarray, n: int, n_synthetic: int) -> tuple[float, str]:
-    """The exchange rate of one synthetic set, and on which side it lies beyond the curve (sizes,), if it does."""
-    rising = IsotonicRegression().fit_transform(np.log(sizes), curve)
+Inverse = tuple[np.ndarray, np.ndarray]
+"""A curve of AUC over the number of real patches, read backwards: AUC (ascending), and the logarithm of the number."""
+
+
+def _inverse(curve: np.ndarray, sizes: np.ndarray) -> Inverse:
+    """From AUC (S,) at `sizes` (S,)."""
+    rising = isotonic_regression(curve).x
     # where the curve is flat, the smallest number of patches reaches its height
     heights, first = np.unique(rising, return_index=True)
-    reached = np.exp(np.interp(auc, heights, np.log(sizes)[first])) if len(heights) > 1 else float(n)
+    return heights, np.log(sizes)[first]
+
+
+def _worth(inverse: Inverse, auc: float, n: int, n_synthetic: int) -> tuple[float, str]:
+    """The exchange rate of one synthetic set, and on which side it lies beyond the curve, if it does."""
+    heights, numbers = inverse
+    reached = np.exp(np.interp(auc, heights, numbers)) if len(heights) > 1 else float(n)
     limit = ">" if auc > heights[-1] else "<" if auc < heights[0] else ""
     return (reached - n) / n_synthetic, limit

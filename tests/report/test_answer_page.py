@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from made_up import write_run
+from made_up import write_curves, write_run
 from PIL import Image
 
 from pcamlib.report import answer_page
@@ -78,6 +78,20 @@ def test_an_exchange_rate_only_from_a_device_that_measures_and_a_sure_gain(df):
     assert "one generated patch is worth (exchange rate): HistoGAN" in answer_page._worth(tuned)
     trivial = tuned["regime"].isin(("colour", "texture", "colour-texture", "random-features"))
     assert "too uncertain for an exchange rate" in answer_page._worth(tuned[~trivial])
+
+
+def test_the_probe_reads_its_exchange_rate_from_the_curves_where_there_are_some(tmp_path):
+    root = write_run(tmp_path / "phantom-demo", 3)
+    write_curves(root, 3)
+    with_curves = vary(load(root, 3), double_real=(0.02, 0.021, 0.019))
+    probe, tuned = (frame.by_device(with_curves, device) for device in ("probe", "classification"))
+    read = "(exchange rate beside 256 real ones, read from the curve of real patches): "
+    rates = "HistoGAN −0.25 (−0.25 to −0.25), U-Net +0.50 (+0.50 to +0.50), DiT +0.25 (+0.25 to +0.25)"
+    # between the points the curve is exact, since it is a straight line over the logarithm
+    assert answer_page._worth(probe).endswith(f"that one generated patch is worth {read}{rates}")
+    assert "is worth (exchange rate): HistoGAN" in answer_page._worth(tuned), "the curves are the probe's"
+    few = probe[(probe["kind"] != "curves") | (probe["subset"] < 2)]
+    assert "is worth (exchange rate): HistoGAN" in answer_page._worth(few), "two subsets give no interval"
 
 
 def test_what_a_run_lacks_is_said(df, tmp_path):

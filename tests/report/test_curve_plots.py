@@ -36,6 +36,28 @@ def test_ratio_shows_other_real_patches_beside_the_generators(points):
 def test_sentences_tell_the_rates_with_interval_and_limit(points):
     said = curve_plots.sentences(points, 100)
     assert said[0] == "From 100 to 200 real patches the probe's mean AUC changes by +2.00 points."
-    assert any("U-Net (no selection) is worth 0.4" in s and "95 % interval 0.4" in s for s in said)
-    assert any("mine (no selection) is worth less than -0.50 real ones" in s and "over 4 subsets" in s for s in said)
+    assert any("U-Net (no selection) is worth +0.4" in s and "95 % interval +0.4" in s for s in said)
+    assert any("mine (no selection) is worth less than −0.50 real ones" in s and "over 4 subsets" in s for s in said)
     assert curve_plots.sentences(points[points["generator"] != ""], 100) == []
+
+
+def test_the_table_has_a_cell_for_every_mixture(points):
+    table = curve_plots.table(points, 100)
+    assert list(table.data) == ["50 synthetic", "100 synthetic"]
+    assert table.data.index.tolist() == [
+        ("U-Net", "no selection"), ("U-Net", "realism"), ("mine", "no selection"),
+    ]  # fmt: skip
+    assert table.data.loc[("mine", "no selection")].tolist() == ["–", "< −0.50 (−0.50 to −0.50)"]
+    # 86.15 in every subset lies where 141 patches reach it: 41.4 more, of 50 and of 100
+    assert [text.split()[0] for text in table.data.loc[("U-Net", "no selection")]] == ["+0.83", "+0.41"]
+    assert curve_plots.table(points[points["generator"] == ""], 100) is None
+    assert "(" not in curve_plots.table(points[points["subset"] < 2], 100).data.iloc[2, 1], "two subsets, no interval"
+
+
+def test_captions_tell_the_gains(points):
+    assert curve_plots.gain(points, 100) == "From 100 to 200 real patches the probe's mean AUC changes by +2.00 points."
+    assert curve_plots.gains(points, 100) == (
+        "Beside 100 real patches, synthetic ones change the probe's mean AUC by −5.15 to +1.00 points."
+    )
+    without = points[points["generator"] == "unet"]
+    assert curve_plots.gain(without, 100) == curve_plots.gains(without, 100) == ""

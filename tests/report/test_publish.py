@@ -1,5 +1,6 @@
 """What is published is what was run: the README's numbers are those of the file in git."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.numpy import save_file
 from pcamlib import data, metrics
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json, write_json
-from pcamlib.report import answer_page, publish, published_page
+from pcamlib.report import answer_page, curve_plots, publish, published_page
 from pcamlib.results import compact, frame, inference, intervals, load, planning
 from pcamlib.results.published import published_runs
 
@@ -108,6 +109,32 @@ def test_scores_are_published_and_stale_ones_leave(tmp_path):
     with pytest.raises(StudyError, match="run notebook 07 again"):
         publish.publish(run, 1, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_curves_are_published_with_their_figures(tmp_path):
+    run = made_up.write_run(tmp_path / "runs" / "made-up", subsets=3)
+    where = tmp_path / "reference"
+    publish.publish(run, 3, where)
+    assert not (where / "worth").exists() and "synthetic patches" not in published_page.page(load(run, 3), {}, where)
+    made_up.write_curves(run, subsets=3)
+    df = compact.read(publish.publish(run, 3, where))
+    pd.testing.assert_frame_equal(df, load(run, 3), check_exact=True)
+    figures = {path.stem: Image.open(path).size for path in (where / "worth" / "made-up").iterdir()}
+    assert set(figures) == set(curve_plots.FIGURES) and min(w for w, _ in figures.values()) >= 700
+    text = published_page.page(df, {}, where)
+    for said in (
+        "../reference/worth/made-up/label_fraction.png",
+        "../reference/worth/made-up/ratio.png",
+        "From 256 to 512 real patches the probe's mean AUC changes by +2.00 points",
+        "beside 256</caption>",
+        "<td>+0.50 (+0.50 to +0.50)</td>",
+    ):
+        assert said in re.sub(r'<td class="[^"]*">', "<td>", text).replace("\\", ""), said
+    for path in run.glob("subset-*/results/curves-*.json"):
+        path.unlink()
+    publish.publish(run, 3, where)
+    assert not list((where / "worth" / "made-up").iterdir()), "no curves, no old figures either"
 
 
 def test_the_readme_shows_the_published_numbers():

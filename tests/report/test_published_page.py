@@ -113,3 +113,17 @@ def test_a_published_run_shows_its_intervals_and_its_probes(own, tmp_path):
     assert "(−1.11 to +2.22)" in text and "81.11 to 92.22" in text and "99 test patches" in text
     assert "Linear probe:" in text and "Table 2 by probes" in text
     assert "published, linear probe" in text and "this copy, linear probe" in text
+
+
+def test_the_gain_by_generated_patches_is_a_share_of_the_gain_by_real_ones(tmp_path):
+    df = load(write_run(tmp_path / "run", 3), 3)
+    for arm, gains in (("double-real", (0.0, 0.001, -0.001)), ("augmentation-unet", (0.071, 0.073, 0.072))):
+        for k, gain in enumerate(gains):
+            lines = df["arm"].str.startswith(arm) & (df["metric"] == "auc") & (df["subset"] == k)
+            df.loc[lines, "value"] += gain
+    table = published_page.shares({"classification": frame.by_device(df, "classification")})
+    assert table.data.index.tolist() == ["HistoGAN", "U-Net", "DiT"] and list(table.data) == ["fine-tuned network"]
+    # gains of 6.3, 6.5 and 6.4 points over twice the steps, 4.0, 4.1 and 3.9 by twice the real patches
+    value = table.data.loc["U-Net", "fine-tuned network"]
+    assert value.startswith("+1.60 (+1.") and value.endswith(")")
+    assert published_page.shares({"classification": df[df["arm"] != "double-real"]}) is None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import edit, write_run
+from made_up import edit, write_curves, write_run
 
 from pcamlib.core.errors import StudyError
-from pcamlib.results import compact, load
+from pcamlib.results import compact, curves, load
 from pcamlib.results.loading import ONE_CLASS
 
 
@@ -81,6 +81,20 @@ def test_centres_and_the_unit_of_subsets_are_columns_only_where_they_are_known(r
     lacking = lines[lines["status"] != "ok"]
     assert set(lacking["centre"]) == {"Nijmegen, 2"} and set(lacking["reason"]) == {ONE_CLASS}
     assert set(df["subsets_by"].dropna()) == {"slide"}
+
+
+def test_curves_come_back_as_they_were(run, tmp_path):
+    compact.write(load(run, 2), tmp_path / "old.csv")
+    assert "auc_curve" not in (tmp_path / "old.csv").read_text().splitlines()[0]
+    write_curves(run, 2)
+    df = load(run, 2)
+    compact.write(df, tmp_path / "new.csv")
+    found = compact.read(tmp_path / "new.csv")
+    pd.testing.assert_frame_equal(found, df, check_exact=True)
+    pd.testing.assert_frame_equal(curves.points(found), curves.points(df), check_exact=True)
+    assert len(curves.points(found)) == 2 * (5 + 3 * 3 - 1), "all points but one, of every subset"
+    lacking = found[(found["kind"] == "curves") & (found["status"] != "ok")]
+    assert set(lacking["regime"]) == {"256+512"} and set(lacking["reason"]) == {"no patches"}
 
 
 def test_later_metrics_are_columns_only_where_a_row_has_them(run, tmp_path):
