@@ -24,12 +24,12 @@ from typing import Annotated, Literal, NamedTuple, Self, get_args
 import pandas as pd
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pcamlib.core import strict_yaml
+from pcamlib.core import paper, strict_yaml
 from pcamlib.core.errors import StudyError
 from pcamlib.core.generator_list import check
 from pcamlib.core.sections import Positive, Section, Seed, complaint
 from pcamlib.results import frame
-from pcamlib.results.arms import PROBED, TWICE, classifiers, generators_of, of_source
+from pcamlib.results.arms import PROBED, PSEUDO, TWICE, classifiers, generators_of, of_source
 from pcamlib.results.loading import NO_FILE
 from pcamlib.results.published import data_name, published_folder
 
@@ -144,10 +144,11 @@ class Plan(Section):
     def planned(self, device: str, subset: int) -> set[str]:
         """The arms, by `Arm.name`, that one of `frame.DEVICES` measures in a subset.
 
-        A regression has no steps to double, and stronger augmentation is for networks.
+        A regression has no steps to double, and stronger augmentation is for networks. Pseudo-labels are the plan's `later`:
+        a run may have them or not.
         """
         if device == "probe":
-            which, real = self.devices.probe, [arm for arm in PROBED if arm != TWICE]
+            which, real = self.devices.probe, [arm for arm in PROBED if arm not in (TWICE, *PSEUDO)]
         else:
             which, real = self.devices.fine_tuned, of_source(None)
         if subset not in which.subsets:
@@ -282,6 +283,7 @@ def _arms(plan: Plan, results: pd.DataFrame) -> Iterator[Found]:
         lines = results[results["kind"] == device]
         titles = {line.arm: frame.arm_of(line).title for line in lines.drop_duplicates("arm").itertuples()}
         ran = frame.of_kind(results, device)
+        ran = ran[~ran["regime"].isin(paper.PSEUDO)]
         why: dict[tuple[str, str], list[int]] = {}  # subsets by arm and what is wrong with it
         for k in sorted(set(results["subset"]) & set(range(plan.subsets.count))):
             lacking = _lacking(plan, results, device, k)

@@ -9,6 +9,7 @@ import made_up
 import pytest
 import yaml
 
+from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import load_profile
 from pcamlib.results import load, plan
@@ -111,6 +112,13 @@ def test_other_subsets_arms_generators_and_seeds_are_told(run):
     only["fine-tuned"] |= {"subsets": [1], "also": ["traditional"]}
     ((subject, text),) = texts(plan.departures(made(devices=only), run))
     assert subject == "arms" and text.startswith("fine-tuned network, subset 0: not planned: ")
+
+
+def test_a_run_may_have_pseudo_labels_or_not(run):
+    assert set(run.loc[run["kind"] == "probe", "regime"]) >= set(paper.PSEUDO)
+    without = run[~run["regime"].isin(paper.PSEUDO)]
+    for results in (run, without):
+        assert plan.departures(made(), results) == [] and "2 of 3" in plan.unfinished(made(), results)[1]
 
 
 def test_a_run_is_older_only_if_all_of_it_is(run):
