@@ -16,7 +16,7 @@ GENERATORS = ("histogan", "unet", "dit")
 SELECTIONS = ("none", "realism", "class")
 GENERATOR_NAMES = {"histogan": "HistoGAN", "unet": "U-Net", "dit": "DiT"}
 OWN_NAMES = {"flow": "Rectified flow", "unet_pool": "U-Net (unlabelled pool)"}
-"""Generators that the paper lacks."""
+"""What readers call the registered generators that the paper lacks (`models.generators.REGISTRY`)."""
 SELECTION_NAMES = {"none": "none", "realism": "realism", "class": "class-based"}
 SELECTION_HEADINGS = {
     "none": "No image selection",

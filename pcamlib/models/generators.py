@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.generator_list import ImagesSettings
 from pcamlib.core.settings import POOLED, Profile
@@ -38,8 +39,9 @@ class Entry:
 
     name
         What profiles, files and parameters call it: lower-case letters, digits and underscores.
-    label, colour
-        What readers see in tables and figures. Colours suit colour-blind readers and differ in lightness.
+    colour
+        Of its lines and bars in figures. Colours suit colour-blind readers and differ in lightness. What readers call it, its
+        `label`, is in `paper.GENERATOR_NAMES` or `paper.OWN_NAMES`, which titles of arms need too.
     after
         The executed notebook that must be finished before `sampler` is called. None: nothing has to run before.
     train
@@ -53,13 +55,17 @@ class Entry:
     """
 
     name: str
-    label: str
     colour: str
     after: str | None
     train: Callable[[Study], Log]
     sampler: Callable[[Study], Sampler | ImageFolder]
     section: str | None = None
     options: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What readers call it."""
+        return label(self.name)
 
 
 # the modules of models are imported when they are needed: diffusers alone takes seconds
@@ -117,22 +123,17 @@ DENOISING = ("sampler", "steps", "guidance")
 REGISTRY = {
     entry.name: entry
     for entry in (
-        Entry("histogan", "HistoGAN", "#E69F00", "04_histogan", _train_histogan, _histogan, "histogan"),
+        Entry("histogan", "#E69F00", "04_histogan", _train_histogan, _histogan, "histogan"),
         Entry(
-            "unet", "U-Net", "#A83279", "03_diffusion_unet",
+            "unet", "#A83279", "03_diffusion_unet",
             partial(_train_diffusion, backbone="unet"), partial(_diffusion, backbone="unet"), "diffusion", DENOISING,
         ),
         Entry(
-            "dit", "DiT", "#3B1F78", "03_diffusion_dit",
+            "dit", "#3B1F78", "03_diffusion_dit",
             partial(_train_diffusion, backbone="dit"), partial(_diffusion, backbone="dit"), "diffusion", DENOISING,
         ),
-        Entry(
-            "flow", "Rectified flow", "#B40000", "02_autoencoder", _train_flow, _flow,
-            "diffusion", ("steps", "guidance"),
-        ),
-        Entry(
-            POOLED, "U-Net (unlabelled pool)", "#78964B", None, _train_pooled, _pooled, "diffusion", DENOISING
-        ),
+        Entry("flow", "#B40000", "02_autoencoder", _train_flow, _flow, "diffusion", ("steps", "guidance")),
+        Entry(POOLED, "#78964B", None, _train_pooled, _pooled, "diffusion", DENOISING),
     )
 }  # fmt: skip
 NAMES = tuple(REGISTRY)
@@ -148,7 +149,6 @@ def listed(profile: Profile) -> dict[str, Entry]:
                     f"profile {profile.name!r}: {item.name!r} is a generator's name: call the images otherwise."
                 )
             found[item.name] = Entry(
-                item.name,
                 item.name,
                 spare[item.name],
                 None,
@@ -178,9 +178,7 @@ def find(study: Study, name: str) -> Entry:
 
 def label(name: str) -> str:
     """What readers call a generator, or REAL; images made elsewhere are called by their own name."""
-    if name == REAL:
-        return "real patches only"
-    return REGISTRY[name].label if name in REGISTRY else name
+    return "real patches only" if name == REAL else paper.generator_name(name)
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:

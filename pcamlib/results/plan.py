@@ -261,7 +261,7 @@ def _scale(plan: Plan, results: pd.DataFrame) -> Iterator[Found]:
         yield Found("profile", f"the settings are not those of profile {plan.profile} as it is now")
     made = [name for name in generators_of(results) if name in set(_classifiers(results)["generator"])]
     for name in sorted(set(made) - set(plan.generators)):
-        yield Found("generators", f"generator {name} was not planned")
+        yield Found("generators", f"generator {paper.generator_name(name)} was not planned")
     early = results.loc[results["data"].notna(), "file"][_days(results) < plan.registered].nunique()
     if early:
         yield Found("date", f"{early} result file{'s' * (early != 1)} older than the registration")

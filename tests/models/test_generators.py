@@ -15,6 +15,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import load_profile
 from pcamlib.experiments import classification, selection
 from pcamlib.models import generators
+from pcamlib.results.arms import Arm
 from pcamlib.study import REAL, SELECTIONS
 
 
@@ -29,7 +30,8 @@ def test_the_papers_generators_are_registered_under_its_names():
         entry = generators.REGISTRY[name]
         assert entry.name == name and entry.label == paper.GENERATOR_NAMES[name] and entry.after
     others = {name: entry.label for name, entry in generators.REGISTRY.items() if name not in paper.GENERATORS}
-    assert others == paper.OWN_NAMES
+    assert others == paper.OWN_NAMES, "every registered generator has a name for readers"
+    assert all(Arm("transfer", name, "none").title.startswith(paper.OWN_NAMES[name]) for name in others)
     colours = [entry.colour for entry in generators.REGISTRY.values()] + list(generators.SPARE_COLOURS)
     assert len({colour.lower() for colour in colours}) == len(colours)
     assert all(re.fullmatch("#[0-9A-F]{6}", colour) for colour in colours)

@@ -102,7 +102,7 @@ def test_other_subsets_arms_generators_and_seeds_are_told(run):
     assert ("subsets", "not planned: subset 3") in texts(plan.departures(made(), beyond))
     fewer = made(generators=["histogan", "unet"])
     found = texts(plan.departures(fewer, run))
-    assert found[0] == ("generators", "generator dit was not planned")
+    assert found[0] == ("generators", "generator DiT was not planned")
     assert found[1][1].startswith("fine-tuned network, subset 0 and 1: not planned: ") and "and 6 more" in found[1][1]
     again = run["arm"].eq("traditional") & run["kind"].eq("classification") & run["subset"].eq(0)
     assert texts(plan.departures(made(), run.assign(seed=run["seed"].mask(again, 1)))) == [
