@@ -132,7 +132,10 @@ REGISTRY = {
             "dit", "#3B1F78", "03_diffusion_dit",
             partial(_train_diffusion, backbone="dit"), partial(_diffusion, backbone="dit"), "diffusion", DENOISING,
         ),
-        Entry("flow", "#B40000", "02_autoencoder", _train_flow, _flow, "diffusion", ("steps", "guidance")),
+        Entry(
+            "flow", "#B40000", "02_autoencoder", _train_flow, _flow,
+            "diffusion", ("steps", "guidance"),
+        ),
         Entry(POOLED, "#78964B", None, _train_pooled, _pooled, "diffusion", DENOISING),
     )
 }  # fmt: skip
