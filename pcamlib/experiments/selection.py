@@ -197,6 +197,13 @@ def _assemble(
     data.write(folder, "train", np.concatenate(images), np.array(labels))
 
 
+def examples(scores: np.ndarray, count: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of at most `count` patches that pass with these scores (N,), the last ones, and of those that score lowest among
+    the rest."""
+    dropped = np.argsort(scores)[:count]
+    return np.flatnonzero(scores >= THRESHOLD)[-count:], dropped[scores[dropped] < THRESHOLD]
+
+
 def _result(study: Study, generator: str) -> dict[str, Any]:
     path = study.need(study.results / f"selection-{generator}.json", f"05_selection.md (generator {generator})")
     return read_json(path)

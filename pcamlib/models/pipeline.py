@@ -95,26 +95,31 @@ class PatchPipeline(DiffusionPipeline):
         choice of sampler. Raises StudyError for other labels, options out of range, and a pipeline that was converted to half
         precision.
         """
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or not len(labels) or not np.isin(labels, (0, 1)).all():
+            raise StudyError(f"labels must be a list of 0 and 1, got {labels.tolist()!r}.")
+        generator = self.sampler()
+        if isinstance(generator, diffusion.DiffusionSampler):
+            return generator.sample(labels, seed, sampler=sampler, steps=steps, guidance=guidance)
+        if sampler is not None:
+            raise StudyError(f"sampler is {sampler!r}: a flow is followed by Euler's method, leave it out.")
+        return generator.sample(labels, seed, steps=steps, guidance=guidance)
+
+    def sampler(self) -> diffusion.DiffusionSampler | flow.FlowSampler:
+        """The generator with the study's settings, which also gives the states on the way. StudyError in half precision."""
         for part in (self.denoiser, self.decoder):
             if part.dtype != torch.float32:
                 raise StudyError(
                     f"the pipeline is in {part.dtype} and computes in torch.float32: load it without torch_dtype, or call "
                     ".to(torch.float32)."
                 )
-        labels = np.asarray(labels)
-        if labels.ndim != 1 or not len(labels) or not np.isin(labels, (0, 1)).all():
-            raise StudyError(f"labels must be a list of 0 and 1, got {labels.tolist()!r}.")
         settings = SimpleNamespace(
             **{k: self.config[k] for k in ("timesteps", "sampler", "sampling_steps", "guidance")}
         )
         if self.config["process"] == flow.NAME:
-            if sampler is not None:
-                raise StudyError(f"sampler is {sampler!r}: a flow is followed by Euler's method, leave it out.")
-            of_flow = flow.FlowSampler(settings, self.denoiser, self.decoder.autoencoder, self.decoder.latents)
-            return of_flow.sample(labels, seed, steps=steps, guidance=guidance)
+            return flow.FlowSampler(settings, self.denoiser, self.decoder.autoencoder, self.decoder.latents)
         model = diffusion.Denoiser(self.denoiser, settings).to(self.device)
-        generator = diffusion.DiffusionSampler(settings, model, self.decoder.autoencoder, self.decoder.latents)
-        return generator.sample(labels, seed, sampler=sampler, steps=steps, guidance=guidance)
+        return diffusion.DiffusionSampler(settings, model, self.decoder.autoencoder, self.decoder.latents)
 
 
 def of_run(run: Path, subset: int, backbone: str) -> PatchPipeline:

@@ -6,13 +6,13 @@ writes book/reference/<run folder's name>.csv (all results; their provenance is 
 `pcamlib.results.compact`), beside it in intervals/ what notebook 08 found from the test scores, in scores/ these scores
 with the labels, so that a reader without patches can compute the intervals again or another metric, in forest/ the figure
 of all differences, in worth/ those of AUC over numbers of real and generated patches, in curves/ the training logs as
-numbers and figures, in sheets/ generated samples of every subset, and puts the summary between the marks in README.md.
+numbers and figures, in sheets/ generated samples of every subset, in strips/ what `strips` draws of subset 0, and puts the
+summary between the marks in README.md.
 No patch of the data set leaves the run folder.
 """
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from pcamlib import data
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.core.text import inert
-from pcamlib.report import claim_table, curve_plots, findings, plots, published_page, result_plots
+from pcamlib.report import claim_table, curve_plots, findings, plots, published_page, result_plots, strips
 from pcamlib.report.answer_page import about
 from pcamlib.report.tables import device_note
 from pcamlib.results import compact, curves, frame, intervals, load
@@ -56,6 +56,7 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
         if found[device] and found[device]["provenance"] != frame.merged_provenance(measured):
             raise StudyError(f"{file} is of other results than those in {run}: run notebook 08 again, or `make study`.")
         scores |= _scores(run, measured, device)
+    drawn = strips.draw(run, results)
     compact.write(results, path)
     for stale in by_subset.glob("*.npz"):
         stale.unlink()
@@ -78,6 +79,7 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
     for generator in generators_of(results):
         sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
         _sheet(sets, folder / "sheets" / run.name / f"{generator}.png")
+    strips.write(drawn, folder / "strips" / run.name)
     return path
 
 
@@ -116,11 +118,8 @@ def _curves(run: Path, subsets: int, names: list[str], folder: Path, note: str) 
 
 
 def _figure(figure: Figure, path: Path, dpi: int) -> None:
-    """The figure as a PNG of 128 colours: more than it has hues, and a third of the bytes of full colour."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
     with atomic(path) as tmp_path:
-        Image.open(buffer).convert("RGB").quantize(128).save(tmp_path, format="PNG", optimize=True)
+        tmp_path.write_bytes(plots.few_colours(figure, dpi))
 
 
 def _sheet(sets: list[Path], path: Path) -> None:

@@ -18,7 +18,7 @@ from pcamlib.core.settings import Profile
 from pcamlib.core.text import inert, printable
 from pcamlib.experiments import tuning
 from pcamlib.models import generators
-from pcamlib.report import curve_plots, findings, plots, quality_tables, result_plots, tables
+from pcamlib.report import curve_plots, findings, plots, quality_tables, result_plots, strips, tables
 from pcamlib.report.answer_page import about, devices_of, picture
 from pcamlib.report.tables import HEADINGS, NOT_PRINTED, SMALL_N, Table, arms_of, listed, points, render, signed
 from pcamlib.results import curves, frame, headline, inference, rivals
@@ -424,6 +424,7 @@ def _pictures(name: str, where: Path) -> list[str]:
         lines += _figure(path, where, f"Patches by {shown}, a row per subset: left without tumour, right with", shown)
     if sheets:
         text += dropdown("Generated patches", *lines)
+    text += _strips(name, where)
     drawn = sorted((where / "curves" / name).glob("*.png"))
     lines = [f"As numbers: {inert(f'book/reference/curves/{name}/log.json', 'code')}.", ""]
     for path in drawn:
@@ -433,6 +434,23 @@ def _pictures(name: str, where: Path) -> list[str]:
         )
     if drawn:
         text += dropdown("How training went", *lines)
+    return text
+
+
+def _strips(name: str, where: Path) -> list[str]:
+    """The published strips of generated patches, a drop-down per kind, and what the run lacks of them."""
+    found, lacks = strips.of_run(name, where)
+    text = []
+    for kind, (title, _, _) in strips.KINDS.items():
+        lines = []
+        for path, strip in found:
+            # the first samples are on the sheets of every subset
+            if strip["kind"] == kind != "samples":
+                lines += _figure(path, where, strip["alt"], f"{strip['title']} {strip['note']}")
+        if lines:
+            text += dropdown(f"Generated patches: {title}", *lines)
+    if lacks:
+        text += dropdown("Generated patches that are not there", findings.bullets(lacks))
     return text
 
 

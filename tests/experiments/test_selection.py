@@ -99,3 +99,10 @@ def test_a_killed_selection_goes_on_to_the_same_sets(open_tiny, monkeypatch):
 def test_a_set_that_was_not_made_names_its_notebook(open_tiny):
     with pytest.raises(StudyError, match="05_selection.md .generator histogan. for subset 0 first"):
         selection.synthetic(open_tiny(), "histogan", "none")
+
+
+def test_examples_are_the_last_that_pass_and_the_lowest_of_the_others():
+    kept, dropped = selection.examples(np.array([0.5, 1.0, 2.0, 0.1, 1.5, 0.9]), count=2)
+    assert kept.tolist() == [2, 4] and dropped.tolist() == [3, 0]
+    kept, dropped = selection.examples(np.array([1.0, 2.0]))
+    assert kept.tolist() == [0, 1] and not len(dropped)

@@ -27,7 +27,10 @@ def test_sheets_show_generated_samples_only(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (2, 30, 96, 96, 3), np.uint8)
     labels = np.arange(30, dtype=np.uint8) % 2
     for k in (0, 1):
-        data.write(run / f"subset-{k}" / "synthetic" / "unet-none", "train", images[k], labels)
+        folder = run / f"subset-{k}" / "synthetic" / "unet-none"
+        data.write(folder, "train", images[k], labels)
+        card = {"provenance": made_up.provenance(k), "scores": {"realism": [1.5] * 30}}
+        write_json(folder / "card.json", card)
     publish.publish(run, 2, tmp_path / "reference")
     sheets = tmp_path / "reference" / "sheets" / "made-up"
     assert [path.name for path in sheets.iterdir()] == ["unet.png"], "no samples, no sheet"
