@@ -63,7 +63,7 @@ class Study:
 
     @cached_property
     def other_real(self) -> data.Arrays:
-        """As many real train patches outside this subset and unseen by the judge (empty if there are too few)."""
+        """As many real train patches outside this subset, unseen by judge and generators (empty if there are too few)."""
         return data.load(self.data_root, "train", self.others)
 
     def split(self, name: str) -> data.Arrays:
@@ -191,6 +191,7 @@ def _outside(
     """Rows for the judge (outside every subset), as many others as the subset has (outside it and the judge), and the pool.
 
     The first two are empty when there are not enough rows. The pool is all that is outside every subset and the judge.
+    Where generators learn from it, the others are from other subsets only: they serve as patches that no generator has seen.
     """
 
     def draw(pool: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -202,8 +203,11 @@ def _outside(
     reserve = np.setdiff1d(np.arange(len(labels)), np.concatenate(parts))
     judge = draw(reserve, settings.quality.judge.size, settings.subsets.seed + 1)
     free = np.setdiff1d(np.arange(len(labels)), np.concatenate([parts[subset], judge]))
+    pool = np.setdiff1d(reserve, judge)
+    if settings.pool is not None:
+        free = np.setdiff1d(free, pool)
     others = draw(free, len(parts[subset]), settings.subsets.seed + 2 + subset)
-    return judge, others, np.setdiff1d(reserve, judge)
+    return judge, others, pool
 
 
 def _require(

@@ -49,6 +49,14 @@ def test_the_pool_is_outside_and_without_labels(opened, monkeypatch):
     assert len(seen) == count, "the second subset finds it finished"
 
 
+def test_new_patches_are_new_to_what_has_seen_the_pool(opened, open_tiny):
+    s, bare = opened(), open_tiny(runs="bare")
+    assert set(s.others) == set(opened(subset=1).rows), "all that neither this subset nor the pool has"
+    assert set(bare.others) & set(bare.pool_rows), "nobody learns from that pool"
+    np.testing.assert_array_equal(s.rows, bare.rows)
+    assert not len(opened(runs="one", **{"subsets.count": 1}).others), "then there is no other subset"
+
+
 def test_a_subset_starts_from_the_pools_weights_code_and_scale(opened):
     s = opened()
     pool = pooled.pretrain(s)
