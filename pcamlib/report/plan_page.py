@@ -16,6 +16,7 @@ import pandas as pd
 from pcamlib.core import paper
 from pcamlib.core.text import inert
 from pcamlib.models import generators
+from pcamlib.report.tables import points, span
 from pcamlib.results import frame, headline
 from pcamlib.results import plan as plans
 from pcamlib.results.arms import classifiers
@@ -110,6 +111,7 @@ def _compared(plan: Plan, run: Published | None, commits: list[Commit] | None) -
     else:
         lines += ["All planned subsets are finished."]
     lines += [line for device in frame.DEVICES if (line := _width(plan, run.results, device))]
+    lines += _decided(plan, run.results)
     lines += [f"Departure: {inert(each.text)}." + " **Not explained.**" * (each in unexplained) for each in found]
     lines += [f"Explained on {d.date}: {inert(d.what)} Reason: {inert(d.reason)}" for d in plan.departures]
     if not found and not plan.departures:
@@ -143,6 +145,23 @@ def _width(plan: Plan, results: pd.DataFrame, device: str) -> str:
         f"{frame.DEVICES[device].capitalize()}: half of the 95 % intervals of the headline differences is {min(halves):.2f} to "
         f"{max(halves):.2f} points of AUC, median {float(np.median(halves)):.2f}; {expected}."
     )
+
+
+def _decided(plan: Plan, results: pd.DataFrame) -> list[str]:
+    """Whether what was to change our mind was found."""
+    found = plans.decision(plan, results)
+    if found is None:
+        return [
+            "What would change our mind cannot be judged: it takes intervals of all contrasts, by a probe that measures something."
+        ]
+    said = f"{found.best}, {points(found.test.mean)} points ({span(found.test.low, found.test.high)}) over {found.test.n} subsets"
+    yes = {True: "met", False: "not met"}
+    return [
+        f"To convince us that generated patches help: **{yes[found.helps]}**. The highest contrast by the probe is {inert(said)}, p = "
+        f"{found.holm:.3f} after Holm's correction.",
+        f"To convince us that they do not: **{yes[found.does_not]}**. The intervals of the generators' contrasts end at "
+        f"{points(found.highest)} points or below, and twice the real patches gain {points(found.real)}.",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ the plan

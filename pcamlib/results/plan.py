@@ -16,8 +16,9 @@ The file is committed before the first result. These are its keys; text is for r
 from __future__ import annotations
 
 import datetime
+import math
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self, get_args
 
@@ -28,8 +29,10 @@ from pcamlib.core import paper, strict_yaml
 from pcamlib.core.errors import StudyError
 from pcamlib.core.generator_list import check
 from pcamlib.core.sections import Positive, Section, Seed, complaint
-from pcamlib.results import frame
-from pcamlib.results.arms import PROBED, PSEUDO, TWICE, classifiers, generators_of, of_source
+from pcamlib.results import frame, headline, rivals
+from pcamlib.results.arms import MIXED, PROBED, PSEUDO, TWICE, classifiers, generators_of, of_source
+from pcamlib.results.claims import ALPHA
+from pcamlib.results.inference import Estimate
 from pcamlib.results.loading import NO_FILE
 from pcamlib.results.published import data_name, published_folder
 
@@ -39,6 +42,8 @@ Subject = Literal[
 ]
 SUBJECTS = get_args(Subject)
 """What a run can depart in. "analysis" is what no comparison of results finds: how numbers were turned into answers."""
+MATTERS = 0.0035
+"""The gain of AUC from which the registration calls a generator useful."""
 SHOWN = 3  # arms of a sentence that are named
 
 
@@ -301,6 +306,59 @@ def _arms(plan: Plan, results: pd.DataFrame) -> Iterator[Found]:
             yield Found(
                 "seeds", f"{name}: {ran['seed'].nunique()} seeds where {_which(plan, device).seeds} was planned"
             )
+
+
+class Decision(NamedTuple):
+    """What the registered criteria say of a run, by the probe; differences of AUC as fractions.
+
+    best: the headline contrast of a generator with the highest mean, by title, with its test. holm: its p value after Holm's
+    correction over the contrasts. highest: where the interval that reaches furthest ends. real: the mean gain by twice the
+    real patches.
+    """
+
+    best: str
+    test: Estimate
+    holm: float
+    highest: float
+    real: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether what was to convince us that generated patches help is met."""
+        return self.test.mean >= MATTERS and self.holm < ALPHA
+
+    @property
+    def does_not(self) -> bool:
+        """Whether what was to convince us that they do not is met."""
+        return self.highest < self.real and self.test.mean < MATTERS
+
+
+def decision(plan: Plan, results: pd.DataFrame) -> Decision | None:
+    """The plan's `would_change_our_mind` put to a run: transfer and augmentation by each planned generator, by the probe.
+
+    None unless each of these contrasts and the gain by twice the real patches has an interval, and the probe beats the trivial
+    baselines. Texts of the plan say the same: a best contrast of at least MATTERS with p < ALPHA after Holm's correction;
+    or all intervals below the gain by real patches and the best contrast below MATTERS.
+    """
+    probe = frame.by_device(results, "probe")
+    rows = headline.differences(probe)
+    tests = {row.title: row.test for row in rows if row.generator in plan.generators}
+    real = next((row.mean for row in rows if row.title == headline.DOUBLE.title), None)
+    known = {title: test for title, test in tests.items() if test and math.isfinite(test.high)}
+    if len(known) < len(MIXED) * len(plan.generators) or real is None or rivals.trust(probe).measures is not True:
+        return None
+    best = max(known, key=lambda title: known[title].mean)
+    adjusted = dict(zip(known, holm([test.p for test in known.values()])))
+    return Decision(best, known[best], adjusted[best], max(test.high for test in known.values()), real)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the order given: the chance of any false discovery among all tests."""
+    found, least = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        least = max(least, min(1.0, (len(p) - rank) * p[i]))
+        found[i] = least
+    return found
 
 
 def _which(plan: Plan, device: str) -> Measured:

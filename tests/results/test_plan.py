@@ -121,6 +121,52 @@ def test_a_run_may_have_pseudo_labels_or_not(run):
         assert plan.departures(made(), results) == [] and "2 of 3" in plan.unfinished(made(), results)[1]
 
 
+def of_gains(results, best, others=0.0, real=0.02, sd=0.001):
+    """The run's probes, where U-Net transfer gains `best` over the stronger control, other uses `others`, real patches `real`."""
+    sign = results["subset"].map({0: 0, 1: 1, 2: -1})
+    gain = others + sd * sign
+    gain = gain.mask(results["arm"].str.startswith("transfer-unet"), best + sd * sign)
+    gain = gain.mask(results["arm"] == "double-real", real + sd * sign)
+    ours = (results["kind"] == "probe") & (results["metric"] == "auc") & (results["status"] == "ok")
+    changed = ours & (results["regime"].isin(("transfer", "augmentation")) | results["arm"].eq("double-real"))
+    control = 0.875 + 0.01 * results["subset"]  # real to real
+    return results.assign(value=results["value"].mask(changed, control + gain))
+
+
+@pytest.mark.parametrize(
+    ("best", "others", "real", "sd", "helps", "does_not"),
+    [
+        (0.01, 0.0, 0.02, 0.0003, True, False),
+        (0.01, 0.0, 0.02, 0.003, False, False),  # p = 0.03 alone, 0.18 among six
+        (0.003, 0.0, 0.02, 0.0001, False, True),  # sure, and too small to matter
+        (0.003, 0.0, 0.002, 0.0001, False, False),  # real patches are not worth more
+        (0.001, -0.01, 0.02, 0.02, False, False),  # intervals too wide to say anything
+    ],
+)
+def test_the_registered_criteria(tmp_path, best, others, real, sd, helps, does_not):
+    results = of_gains(load(made_up.write_run(tmp_path / "made-up", 3), 3), best, others, real, sd)
+    found = plan.decision(made(), results)
+    assert (
+        found.best == "U-Net transfer" and found.test.mean == pytest.approx(best) and found.real == pytest.approx(real)
+    )
+    assert (found.helps, found.does_not) == (helps, does_not)
+    assert found.holm == pytest.approx(min(1, 6 * found.test.p)) or best - others < sd
+
+
+def test_no_decision_without_all_contrasts(run):
+    assert plan.decision(made(), run) is None, "no spread, no intervals"
+    results = of_gains(run, 0.01)
+    assert plan.decision(made(), results)
+    assert plan.decision(made(), results[~results["arm"].str.startswith("transfer-dit")]) is None
+    assert plan.decision(made(), results[results["subset"] == 0]) is None
+    assert plan.decision(made(), results[~results["regime"].isin(paper.TRIVIAL)]) is None
+
+
+def test_holm_by_hand():
+    assert plan.holm([0.03, 0.01, 0.04, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
+    assert plan.holm([0.6, 0.9]) == [1.0, 1.0] and plan.holm([]) == []
+
+
 def test_a_run_is_older_only_if_all_of_it_is(run):
     later = made(registered=datetime.date(2026, 1, 2))
     assert plan.predates(later, run) and not plan.predates(made(), run)
