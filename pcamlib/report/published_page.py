@@ -209,8 +209,8 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
     judge = next(iter(frame.extractors(run.results)), None)
     text += [
         "All numbers of the largest run that is published with this book. {doc}`answer` says in five sentences what they mean,",
-        "{doc}`claims` gives its verdicts, {doc}`recompute` computes both again by your own choices, and {doc}`08_results` explains",
-        "the tables on the run that this copy was built from."
+        "{doc}`claims` gives its verdicts, {doc}`registration` says what was planned before, {doc}`recompute` computes results again by",
+        "your own choices, and {doc}`08_results` explains the tables on the run that this copy was built from."
         + (" Here both are of the same data and profile." if same else ""),
         "",
         about(run.results),
