@@ -60,7 +60,8 @@ CUT = """() => {
   };
   const name = (e) => (e.querySelector("caption") ?? e).textContent.trim().replace(/\\s+/g, " ").slice(0, 60);
   const found = (selector) => [...article.querySelectorAll(selector)].filter((e) => e.offsetWidth && cut(e)).map(name);
-  return { tables: found("table"), listings: found("pre"), equations: found("div.math") };
+  // MathJax's element inside the box is the one that scrolls
+  return { tables: found("table"), listings: found("pre"), equations: found("div.math:not(:has(mjx-container)), div.math mjx-container") };
 }"""
 
 

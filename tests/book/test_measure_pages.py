@@ -52,10 +52,19 @@ def test_nothing_is_cut_on_a_wide_screen(html):
 
 
 @needs_chromium
-def test_no_page_of_prose_cuts_a_table(html):
-    found = [page for page in measure_pages.measure(html, widths=[1280]) if "executed" not in page.page]
+def test_no_listing_is_cut_and_no_table_of_prose(html):
+    found = list(measure_pages.measure(html, widths=[1280]))
     assert len(found) >= 20
-    assert not {page.page: page.tables for page in found if page.tables}
+    assert not {page.page: page.tables for page in found if page.tables and "executed" not in page.page}
+    assert not {page.page: page.listings for page in found if page.listings}
+    assert not {page.page: page.equations for page in found if page.equations}
+
+
+@needs_chromium
+def test_equations_fit_a_telephone(html):
+    found = list(measure_pages.measure(html, ["method_diffusion.html", "metrics.html", "02_autoencoder.html"], [390]))
+    assert len(found) == 3
+    assert not {page.page: page.equations for page in found if page.equations}
 
 
 @needs_chromium
@@ -67,11 +76,12 @@ def test_what_is_measured(tmp_path):
         "<p style='height: 2000px'>three short words</p><details><summary>more</summary>not counted"
         f"<div class='box'><table><caption>wide</caption><tr><td>{wide}</td></tr></table></div></details>"
         f"<pre style='overflow-x: auto'>{wide}</pre><pre>short</pre><table><tr><td>fits</td></tr></table>"
-        f"<div class='math' style='overflow-x: auto'>{wide}</div></article>"
+        f"<div class='math' style='overflow-x: auto'>{wide}</div><div class='math'>"
+        f"<mjx-container style='display: block; overflow: auto'>{wide}</mjx-container></div></article>"
     )
     (page,) = measure_pages.measure(tmp_path, widths=[1280])
-    assert page.words == 3 + 1 + 1 + 1 + 1 + 1 and page.height > 2000
-    assert page.tables == ["wide"] and len(page.listings) == len(page.equations) == 1
+    assert page.words == 3 + 1 + 1 + 1 + 1 + 1 + 1 and page.height > 2000
+    assert page.tables == ["wide"] and len(page.listings) == 1 and len(page.equations) == 2
 
 
 def test_a_folder_without_pages_is_named(tmp_path, capsys):
