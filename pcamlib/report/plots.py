@@ -19,6 +19,7 @@ from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from pcamlib.core import paper
 from pcamlib.core.text import inert, printable
@@ -32,9 +33,11 @@ __all__ = [
     "label_balance",
     "loss_curves",
     "nearest_pairs",
+    "noise_schedules",
     "patch_grid",
     "realism_histogram",
     "reconstructions",
+    "roc",
     "samples_figure_3",
     "show",
 ]
@@ -372,6 +375,55 @@ def label_balance(labels: Mapping[str, np.ndarray], note: str = "") -> Figure:
     place.set_title("no tumour (light), tumour (dark)", fontsize=9.5, loc="left")
     shares = ", ".join(f"{100 * np.mean(np.asarray(values)):.1f} % in {name}" for name, values in labels.items())
     figure.set_label(f"Share of patches labelled tumour: {shares}.")
+    return figure
+
+
+def noise_schedules(signal: Mapping[str, np.ndarray], note: str = "") -> Figure:
+    """Share of the variance that is signal, ᾱ_t of Eq. 1, over the steps of each named schedule.
+
+    signal[name] holds ᾱ_t for t = 1..T, falling from nearly 1 to nearly 0; schedules may differ in T.
+    """
+    figure, axes = new_figure(1, 1, 2.2, note)
+    place = axes[0, 0]
+    equal = {}
+    for (name, values), style, colour in zip(
+        signal.items(), ("-", "--", ":"), (INK, "#D55E00", "#56B4E9"), strict=False
+    ):
+        share = np.arange(1, len(values) + 1) / len(values)
+        equal[name] = share[int(np.argmax(np.asarray(values) < 0.5))]
+        place.plot(share, values, style, color=colour, linewidth=1.5, label=name)
+    place.axhline(0.5, color=GREY, linewidth=0.8)
+    plain(place)
+    place.set_xlabel("step t, as a share of T", fontsize=9)
+    place.set_title("Share of the variance that is signal", fontsize=9.5, loc="left")
+    place.legend(fontsize=8, frameon=False)
+    found = " and ".join(f"{100 * at:.0f} % of the steps with the {name} schedule" for name, at in equal.items())
+    figure.set_label(f"Noise exceeds signal after {found}.")
+    return figure
+
+
+def roc(labels: np.ndarray, scores: np.ndarray, thresholds: Sequence[float], note: str = "") -> Figure:
+    """The ROC curve of scores (N,) for labels (N,) of 0 and 1, with a mark at each of at most four thresholds.
+
+    A patch is classified as tumour where its score is at or above the threshold.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    figure, axes = new_figure(1, 1, 3.4, note)
+    place = axes[0, 0]
+    wrong, right, _ = roc_curve(labels, scores, drop_intermediate=False)
+    place.plot(wrong, right, color=INK, linewidth=1.5)
+    place.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1)
+    said = []
+    for at, marker, colour in zip(thresholds, "osD^", ("#0072B2", "#D55E00", "#009E73", "#A83279"), strict=False):
+        sensitivity, specificity = np.mean(scores[labels == 1] >= at), np.mean(scores[labels == 0] < at)
+        place.plot(1 - specificity, sensitivity, marker, color=colour, markersize=7, label=f"threshold {at:.3f}")
+        said.append(f"{at:.3f} the sensitivity is {sensitivity:.1%} and the specificity {specificity:.1%}")
+    plain(place)
+    place.set_aspect("equal")
+    place.set_xlabel("1 − specificity", fontsize=9)
+    place.set_ylabel("sensitivity", fontsize=9)
+    place.legend(fontsize=8, frameon=False, loc="lower right")
+    figure.set_label(f"The area below the curve is {roc_auc_score(labels, scores):.1%}; at " + ", at ".join(said) + ".")
     return figure
 
 

@@ -136,6 +136,23 @@ def test_label_balance_counts():
     assert [bar.get_width() for bar in bars(figure.axes[0])] == [0.75, 0.25, 1, 0]
 
 
+def test_noise_schedules_say_where_noise_exceeds_signal():
+    figure = plots.noise_schedules({"slow": np.array([0.9, 0.8, 0.6, 0.4]), "fast": np.array([0.6, 0.4])}, note="n")
+    slow, fast = figure.axes[0].lines[:2]
+    np.testing.assert_allclose(slow.get_xdata(), [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(fast.get_ydata(), [0.6, 0.4])
+    assert "slow" in texts(figure) and "n" in texts(figure)
+
+
+def test_roc_marks_the_thresholds():
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.5, 0.9])
+    figure = plots.roc(labels, scores, [0.5, 0.7], note="n")
+    curve, _, *marks = figure.axes[0].lines
+    assert set(zip(curve.get_xdata(), curve.get_ydata())) == {(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)}
+    assert [(m.get_xdata()[0], m.get_ydata()[0]) for m in marks] == [(0.5, 1), (0, 0.5)], "at or above"
+    assert "threshold 0.500" in texts(figure)
+
+
 def test_realism_histogram_counts_every_score_and_says_the_share():
     scores = {"realism": [[0.5, 0.9, 1.0], [1e6]], "class": [[0.2, 0.3], [0.4, 1.5]]}
     figure = plots.realism_histogram(scores, threshold=1)
@@ -314,6 +331,8 @@ def takeaways():
         "1.00 at t = 0",
     )
     yield plots.guidance_scales({1: dark, 3: patches}), "0 at 1, 65 at 3", "of a line"
+    yield plots.noise_schedules({"one": np.array([0.6, 0.4])}), "exceeds signal after 100 % of the steps", "one"
+    yield plots.roc([0, 0, 1, 1], [0.1, 0.6, 0.5, 0.9], [0.5]), "below the curve is 75.0%", "specificity 50.0%"
 
 
 @pytest.mark.parametrize("figure, part, number", takeaways())
