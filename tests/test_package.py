@@ -54,6 +54,21 @@ def test_paths_and_commands_the_readme_names_exist():
         assert profile in profile_names() or profile.endswith(".yml")
 
 
+def test_the_joss_paper_is_complete():
+    """https://joss.readthedocs.io/en/latest/paper.html: 750 to 1,750 words, these sections, and references that exist."""
+    _, head, body = (ROOT / "paper.md").read_text(encoding="utf-8").split("---\n", 2)
+    head, citation = yaml.safe_load(head), yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert [author["name"] for author in head["authors"]] == [author["name"] for author in citation["authors"]]
+    assert {"title", "tags", "affiliations", "date"} <= set(head)
+    assert 750 <= len(body.split()) <= 1500
+    sections = re.findall(r"^# (.+)$", body, re.M)
+    assert sections[:4] == ["Summary", "Statement of need", "State of the field", "Functionality"]
+    assert sections[-1] == "References"
+    known = set(re.findall(r"^@\w+\{(\w+),", (ROOT / head["bibliography"]).read_text(encoding="utf-8"), re.M))
+    cited = set(re.findall(r"@([a-z]+\d{4}\w*)", body))
+    assert len(cited) > 10 and cited <= known
+
+
 def test_git_holds_sources_only():
     try:
         files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
