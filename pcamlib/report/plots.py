@@ -417,13 +417,16 @@ def roc(labels: np.ndarray, scores: np.ndarray, thresholds: Sequence[float], not
     for at, marker, colour in zip(thresholds, "osD^", ("#0072B2", "#D55E00", "#009E73", "#A83279"), strict=False):
         sensitivity, specificity = np.mean(scores[labels == 1] >= at), np.mean(scores[labels == 0] < at)
         place.plot(1 - specificity, sensitivity, marker, color=colour, markersize=7, label=f"threshold {at:.3f}")
-        said.append(f"{at:.3f} the sensitivity is {sensitivity:.1%} and the specificity {specificity:.1%}")
+        said.append(
+            f"{at:.3f} the sensitivity is {100 * sensitivity:.1f} % and the specificity {100 * specificity:.1f} %"
+        )
     plain(place)
     place.set_aspect("equal")
     place.set_xlabel("1 − specificity", fontsize=9)
     place.set_ylabel("sensitivity", fontsize=9)
     place.legend(fontsize=8, frameon=False, loc="lower right")
-    figure.set_label(f"The area below the curve is {roc_auc_score(labels, scores):.1%}; at " + ", at ".join(said) + ".")
+    area = 100 * roc_auc_score(labels, scores)
+    figure.set_label(f"The area below the curve is {area:.1f} %; at " + ", at ".join(said) + ".")
     return figure
 
 

@@ -332,7 +332,7 @@ def takeaways():
     )
     yield plots.guidance_scales({1: dark, 3: patches}), "0 at 1, 65 at 3", "of a line"
     yield plots.noise_schedules({"one": np.array([0.6, 0.4])}), "exceeds signal after 100 % of the steps", "one"
-    yield plots.roc([0, 0, 1, 1], [0.1, 0.6, 0.5, 0.9], [0.5]), "below the curve is 75.0%", "specificity 50.0%"
+    yield plots.roc([0, 0, 1, 1], [0.1, 0.6, 0.5, 0.9], [0.5]), "below the curve is 75.0 %", "specificity 50.0 %"
 
 
 @pytest.mark.parametrize("figure, part, number", takeaways())
