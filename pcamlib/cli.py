@@ -325,7 +325,8 @@ def tune(plan: Path, data: str, runs_dir: str, only: str | None, out: Path | Non
 @cli.command()
 @click.argument("run", type=PATH)
 @click.argument("subsets", type=int)
-def publish(run: Path, subsets: int) -> None:
+@option("--weights", type=int, metavar="K", help="Keep the generators of subset K too, in half precision.")
+def publish(run: Path, subsets: int, weights: int | None) -> None:
     """Keep the numbers of a run in the book (for maintainers).
 
     The numbers of the run folder RUN go to book/reference/, their summary to README.md. SUBSETS is the number of
@@ -333,11 +334,12 @@ def publish(run: Path, subsets: int) -> None:
 
     \b
     Example:
-      pcamlib publish runs/pcam-reference 3
+      pcamlib publish runs/pcam-reference 3 --weights 0
     """
-    from pcamlib.report.publish import publish_run
+    from pcamlib.workflow import export
 
-    click.echo(publish_run(run.resolve(), subsets, project_root()))
+    say = functools.partial(click.echo, err=True)
+    click.echo(export.publish(run.resolve(), subsets, project_root(), weights=weights, say=say))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -71,7 +71,10 @@ class PatchPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> PatchPipeline:
-        """diffusers' `from_pretrained`, but weights are read from safetensors files only, never from a pickle."""
+        """diffusers' `from_pretrained`, but weights are read from safetensors files only, never from a pickle.
+
+        Weights stored in half precision become float32, unless options give another dtype.
+        """
         return super().from_pretrained(folder, **options | {"use_safetensors": True})
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:

@@ -1,6 +1,6 @@
 """Numbers of a run that are kept in git, and the README's summary of them.
 
-    pcamlib publish RUN SUBSETS
+    pcamlib publish RUN SUBSETS [--weights K]
 
 writes book/reference/<run folder's name>.csv (all results; their provenance is in provenance/, see
 `pcamlib.results.compact`), beside it in intervals/ what notebook 08 found from the test scores, in scores/ these scores
@@ -8,12 +8,15 @@ with the labels, so that a reader without patches can compute the intervals agai
 of all differences, in worth/ those of AUC over numbers of real and generated patches, in curves/ the training logs as
 numbers and figures, in sheets/ generated samples of every subset, in strips/ what `strips` draws of subset 0, and puts the
 summary between the marks in README.md.
+With --weights, generators/ gets the weights of subset K's generators, and the summary says how to draw patches with them.
 No patch of the data set leaves the run folder.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,15 +26,16 @@ from safetensors.numpy import load_file
 
 from pcamlib import data
 from pcamlib.core.errors import StudyError, loading_weights
-from pcamlib.core.files import atomic, read_json, write_json
+from pcamlib.core.files import atomic, atomic_folder, read_json, write_json
 from pcamlib.core.text import inert
+from pcamlib.models import generators
 from pcamlib.report import claim_table, curve_plots, findings, plots, published_page, result_plots, strips
 from pcamlib.report.answer_page import about
-from pcamlib.report.tables import device_note
+from pcamlib.report.tables import device_note, listed
 from pcamlib.results import compact, curves, frame, intervals, load
 from pcamlib.results.arms import generators_of
 from pcamlib.results.evidence import Measured
-from pcamlib.results.published import check_published_name, intervals_file
+from pcamlib.results.published import check_published_name, intervals_file, published_folder
 
 START, END = "<!-- results: written by pcamlib publish -->", "<!-- end of results -->"
 SHEET = 4  # samples per class and subset
@@ -134,9 +138,10 @@ def _sheet(sets: list[Path], path: Path) -> None:
         Image.fromarray(np.concatenate(rows)).save(tmp_path, format="PNG", optimize=True)
 
 
-def summary(results: pd.DataFrame, published: str) -> str:
+def summary(results: pd.DataFrame, published: str, where: Path | None = None) -> str:
     """Markdown for the file book/reference/<published>.csv: the data, the AUC of each way of training with its difference to
-    traditional augmentation, what the controls say, whether the device measures anything, and the verdicts."""
+    traditional augmentation, what the controls say, whether the device measures anything, the verdicts, and how to draw
+    patches with the published weights. where: the folder of published runs."""
     devices = [device for device in frame.DEVICES if device == "classification" or frame.has_probe(results)]
     lines = [about(results), "", *_table({device: frame.by_device(results, device) for device in devices}), ""]
     for device in devices:
@@ -145,7 +150,80 @@ def summary(results: pd.DataFrame, published: str) -> str:
         verdicts = claim_table.counts(Measured(measured, f"the paper's thirteen claims by the {name.lower()}"))
         lines += [findings.bullets([f"{name}: {device_note(measured)}", *steps, verdicts])]
     tables = "the book's page *Published results* has all tables"
-    return "\n".join([*lines, "", f"Numbers: {inert(f'book/reference/{published}.csv', 'code')}; {tables}."])
+    lines += ["", f"Numbers: {inert(f'book/reference/{published}.csv', 'code')}; {tables}."]
+    return "\n".join([*lines, *_draw(published, where or published_folder())])
+
+
+DRAW = {
+    "pipeline": """from PIL import Image
+from pcamlib.models.pipeline import PatchPipeline
+images = PatchPipeline.from_pretrained("{folder}")([0, 1], seed=0)
+for label, image in enumerate(images):  # 0 without tumour, 1 with
+    Image.fromarray(image).save(f"patch-{{label}}.png")""",
+    "histogan": """from pathlib import Path
+from PIL import Image
+from pcamlib.models import histogan
+for label, image in enumerate(histogan.sample(histogan.load(Path("{folder}")), [0, 1], seed=0)):
+    Image.fromarray(image).save(f"patch-{{label}}.png")  # 0 without tumour, 1 with""",
+}
+
+
+def _draw(name: str, where: Path) -> list[str]:
+    """How to draw patches with the weights published with a run; no lines without any."""
+    folder = where / "generators" / name
+    index = _weights_index(folder)
+    if not index or not index["generators"]:
+        return []
+    # a latent diffusion model before the GAN
+    first = min(index["generators"], key=lambda generator: generator == "histogan")
+    lines = DRAW["histogan" if first == "histogan" else "pipeline"].format(
+        folder=f"book/reference/generators/{name}/{first}"
+    )
+    there = listed([generators.label(generator) for generator in index["generators"]])
+    left_out = [f"{generators.label(g)} ({size / 1e6:.1f} MB)" for g, size in index["left_out"].items()]
+    return [
+        "",
+        "### Draw patches without training",
+        "",
+        f"The weights of generators of subset {index['subset']} are in {inert(f'book/reference/generators/{name}/', 'code')}: "
+        f"{inert(there)}, in half precision, each with a card and a licence note. After the installation these lines draw two patches, "
+        "offline. They are no patient's tissue and not for diagnosis.",
+        "",
+        "```python",
+        lines,
+        "```",
+        *(
+            ["", f"Left out, because a file is too large to be kept here: {inert(listed(left_out))}."]
+            if left_out
+            else []
+        ),
+    ]
+
+
+def _weights_index(folder: Path) -> dict[str, Any] | None:
+    """What weights are published in `folder`; None if none are. StudyError if the list is damaged."""
+    path = folder / "index.json"
+    if not path.exists():
+        return None
+    index = read_json(path)
+    try:
+        whole = all((folder / name).is_dir() for name in index["generators"])
+        [index[key] for key in ("subset", "left_out", "data_sha", "profile_sha")]
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise StudyError(f"{path} does not list the weights beside it: restore them, or publish them again.")
+    return index
+
+
+def _keep_weights(made: Path | None, folder: Path, results: pd.DataFrame) -> None:
+    """Put new weights in the place of old ones; without new ones, old ones of other data or another profile go."""
+    if made:
+        with atomic_folder(folder) as tmp_path:
+            shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    elif index := _weights_index(folder):
+        if any(set(results[key].dropna()) != {index[key]} for key in ("data_sha", "profile_sha")):
+            shutil.rmtree(folder)
 
 
 def _table(devices: dict[str, pd.DataFrame]) -> list[str]:
@@ -157,24 +235,29 @@ def _table(devices: dict[str, pd.DataFrame]) -> list[str]:
     return [*lines, "", "Mean ± standard deviation over subsets, generators averaged over the three selections."]
 
 
-def into(readme: str, results: pd.DataFrame, name: str) -> str:
-    """The README's text with the summary between its marks; StudyError if the marks are not there."""
+def into(readme: str, results: pd.DataFrame, name: str, where: Path | None = None) -> str:
+    """The README's text with the summary between its marks; StudyError if the marks are not there. where: as in `summary`."""
     if readme.count(START) != 1 or readme.count(END) != 1:
         raise StudyError(f"README.md must have one line '{START}' and one line '{END}'.")
     before, rest = readme.split(START)
-    return f"{before}{START}\n\n{summary(results, name)}\n\n{END}{rest.split(END)[1]}"
+    return f"{before}{START}\n\n{summary(results, name, where)}\n\n{END}{rest.split(END)[1]}"
 
 
-def publish_run(run: Path, subsets: int, root: Path) -> Path:
+def publish_run(run: Path, subsets: int, root: Path, weights: Path | None = None) -> Path:
     """Keep a run's numbers in book/reference/ of the checkout `root`, their summary in its README.md; returns the CSV file.
 
+    weights: a folder of generators to be kept, as `workflow.export` makes it. Without it those kept before stay, if they are
+    of the same data and profile.
     Raises StudyError for an incomplete run, or where `root` is no checkout.
     """
     readme = root / "README.md"
     if not readme.is_file():
         raise StudyError(f"{readme} does not exist: run this in a checkout of the repository.")
-    path = publish(run, subsets, root / "book" / "reference")
-    text = into(readme.read_text(encoding="utf-8"), compact.read(path), path.stem)
+    where = root / "book" / "reference"
+    path = publish(run, subsets, where)
+    results = compact.read(path)
+    _keep_weights(weights, where / "generators" / run.name, results)
+    text = into(readme.read_text(encoding="utf-8"), results, path.stem, where)
     with atomic(readme) as tmp_path:
         tmp_path.write_text(text, encoding="utf-8")
     return path

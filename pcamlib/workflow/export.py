@@ -3,7 +3,7 @@
     pcamlib data export SOURCE DEST --as pcam|png|generator
 
 SOURCE is a data root, a synthetic set, or a run folder, of which every set or generator is exported. Each result comes
-with a card and a licence note.
+with a card and a licence note. `publish` keeps generators of a run in git.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -22,6 +24,9 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic_folder, plain_path, read_json, vacant, write_json
 from pcamlib.core.text import inert
 from pcamlib.data import card
+
+if TYPE_CHECKING:
+    import torch
 
 FORMS = {
     "pcam": "PCam files in a folder pcam, where torchvision.datasets.PCAM(root) looks for them",
@@ -54,6 +59,9 @@ images = histogan.sample(histogan.load(Path("this folder")), [0, 1], seed=0)  # 
 pcamlib must be installed.
 """,
 }
+HALF = "\nThe weights are stored in half precision (float16) and become float32 when they are loaded.\n"
+LARGEST = 8_000_000
+"""Bytes of a file that `publish` keeps in git."""
 NO_CARD = "not stated, as the data have no card (PCam itself is CC0 1.0)"
 
 
@@ -177,7 +185,72 @@ def _generators(source: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _generator(folder: Path, target: Path, form: str) -> None:
+def publish(
+    run: Path, subsets: int, root: Path, *, weights: int | None = None, say: Callable[[str], None] = print
+) -> Path:
+    """`report.publish.publish_run`, with the generators of subset `weights` in half precision if it is given.
+
+    They go to book/reference/generators/<run>/. One that has a file of more than LARGEST bytes is left out; `say` is told.
+    Raises StudyError, before anything is written, as `publish_run` and for a subset without trained generators.
+    """
+    from pcamlib.report.publish import publish_run
+
+    if weights is None:
+        return publish_run(run, subsets, root)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "generators"
+        for name, size in _half(run, weights, folder).items():
+            say(
+                f"{name}: left out, a file of {size / 1e6:.1f} MB is larger than the {LARGEST / 1e6:g} MB that are kept in git; "
+                f"`pcamlib data export {run} DEST --as generator` writes it elsewhere."
+            )
+        return publish_run(run, subsets, root, folder)
+
+
+def _half(run: Path, subset: int, dest: Path) -> dict[str, int]:
+    """Write the generators of one subset in half precision to the new folder `dest`, and index.json, which names them.
+
+    Returns the bytes of the largest file of each that is left out.
+    """
+    found = [folder for _, folder in _generators(run) if folder.parent == run / f"subset-{subset}"]
+    if not found:
+        raise StudyError(f"subset {subset} of {run} holds no trained generator: give another subset.")
+    left_out = {}
+    for folder in found:
+        target = dest / folder.name
+        target.mkdir(parents=True)
+        _generator(folder, target, "generator", half=True)
+        size = max(path.stat().st_size for path in target.rglob("*") if path.is_file())
+        if size > LARGEST:
+            shutil.rmtree(target)
+            left_out[folder.name] = size
+    provenance = read_json(found[0].parent / "results" / f"{found[0].name}.json")["provenance"]
+    index = {
+        "subset": subset,
+        "generators": sorted(folder.name for folder in found if folder.name not in left_out),
+        "left_out": left_out,
+        "data_sha": provenance["data_sha"],
+        "profile_sha": provenance["profile_sha"],
+    }
+    write_json(dest / "index.json", index)
+    return left_out
+
+
+def _to_half(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
+    """A tensor in half precision, whole numbers as they are. StudyError if a value is too large for it."""
+    if not tensor.is_floating_point():
+        return tensor
+    small = tensor.half()
+    if not small.isfinite().all():
+        raise StudyError(
+            f"{folder}: a weight does not fit half precision: export it with `pcamlib data export` instead."
+        )
+    return small
+
+
+def _generator(folder: Path, target: Path, form: str, half: bool = False) -> None:
+    from safetensors.torch import load_file, save_file
+
     from pcamlib.models import histogan, pipeline
 
     run, subset = folder.parents[1], int(folder.parent.name.removeprefix("subset-"))
@@ -186,8 +259,16 @@ def _generator(folder: Path, target: Path, form: str) -> None:
         histogan.load(folder)  # whole?
         for name in (histogan.WEIGHTS, "config.json"):
             shutil.copyfile(folder / name, target / name)
+        if half:
+            weights = load_file(folder / histogan.WEIGHTS)
+            save_file({name: _to_half(value, folder) for name, value in weights.items()}, target / histogan.WEIGHTS)
     else:
-        pipeline.of_run(run, subset, folder.name).save_pretrained(target)
+        pipe = pipeline.of_run(run, subset, folder.name)
+        for part in (pipe.denoiser, pipe.decoder) if half else ():
+            for value in part.state_dict().values():
+                _to_half(value, folder)
+            part.half()
+        pipe.save_pretrained(target)
         for path in target.rglob("*.json"):
             config = read_json(path)
             if isinstance(config, dict) and config.pop("_name_or_path", None):  # the run's folder on this machine
@@ -196,9 +277,10 @@ def _generator(folder: Path, target: Path, form: str) -> None:
         "name": folder.name,
         "about": "A generator of patches: label and seed in, image out.",
         "provenance": provenance,
-    }
+    } | ({"weights": "float16"} if half else {})
     write_json(target / data.CARD, about | {"settings": _names_only(pipeline.profile_of(run).model_dump())})
-    (target / "README.md").write_text(USE["histogan" if folder.name == "histogan" else "pipeline"], encoding="utf-8")
+    use = USE["histogan" if folder.name == "histogan" else "pipeline"] + HALF * half
+    (target / "README.md").write_text(use, encoding="utf-8")
     (target / NOTICE).write_text(licence(about), encoding="utf-8")
 
 
