@@ -133,7 +133,7 @@ values = st.floats(-100, 100, width=32) | st.sampled_from([0.0, -0.0, 1.0, 1 + 2
 @given(arrays(np.float32, (9, 3), elements=values), arrays(np.float32, (8, 3), elements=values))
 def test_inside_if_and_only_if_realism_is_at_least_one(real, fake):
     d = exact_distances(fake, real)
-    inside = (d <= metrics.radii(real)[None]).any(1)
+    inside = (d <= exact_radii(real, 3)[None]).any(1)  # not torch's: its root may differ in the last bit
     scores = metrics.realism(real=real, fake=fake)
     np.testing.assert_array_equal(scores >= 1, inside)
     assert np.isfinite(scores).all() and (scores >= 0).all()
