@@ -8,8 +8,8 @@ PYTHON ?= python3
 KILLS ?= 100
 # the fast tests, in halves that take as long as each other
 FAST = $(PY) -m pytest -m "not torture and not slow"
-LOWER = tests/test_package.py tests/test_architecture.py tests/core tests/data
-UPPER = tests/metrics tests/results tests/report
+LOWER = tests/test_package.py tests/test_architecture.py tests/core tests/data tests/metrics
+UPPER = tests/results tests/report
 SEED ?= 0
 PY := .venv/bin/python
 # make would expand a $ in a value of its command line and read another folder
