@@ -94,7 +94,11 @@ def test_tables_and_figures_have_them(results):
 def test_a_run_of_unet_and_flow_is_published_whole(unet_and_flow, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (30, 96, 96, 3), np.uint8)
     for k in (0, 1):
-        data.write(unet_and_flow / f"subset-{k}" / "synthetic" / "flow-none", "train", images, np.arange(30) % 2)
+        of_subset = unet_and_flow / f"subset-{k}"
+        data.write(of_subset / "synthetic" / "flow-none", "train", images, np.arange(30) % 2)
+        card = {"provenance": read_json(of_subset / "results" / "flow.json")["provenance"]}
+        card["scores"] = {"realism": np.linspace(0.5, 1.5, 30).tolist()}
+        write_json(of_subset / "synthetic" / "flow-none" / "card.json", card)
     folder = tmp_path / "reference"
     path = publish.publish(unet_and_flow, 2, folder)
     kept = compact.read(path)
