@@ -29,7 +29,7 @@ from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, atomic_folder, read_json, write_json
 from pcamlib.core.text import inert
 from pcamlib.models import generators
-from pcamlib.report import claim_table, curve_plots, findings, plots, published_page, result_plots, strips
+from pcamlib.report import claim_table, curve_plots, findings, plots, published_tables, result_plots, strips
 from pcamlib.report.answer_page import about
 from pcamlib.report.tables import device_note, listed
 from pcamlib.results import compact, curves, frame, intervals, load
@@ -228,7 +228,7 @@ def _keep_weights(made: Path | None, folder: Path, results: pd.DataFrame) -> Non
 
 def _table(devices: dict[str, pd.DataFrame]) -> list[str]:
     """Test AUC of every way of training and its difference to traditional augmentation, by device, in Markdown."""
-    table = published_page.by_use(devices).data
+    table = published_tables.by_use(devices).data
     headings = [f"{name}: {heading}" for name, heading in table.columns]
     lines = [f"| training | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
     lines += [f"| {inert(title)} | {' | '.join(texts)} |" for title, *texts in table.itertuples()]

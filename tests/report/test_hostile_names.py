@@ -15,7 +15,17 @@ from matplotlib.text import Text
 
 from pcamlib.core.text import inert, printable
 from pcamlib.data import card
-from pcamlib.report import answer_page, claim_table, findings, plots, publish, published_page, quality_tables, tables
+from pcamlib.report import (
+    answer_page,
+    claim_table,
+    findings,
+    plots,
+    publish,
+    published_page,
+    published_tables,
+    quality_tables,
+    tables,
+)
 from pcamlib.results import compact, frame, load
 from pcamlib.results.published import published_runs
 from pcamlib.workflow import export
@@ -123,7 +133,7 @@ def test_tables(results):
         made = [quality_tables.table_1(df, name), quality_tables.table_1_more(df, name), tables.table_2(df)]
         made += [quality_tables.table_memorisation(df), *tables.tables_differences(df), tables.table_provenance(df)]
         made += [quality_tables.table_1_distances(df, name), tables.table_2_more(df)]
-        made += [claim_table.table(evidence), claim_table.numbers(1, evidence), published_page.protocol({name: df})]
+        made += [claim_table.table(evidence), claim_table.numbers(1, evidence), published_tables.protocol({name: df})]
         return "\n\n".join(map(tables.render, made))
 
     check(page, sightings=20)
