@@ -16,7 +16,17 @@ from pcamlib.core.files import read_json
 from pcamlib.core.text import inert, printable
 from pcamlib.experiments import tuning
 from pcamlib.models import generators
-from pcamlib.report import curve_plots, findings, plots, published_tables, quality_tables, result_plots, strips, tables
+from pcamlib.report import (
+    curve_plots,
+    findings,
+    plots,
+    power_tables,
+    published_tables,
+    quality_tables,
+    result_plots,
+    strips,
+    tables,
+)
 from pcamlib.report.answer_page import about, devices_of, picture
 from pcamlib.report.tables import HEADINGS, Table, render
 from pcamlib.results import curves, frame, rivals
@@ -70,7 +80,7 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
                     tables.table_2(results, run.intervals.get(device)),
                     tables.table_2_more(results),
                     tables.table_centres(results),
-                    tables.table_slides(run.intervals.get(device)),
+                    power_tables.table_slides(run.intervals.get(device)),
                 )
                 if table
             ),
@@ -89,8 +99,8 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
                 render(table(run.intervals.get(device), f"{title}: {frame.DEVICES[device]}"))
                 for device in shown
                 for table, title in (
-                    (tables.table_power, "What this run could have shown"),
-                    (tables.table_components, "Where the spread comes from"),
+                    (power_tables.table_power, "What this run could have shown"),
+                    (power_tables.table_components, "Where the spread comes from"),
                 )
             ),
             *(f"\n{inert(findings.limits(r, run.intervals.get(d)))}\n" for d, r in shown.items()),
