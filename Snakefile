@@ -10,7 +10,7 @@ if config["executor"] != "local":
     os.environ.pop(OWNER, None)  # sbatch hands the environment to nodes where that process number is nobody's
 
 RUN, PROFILE, DATA, RUNS = config["run"], config["profile"], config["data"], config["runs_dir"]
-SUBSETS, THREADS = int(config["subsets"]), int(config["threads"])
+SUBSETS, THREADS = config["subsets"], int(config["threads"])
 NOTEBOOKS = Path(workflow.basedir) / "notebooks"
 EXECUTED = f"{RUN}/subset-{{k}}/notebooks"
 AFTER = config["generators"]  # name: the notebook that has to run before its samples are drawn, or None
@@ -130,10 +130,10 @@ rule classification:
 
 rule results:
     input:
-        expand(EXECUTED + "/06_quality.ipynb", k=range(SUBSETS)),
-        expand(EXECUTED + "/07_classification_{generator}.ipynb", k=range(SUBSETS), generator=["real", *GENERATORS]),
+        expand(EXECUTED + "/06_quality.ipynb", k=SUBSETS),
+        expand(EXECUTED + "/07_classification_{generator}.ipynb", k=SUBSETS, generator=["real", *GENERATORS]),
         source=source("08_results"),
         published=[str(path) for path in PUBLISHED],
-    output: f"{RUN}/notebooks/08_results-{SUBSETS}.ipynb"
+    output: f"{RUN}/notebooks/08_results-{len(SUBSETS)}.ipynb"
     threads: THREADS
-    shell: COMMAND + "-p subsets {SUBSETS}"
+    shell: COMMAND + f"-p subsets {len(SUBSETS)}"

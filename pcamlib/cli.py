@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from pcamlib import __version__
-from pcamlib.core.command import Group, Name, Option, run_command
+from pcamlib.core.command import Group, Name, Option, Subsets, run_command
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import die_with_owner, project_root
 from pcamlib.core.settings import load_profile
@@ -40,7 +40,7 @@ def study_options(command: Callable) -> Callable:
         option("--executor", default="local", metavar="local|slurm|DIR", help="Where the notebooks run; DIR is a copy of cluster/slurm with your changes."),
         runs_option,
         option("--cores", type=int, default=cores, metavar="N", help="Processor cores for notebooks that run at once."),
-        option("--subsets", type=int, metavar="N", help="Number of subsets; all of the profile's if not given."),
+        option("--subsets", type=Subsets(), metavar="N|A-B", help="Number of subsets; all of the profile's if not given. Or which, counted from 0: 3-5 runs these, to be put together with others."),
         data_option(default="phantom"),
         profile_option(default="demo"),
     ):  # fmt: skip
@@ -177,7 +177,7 @@ def phantom(dir: Path, train: int, valid: int, test: int, seed: int) -> None:
     phantom.write(dir, train, valid, test, seed)
 
 
-def _study(options: dict[str, Any]) -> tuple[Path, int]:
+def _study(options: dict[str, Any]) -> tuple[Path, range]:
     die_with_owner()
     load_profile(options["profile"])  # a wrong name is refused before the imports that take seconds
     from pcamlib.workflow.study import run_study
@@ -216,9 +216,14 @@ def book(**options: Any) -> None:
     from pcamlib.workflow.book import build_book, need_jupyter_book
 
     need_jupyter_book()
+    if isinstance(chosen := options["subsets"], range) and chosen.start:
+        raise StudyError(
+            f"--subsets {chosen.start}-{chosen[-1]} has no results over all subsets, which the book shows: use pcamlib study, or give "
+            "a number of subsets."
+        )
     started = time.monotonic()
     run, subsets = _study(options)
-    click.echo(f"book: {build_book(run, subsets, project_root())} ({time.monotonic() - started:.0f} s in all)")
+    click.echo(f"book: {build_book(run, len(subsets), project_root())} ({time.monotonic() - started:.0f} s in all)")
 
 
 @cli.command()
@@ -324,17 +329,18 @@ def tune(plan: Path, data: str, runs_dir: str, only: str | None, out: Path | Non
 
 @cli.command()
 @click.argument("run", type=PATH)
-@click.argument("subsets", type=int)
+@click.argument("subsets", type=Subsets())
 @option("--weights", type=int, metavar="K", help="Keep the generators of subset K too, in half precision.")
-def publish(run: Path, subsets: int, weights: int | None) -> None:
+def publish(run: Path, subsets: int | range, weights: int | None) -> None:
     """Keep the numbers of a run in the book (for maintainers).
 
     The numbers of the run folder RUN go to book/reference/, their summary to README.md. SUBSETS is the number of
-    subsets to publish. This needs a checkout of the repository.
+    subsets to publish; or which, counted from 0: 3-5 adds them to those published before. This needs a checkout of the repository.
 
     \b
     Example:
       pcamlib publish runs/pcam-reference 3 --weights 0
+      pcamlib publish other-machine/pcam-reference 3-5
     """
     from pcamlib.workflow import export
 

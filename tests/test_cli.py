@@ -82,6 +82,9 @@ def test_an_unknown_option_is_one_sentence(path, capsys):
     [
         (["stuyd"], "Did you mean 'study'"),
         (["study", "--cores", "two"], "'two' is not a valid integer"),
+        (["study", "--subsets", "5-3"], "'5-3' is neither a number of subsets, like 3, nor which, like 3-5"),
+        (["publish", "a", "x"], "'x' is neither a number of subsets"),
+        (["book", "--subsets", "1-2"], "--subsets 1-2 has no results over all subsets"),
         (["data", "export", "a", "b"], "Missing option '--as'"),
         (["data", "export", "a", "b", "--as", "pngs"], "did you mean 'png'? It is one of pcam, png, generator"),
         (["data", "convert", "a", "b", "--convert", "grey,gray"], "'gray' is unknown: did you mean 'grey'"),

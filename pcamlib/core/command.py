@@ -5,12 +5,27 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import re
 from collections.abc import Collection
 from typing import Any
 
 import click
 
 from pcamlib.core.errors import StudyError
+
+
+class Subsets(click.ParamType):
+    """A number of subsets, as int; or which, counted from 0: "3-5" as range(3, 6)."""
+
+    name = "N|A-B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", value)
+        if not found or (found[2] and int(found[2]) < int(found[1])):
+            self.fail(f"{value[:60]!r} is neither a number of subsets, like 3, nor which, like 3-5.", param, ctx)
+        return range(int(found[1]), int(found[2]) + 1) if found[2] else int(found[1])
 
 
 class Name(click.ParamType):

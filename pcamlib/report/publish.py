@@ -8,6 +8,8 @@ with the labels, so that a reader without patches can compute the intervals agai
 of all differences, in worth/ those of AUC over numbers of real and generated patches, in curves/ the training logs as
 numbers and figures, in sheets/ generated samples of every subset, in strips/ what `strips` draws of subset 0, and puts the
 summary between the marks in README.md.
+SUBSETS is how many, or which: 3-5 adds these to the subsets before them, which were published earlier, perhaps from another
+machine. Then the intervals are computed here, from the published scores of all of them.
 With --weights, generators/ gets the weights of subset K's generators, and the summary says how to draw patches with them.
 No patch of the data set leaves the run folder.
 """
@@ -28,39 +30,54 @@ from pcamlib import data
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic, atomic_folder, read_json, write_json
 from pcamlib.core.text import inert
+from pcamlib.data.image_files import SIDE
 from pcamlib.models import generators
 from pcamlib.report import claim_table, curve_plots, findings, plots, published_tables, result_plots, strips
 from pcamlib.report.answer_page import about
 from pcamlib.report.tables import device_note, listed
-from pcamlib.results import compact, curves, frame, intervals, load
+from pcamlib.results import compact, curves, frame, intervals, load, planning
 from pcamlib.results.arms import generators_of
 from pcamlib.results.evidence import Measured
-from pcamlib.results.published import check_published_name, intervals_file, published_folder
+from pcamlib.results.loading import check
+from pcamlib.results.published import check_published_name, intervals_file, published_folder, published_scores
 
 START, END = "<!-- results: written by pcamlib publish -->", "<!-- end of results -->"
 SHEET = 4  # samples per class and subset
 
 
-def publish(run: Path, subsets: int, folder: Path) -> Path:
-    """Write the results of `run` over its first `subsets` subsets to folder/<run's name>.csv; returns that path.
+def publish(run: Path, subsets: int | range, folder: Path) -> Path:
+    """Write the results of some subsets of `run` to folder/<run's name>.csv; returns that path.
 
+    subsets: the number of first ones, which take the place of all that was published of the run; or which later ones, which
+    are added to the published ones before them.
     Raises StudyError, before anything is written, if no images of the run have been judged, its intervals are older, its
-    name cannot be that of a published run, or scores are damaged.
+    name cannot be that of a published run, scores are damaged, or subsets are added to none or to those of other data or
+    another profile.
     """
     check_published_name(run.name)
     results = load(run, subsets)
+    subsets = range(subsets) if isinstance(subsets, int) else subsets
     if not frame.extractors(results):
         raise StudyError(f"{run} has no numbers on the quality of images: run notebook 06 first, or `make study`.")
-    path = folder / f"{run.name}.csv"
-    devices = {device: frame.by_device(results, device) for device in frame.DEVICES}
-    found, scores, by_subset = {}, {}, folder / "scores" / run.name
-    for device, measured in devices.items():
-        file = intervals.path_of(run, subsets, device)
+    path, by_subset = folder / f"{run.name}.csv", folder / "scores" / run.name
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for device in frame.DEVICES:
+        scores |= _scores(run, frame.by_device(results, device), device)
+    earlier = range(subsets.start)
+    if earlier:
+        results = joined(compact.read(path) if path.exists() else None, results, subsets, run)
+        scores |= {f"{name}.npz": arms for name, arms in published_scores(folder, run.name, earlier).items()}
+    found = {}
+    for device in frame.DEVICES:
+        measured = frame.by_device(results, device)
+        if earlier:
+            found[device] = _intervals(scores, measured, device, intervals_file(folder, run.name, device))
+            continue
+        file = intervals.path_of(run, len(subsets), device)
         found[device] = read_json(file) if file.exists() else None
         if found[device] and found[device]["provenance"] != frame.merged_provenance(measured):
             raise StudyError(f"{file} is of other results than those in {run}: run notebook 08 again, or `make study`.")
-        scores |= _scores(run, measured, device)
-    drawn = strips.draw(run, results)
+    drawn = None if earlier else strips.draw(run, results)
     compact.write(results, path)
     for stale in by_subset.glob("*.npz"):
         stale.unlink()
@@ -74,17 +91,63 @@ def publish(run: Path, subsets: int, folder: Path) -> Path:
         else:
             beside.unlink(missing_ok=True)
     note = frame.provenance_note(frame.merged_provenance(results))
-    measured = devices["classification"]
+    measured = frame.by_device(results, "classification")
     _figure(
         result_plots.forest(measured, found["classification"], note), folder / "forest" / f"{run.name}.png", dpi=120
     )
     _worth(results, folder / "worth" / run.name, note)
     _curves(run, subsets, generators_of(results), folder / "curves" / run.name, note)
     for generator in generators_of(results):
-        sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in range(subsets)]
-        _sheet(sets, folder / "sheets" / run.name / f"{generator}.png")
-    strips.write(drawn, folder / "strips" / run.name)
+        sets = [run / f"subset-{k}" / "synthetic" / f"{generator}-none" for k in subsets]
+        _sheet(sets, folder / "sheets" / run.name / f"{generator}.png", earlier)
+    if drawn is not None:
+        strips.write(drawn, folder / "strips" / run.name)
     return path
+
+
+def joined(published: pd.DataFrame | None, results: pd.DataFrame, subsets: range, run: Path) -> pd.DataFrame:
+    """The published lines of the subsets before `subsets`, and `results` of these.
+
+    StudyError if one of them was not published, or if they do not belong in one table.
+    """
+    there = set() if published is None else set(published["subset"])
+    if lacking := sorted(set(range(subsets.start)) - there):
+        raise StudyError(
+            f"subset {listed([str(k) for k in lacking])} of {run.name} has not been published: publish the first subsets before later ones."
+        )
+    kept = published[published["subset"] < subsets.start]
+    for column, what in (("data_sha", "data"), ("profile_sha", "profile")):
+        if set(kept[column].dropna()) != set(results[column].dropna()):
+            raise StudyError(
+                f"{run} has another {what} than the published subsets of {run.name}: subsets of one study have the same data "
+                "and the same profile."
+            )
+    both = pd.concat([kept, results], ignore_index=True)
+    check(both, run)
+    return both
+
+
+def _intervals(
+    scores: dict[str, dict[str, np.ndarray]], results: pd.DataFrame, device: str, published: Path
+) -> dict[str, Any] | None:
+    """What `intervals.evaluate` finds, from the scores in files; slides are those of the `published` intervals."""
+    every: planning.Scores = {}
+    labels = None
+    for line in frame.of_kind(results, "classification").drop_duplicates(["subset", "arm", "seed"]).itertuples():
+        arm, arms = frame.arm_of(line), scores.get(_file(line.subset, device), {})
+        if arm.id in arms:
+            labels = arms["labels"]
+            every.setdefault(arm._replace(seed=0), {}).setdefault(line.subset, []).append(arms[arm.id])
+    if labels is None:
+        return None
+    groups = read_json(published).get("groups") if published.exists() else None
+    return intervals.assemble(
+        labels, every, None if groups is None else np.array(groups), frame.merged_provenance(results)
+    )
+
+
+def _file(subset: int, device: str) -> str:
+    return f"subset-{subset}{'-probe' * (device == 'probe')}.npz"
 
 
 def _scores(run: Path, results: pd.DataFrame, device: str) -> dict[str, dict[str, np.ndarray]]:
@@ -94,7 +157,7 @@ def _scores(run: Path, results: pd.DataFrame, device: str) -> dict[str, dict[str
         with loading_weights(path, f"remove {path.parent} and run notebook 07 again"):
             saved = load_file(path)
             arms = {frame.arm_of(line).id: saved["test"], "labels": saved["labels"]}
-        found.setdefault(f"subset-{line.subset}{'-probe' * (device == 'probe')}.npz", {}).update(arms)
+        found.setdefault(_file(line.subset, device), {}).update(arms)
     return found
 
 
@@ -110,12 +173,16 @@ def _worth(results: pd.DataFrame, folder: Path, note: str) -> None:
         _figure(figure, folder / f"{name}.png", dpi=160)
 
 
-def _curves(run: Path, subsets: int, names: list[str], folder: Path, note: str) -> None:
-    """The training logs of the autoencoder and of the generators `names`: folder/log.json, and a figure each, a line per subset."""
+def _curves(run: Path, subsets: range, names: list[str], folder: Path, note: str) -> None:
+    """The training logs of the autoencoder and of the generators `names`: folder/log.json, and a figure each, a line per
+    subset. Those of subsets before `subsets` are in log.json already."""
+    kept = read_json(folder / "log.json") if subsets.start and (folder / "log.json").exists() else {}
     logs: dict[str, dict[str, list[dict]]] = {}
     for stage in ("autoencoder", *names):
-        paths = {f"subset {k}": run / f"subset-{k}" / "results" / f"{stage}.json" for k in range(subsets)}
-        logs[stage] = {name: read_json(path)["log"] for name, path in paths.items() if path.exists()}
+        paths = {f"subset {k}": run / f"subset-{k}" / "results" / f"{stage}.json" for k in subsets}
+        earlier = {f"subset {k}": kept.get(stage, {}).get(f"subset {k}") for k in range(subsets.start)}
+        logs[stage] = {name: log for name, log in earlier.items() if log}
+        logs[stage] |= {name: read_json(path)["log"] for name, path in paths.items() if path.exists()}
         if logs[stage]:
             _figure(plots.loss_curves(logs[stage], note=note), folder / f"{stage}.png", dpi=100)
     write_json(folder / "log.json", logs)
@@ -126,14 +193,21 @@ def _figure(figure: Figure, path: Path, dpi: int) -> None:
         tmp_path.write_bytes(plots.few_colours(figure, dpi))
 
 
-def _sheet(sets: list[Path], path: Path) -> None:
-    """The first samples of synthetic sets as a PNG, a row per set: left without, right with tumour. None unless all are there."""
-    if not all(synthetic.is_dir() for synthetic in sets):
+def _sheet(sets: list[Path], path: Path, earlier: range) -> None:
+    """The first samples of synthetic sets as a PNG, a row per set: left without, right with tumour. None unless all are there.
+
+    earlier: the subsets whose rows stay as they are in the PNG.
+    """
+    found = [data.load(synthetic, "train") for synthetic in sets if synthetic.is_dir()]
+    n = min((SHEET, *(np.sum(y == c) for _, y in found for c in (0, 1))))
+    rows = [np.concatenate([*x[y == 0][:n], *x[y == 1][:n]], axis=1) for x, y in found]
+    if earlier and path.exists():
+        with Image.open(path) as image:
+            rows = [np.asarray(image)[: len(earlier) * SIDE], *rows]
+    sheet = (len(earlier) + len(sets)) * SIDE
+    if len({row.shape[1] for row in rows}) != 1 or sum(map(len, rows)) != sheet:
         path.unlink(missing_ok=True)
         return
-    found = [data.load(synthetic, "train") for synthetic in sets]
-    n = min(SHEET, *(np.sum(y == c) for _, y in found for c in (0, 1)))
-    rows = [np.concatenate([*x[y == 0][:n], *x[y == 1][:n]], axis=1) for x, y in found]
     with atomic(path) as tmp_path:
         Image.fromarray(np.concatenate(rows)).save(tmp_path, format="PNG", optimize=True)
 
@@ -243,7 +317,7 @@ def into(readme: str, results: pd.DataFrame, name: str, where: Path | None = Non
     return f"{before}{START}\n\n{summary(results, name, where)}\n\n{END}{rest.split(END)[1]}"
 
 
-def publish_run(run: Path, subsets: int, root: Path, weights: Path | None = None) -> Path:
+def publish_run(run: Path, subsets: int | range, root: Path, weights: Path | None = None) -> Path:
     """Keep a run's numbers in book/reference/ of the checkout `root`, their summary in its README.md; returns the CSV file.
 
     weights: a folder of generators to be kept, as `workflow.export` makes it. Without it those kept before stay, if they are

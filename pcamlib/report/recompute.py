@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcamlib.core import paper
-from pcamlib.core.errors import StudyError
 from pcamlib.core.text import inert
 from pcamlib.report.tables import points
 from pcamlib.results import claims, frame, inference
 from pcamlib.results.arms import NO_NETWORK, TRADITIONAL, Arm, classifiers, generators_of
 from pcamlib.results.evidence import MARGIN, Measured
 from pcamlib.results.frame import NOT_RUN
-from pcamlib.results.published import Published, published_runs
+from pcamlib.results.published import Published, published_runs, published_scores
 
 THRESHOLDS = np.arange(1, 100) / 100
 """Scores at or above the reader's choice of one of these are called tumour."""
@@ -68,21 +67,13 @@ class Kept(NamedTuple):
 def kept_scores(folder: Path, name: str) -> Kept | None:
     """The files of scores of a published run; None without any. StudyError if their labels differ."""
     labels, curves = None, {device: {} for device in frame.DEVICES}
-    for path in sorted((folder / "scores" / name).glob("subset-*.npz")):
-        found = re.fullmatch(r"subset-(\d+)(-probe)?", path.stem)
-        if not found:
-            continue
-        with np.load(path) as file:
-            arrays = {key: file[key] for key in file.files}
-        own = arrays.pop("labels")
-        if labels is not None and not np.array_equal(labels, own):
-            raise StudyError(f"{path} has other labels than the files beside it: restore it, or publish the run again.")
-        labels = own
-        by_arm = {}
+    for file, arrays in published_scores(folder, name).items():
+        labels, by_arm = arrays.pop("labels"), {}
         for key, scores in arrays.items():
             arm = ARM_FILE.fullmatch(key)
             by_arm[arm["arm"], int(arm["seed"] or 0)] = curve(scores)
-        curves["probe" if found[2] else "classification"][int(found[1])] = by_arm
+        _, subset, *probe = file.split("-")
+        curves["probe" if probe else "classification"][int(subset)] = by_arm
     return None if labels is None else Kept(labels, curves)
 
 

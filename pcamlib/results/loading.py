@@ -105,7 +105,7 @@ def load(run_folder: str | Path, subsets: int | Iterable[int] | None = None) -> 
         for path in _files(run, subset):
             lines += _read(path, subset, run)
     found = tidy(lines)
-    _check(found, run)
+    check(found, run)
     spaces = extractors(found) or [None]
     for subset in wanted:
         for name, arms in _files_of_run(run).items():
@@ -242,7 +242,7 @@ def _absent(kind: str, arm: Arm, subset: int, file: str, spaces: list[str | None
     return [line | {"extractor": space, "metric": metric} for space in spaces for metric in metrics]
 
 
-def _check(found: pd.DataFrame, run: Path) -> None:
+def check(found: pd.DataFrame, run: Path) -> None:
     """Refuse an arm that occurs twice, and lines of different data, profiles, feature spaces or judges."""
     keys = ["kind", "subset", "arm", "extractor", "seed", "centre", "metric"]
     for line in found[found.duplicated(keys)].itertuples():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from pcamlib.core.errors import StudyError
+from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import project_root, read_json
 from pcamlib.results import compact, frame
 
@@ -58,6 +60,23 @@ def published_folder() -> Path:
 def intervals_file(where: Path, name: str, device: str) -> Path:
     """Where the intervals of a published run lie, by device."""
     return where / "intervals" / f"{name}{'-probe' * (device == 'probe')}.json"
+
+
+def published_scores(where: Path, name: str, subsets: Container[int] | None = None) -> dict[str, dict[str, np.ndarray]]:
+    """The files of test scores of a published run by name, "subset-<k>" or "subset-<k>-probe", in some subsets or all.
+
+    Each has scores float32 (N,) by `Arm.id`, and "labels", uint8 (N,). StudyError for a damaged file, or if labels differ.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for path in sorted((where / "scores" / name).glob("subset-*.npz")):
+        subset = re.fullmatch(r"subset-(\d+)(-probe)?", path.stem)
+        if not subset or subsets is not None and int(subset[1]) not in subsets:
+            continue
+        with loading_weights(path, "restore it, or publish the run again"), np.load(path) as file:
+            found[path.stem] = {key: file[key] for key in file.files}
+        if not np.array_equal(found[path.stem]["labels"], next(iter(found.values()))["labels"]):
+            raise StudyError(f"{path} has other labels than the files beside it: restore it, or publish the run again.")
+    return found
 
 
 def published_runs(where: Path | None = None) -> list[Published]:

@@ -186,7 +186,7 @@ def _generators(source: Path) -> list[tuple[str, Path]]:
 
 
 def publish(
-    run: Path, subsets: int, root: Path, *, weights: int | None = None, say: Callable[[str], None] = print
+    run: Path, subsets: int | range, root: Path, *, weights: int | None = None, say: Callable[[str], None] = print
 ) -> Path:
     """`report.publish.publish_run`, with the generators of subset `weights` in half precision if it is given.
 

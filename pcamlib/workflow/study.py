@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -162,13 +163,15 @@ def run_study(
     *,
     profile: str,
     data_root: str,
-    subsets: int | None,
+    subsets: int | range | None,
     cores: int,
     runs_dir: str = "runs",
     executor: str = "local",
-) -> tuple[Path, int]:
-    """Run every notebook that is not up to date. Returns the run folder and the number of subsets.
+) -> tuple[Path, range]:
+    """Run every notebook that is not up to date. Returns the run folder and the subsets.
 
+    `subsets`: how many, or which (all of the profile's if None). Later ones than the first run without notebook 08, which
+    puts the first ones together.
     `cores` counts for executor "local"; elsewhere the executor's own profile says how many jobs run (`executor_folder`).
     Raises StudyError for bad input (before anything starts), if another study holds the run folder, or if a notebook
     fails; what is finished stays.
@@ -180,10 +183,15 @@ def run_study(
     if cores < 1:
         raise StudyError(f"CORES is {cores}: give the number of notebooks that may run at once, 1 or more.")
     settings = load_profile(profile)
-    subsets = settings.subsets.count if subsets is None else subsets
-    if not 1 <= subsets <= settings.subsets.count:
-        raise StudyError(f"SUBSETS is {subsets}: profile {settings.name!r} has 1 to {settings.subsets.count}.")
-    s = open_study(data_root=data_root, runs_dir=runs_dir, profile=profile, subset=0)
+    count = settings.subsets.count
+    if not isinstance(subsets, range):
+        subsets = range(count if subsets is None else subsets)
+    if not subsets or subsets.stop > count:
+        which = f"{subsets.start}-{subsets[-1]}" if subsets.start else f"{subsets.stop}"
+        raise StudyError(
+            f"SUBSETS is {which}: profile {settings.name!r} has 1 to {count}; from 0 to {count - 1} they are numbered."
+        )
+    s = open_study(data_root=data_root, runs_dir=runs_dir, profile=profile, subset=subsets.start)
     if set("<>") & set(str(s.root)):
         raise StudyError(f"{s.root} has a < or >, between which Snakemake looks for a variable: rename the folder.")
     if cluster:
@@ -207,13 +215,13 @@ def run_study(
         "profile": str(resolve(profile)) if profile.endswith((".yml", ".yaml")) else profile,
         "data": data_root if data_root == "phantom" else str(s.data_root),
         "runs_dir": str(resolve(runs_dir)),
-        "subsets": subsets,
+        "subsets": list(subsets),
         "threads": settings.threads,
         "generators": {name: entry.after for name, entry in listed.items()},
         "python": sys.executable,
         "executor": executor,
         "cache_home": os.environ.get("XDG_CACHE_HOME", ""),
-        "targets": [str(path) for path in targets(s.root, subsets)],
+        "targets": [str(path) for path in targets(s.root, subsets, listed)],
     }
     # SLURM's jobs outlive a killed study: their names tell the next one whose they are
     prefix = f"pcamlib-{digest(str(s.root))}"
@@ -268,7 +276,7 @@ def run_study(
                 print(*([] if cluster else said), sep="\n", file=sys.stderr)
             logs = f" (see also the jobs' logs in {s.root}/.snakemake/slurm_logs)" if executor == "slurm" else ""
             raise StudyError(f"the study in {s.root} stopped: {why}{logs}; the same command goes on from here.")
-        if missing := [path for path in targets(s.root, subsets) if not path.exists()]:
+        if missing := [path for path in targets(s.root, subsets, listed) if not path.exists()]:
             raise StudyError(
                 f"the study in {s.root} ended without an error, but {len(missing)} of its notebooks are missing "
                 f"({missing[0]} is the first): run the same command again."
@@ -276,7 +284,10 @@ def run_study(
     return s.root, subsets
 
 
-def targets(run: Path, subsets: int) -> list[Path]:
-    """The executed notebooks on which no other depends: Snakemake makes them and all that they need."""
-    first = [run / f"subset-{k}" / "notebooks" / "01_dataset.ipynb" for k in range(subsets)]
-    return [*first, run / "notebooks" / f"08_results-{subsets}.ipynb"]
+def targets(run: Path, subsets: range, names: Iterable[str]) -> list[Path]:
+    """The executed notebooks on which no other depends: Snakemake makes them and all that they need. names: of generators."""
+    found = [run / f"subset-{k}" / "notebooks" / "01_dataset.ipynb" for k in subsets]
+    if subsets.start == 0:
+        return [*found, run / "notebooks" / f"08_results-{len(subsets)}.ipynb"]
+    last = ("06_quality", *(f"07_classification_{name}" for name in (REAL, *names)))
+    return [*found, *(run / f"subset-{k}" / "notebooks" / f"{name}.ipynb" for k in subsets for name in last)]

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from pcamlib import data, metrics
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json, write_json
 from pcamlib.report import answer_page, curve_plots, publish, published_page
 from pcamlib.results import compact, frame, inference, intervals, load, planning
+from pcamlib.results.arms import Arm
 from pcamlib.results.published import published_runs
 
 FILES = sorted((project_root() / "book" / "reference").glob("*.csv"))
@@ -112,6 +113,82 @@ def test_scores_are_published_and_stale_ones_leave(tmp_path):
     with pytest.raises(StudyError, match="run notebook 07 again"):
         publish.publish(run, 1, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def _with_scores_and_samples(run, subsets):
+    rng = np.random.default_rng(1)
+    labels = np.arange(60, dtype=np.uint8) % 2
+    for k in subsets:
+        for arm in ("traditional", "traditional-2x", "transfer-unet-none"):
+            folder = run / f"subset-{k}" / "classifiers" / arm
+            folder.mkdir(parents=True)
+            scores = np.float32(rng.uniform(0, 1, 60) + labels) / 2
+            save_file({"test": scores, "labels": labels}, folder / inference.SCORES)
+        folder = run / f"subset-{k}" / "synthetic" / "unet-none"
+        data.write(folder, "train", rng.integers(0, 255, (20, 96, 96, 3), np.uint8), labels[:20])
+        write_json(folder / "card.json", {"provenance": made_up.provenance(k), "scores": {"realism": [1.5] * 20}})
+
+
+@pytest.mark.slow
+def test_subsets_of_two_machines_are_published_as_those_of_one(tmp_path):
+    here = made_up.write_run(tmp_path / "here" / "made-up", subsets=4)
+    _with_scores_and_samples(here, range(4))
+    elsewhere = tmp_path / "elsewhere" / "made-up"
+    shutil.copytree(here, elsewhere)
+    for folder, subsets in ((here, (2, 3)), (elsewhere, (0, 1))):
+        for k in subsets:
+            (folder / f"subset-{k}").rename(tmp_path / f"{folder.parent.name}-{k}")
+    apart, at_once = tmp_path / "apart", tmp_path / "at-once"
+    df = load(here, 2)
+    made = intervals.assemble(
+        *_scores_of(here, range(2)), None, frame.merged_provenance(frame.by_device(df, "classification"))
+    )
+    write_json(intervals.path_of(here, 2, "classification"), made)
+    publish.publish(here, 2, apart)
+    publish.publish(elsewhere, range(2, 4), apart)
+    for k in (2, 3):
+        (tmp_path / f"here-{k}").rename(here / f"subset-{k}")
+    df = load(here, 4)
+    made = intervals.assemble(
+        *_scores_of(here, range(4)), None, frame.merged_provenance(frame.by_device(df, "classification"))
+    )
+    write_json(intervals.path_of(here, 4, "classification"), made)
+    publish.publish(here, 4, at_once)
+    files = {path.relative_to(at_once) for path in at_once.rglob("*") if path.is_file()}
+    assert {path.relative_to(apart) for path in apart.rglob("*") if path.is_file()} == files
+    one, other = (compact.read(folder / "made-up.csv") for folder in (apart, at_once))
+    order = ["kind", "subset", "arm", "extractor", "seed", "metric"]
+    pd.testing.assert_frame_equal(*(x.sort_values(order, ignore_index=True) for x in (one, other)), check_exact=True)
+    for name in ("intervals/made-up.json", "curves/made-up/log.json"):
+        assert read_json(apart / name) == read_json(at_once / name), name
+    sheets = [np.asarray(Image.open(folder / "sheets" / "made-up" / "unet.png")) for folder in (apart, at_once)]
+    assert sheets[0].shape[0] == 4 * 96 and (sheets[0] == sheets[1]).all()
+
+
+def _scores_of(run, subsets):
+    found: planning.Scores = {}
+    for k in subsets:
+        for path in sorted((run / f"subset-{k}" / "classifiers").iterdir()):
+            regime, *more = path.name.split("-") if path.name.startswith("transfer") else [path.name]
+            saved = load_file(path / inference.SCORES)
+            found.setdefault(Arm(regime, *more), {})[k] = [saved["test"]]
+    return saved["labels"], found
+
+
+def test_later_subsets_need_the_earlier_ones_of_the_same_study(tmp_path):
+    df = load(made_up.write_run(tmp_path / "runs" / "made-up", subsets=3), 3)
+    first, later = df[df["subset"] < 2], df[df["subset"] == 2]
+    assert len(publish.joined(first, later, range(2, 3), tmp_path)) == len(df)
+    again = publish.joined(df, later, range(2, 3), tmp_path)
+    assert len(again) == len(df), "published before: replaced"
+    for published, match in (
+        (None, "subset 0, 1 of .* has not been published"),
+        (first[first["subset"] == 0], "subset 1 of .* publish the first subsets before later ones"),
+        (first.assign(data_sha="other"), "has another data than the published subsets"),
+        (first.assign(profile_sha="other"), "has another profile than"),
+    ):
+        with pytest.raises(StudyError, match=match):
+            publish.joined(published, later, range(2, 3), tmp_path)
 
 
 @pytest.mark.slow
