@@ -347,7 +347,7 @@ def strip(rows: Mapping[str, np.ndarray]) -> Figure:
 
 
 def saved_samples(study: Study, count: int = 2) -> dict[str, dict[str, dict[int, np.ndarray]]]:
-    """First `count` patches per class of the synthetic sets of a subset, as `plots.samples_figure_3` wants them.
+    """First `count` patches per class of the synthetic sets of a subset, as `patch_plots.samples_figure_3` wants them.
 
     Every generator of the study's profile has an entry; what has not run is missing in it.
     """

@@ -24,9 +24,10 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic_folder, read_json
 from pcamlib.core.settings import POOLED
 from pcamlib.core.text import inert
+from pcamlib.data import CLASSES
 from pcamlib.experiments import selection
 from pcamlib.models import generators
-from pcamlib.report import plots
+from pcamlib.report import patch_plots, plots
 from pcamlib.results import frame
 from pcamlib.results.arms import generators_of
 from pcamlib.results.published import data_name, published_folder
@@ -38,7 +39,7 @@ SCALES = (0, 1, 2, 4)
 """Guidance, a line each; 0 ignores the label, 1 is the plain conditional model."""
 EACH = 4  # patches of a class in a line
 DPI = 120
-SIDES = f"left {plots.CLASSES[0]}, right {plots.CLASSES[1]}"
+SIDES = f"left {CLASSES[0]}, right {CLASSES[1]}"
 
 
 class Missing(Exception):
@@ -79,7 +80,9 @@ def _samples(source: Source) -> Drawn:
     rows = [np.flatnonzero(made.labels == c)[: 2 * EACH] for c in (0, 1)]
     if not all(map(len, rows)):
         raise Missing("no samples of one class")
-    figure = plots.patch_grid(made.images[np.concatenate(rows)], made.labels[np.concatenate(rows)], columns=2 * EACH)
+    figure = patch_plots.patch_grid(
+        made.images[np.concatenate(rows)], made.labels[np.concatenate(rows)], columns=2 * EACH
+    )
     return figure, "the first samples of each class, not selected", card["provenance"]
 
 
@@ -87,8 +90,8 @@ def _reverse(source: Source) -> Drawn:
     sampler, provenance = source.sampler
     path, times = sampler.denoise(torch.tensor([0, 1]), seed=provenance["seed"], keep=MOMENTS - 1)
     frames = np.stack([sampler.decoder.to_images(latents) for latents in path], axis=1)
-    shown = f"the reverse process from noise to patch, above {plots.CLASSES[0]}, below {plots.CLASSES[1]}"
-    return plots.forward_noise(frames, times), shown, provenance
+    shown = f"the reverse process from noise to patch, above {CLASSES[0]}, below {CLASSES[1]}"
+    return patch_plots.forward_noise(frames, times), shown, provenance
 
 
 def _guidance(source: Source) -> Drawn:
@@ -96,7 +99,7 @@ def _guidance(source: Source) -> Drawn:
     labels = np.repeat([0, 1], EACH)
     drawn = {g: sampler.sample(labels, seed=provenance["seed"], guidance=float(g)) for g in SCALES}
     shown = f"samples from the same noise at several guidance scales, {SIDES}"
-    return plots.guidance_scales(drawn), shown, provenance
+    return patch_plots.guidance_scales(drawn), shown, provenance
 
 
 def _selection(source: Source) -> Drawn:
@@ -105,7 +108,7 @@ def _selection(source: Source) -> Drawn:
     if not len(scores):
         raise Missing("no samples in the run folder")
     kept, dropped = selection.examples(scores)
-    figure = plots.accepted_rejected(made.images[kept], made.images[dropped], (scores[kept], scores[dropped]))
+    figure = patch_plots.accepted_rejected(made.images[kept], made.images[dropped], (scores[kept], scores[dropped]))
     return figure, "patches that realism selection keeps and drops, with their scores", card["provenance"]
 
 

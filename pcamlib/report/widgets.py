@@ -15,7 +15,7 @@ import numpy as np
 from ipywidgets import HTML, HBox, IntSlider, Play, Stack, VBox, jslink
 from PIL import Image
 
-from pcamlib.report.plots import CLASSES
+from pcamlib.data import CLASSES
 
 GAP = 4
 """Pixels of white between patches."""

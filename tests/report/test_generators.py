@@ -12,7 +12,7 @@ from pcamlib.core import paper
 from pcamlib.core.files import read_json, write_json
 from pcamlib.experiments import selection
 from pcamlib.models import generators
-from pcamlib.report import findings, plots, publish, published_page, quality_tables, result_plots, tables
+from pcamlib.report import findings, patch_plots, publish, published_page, quality_tables, result_plots, tables
 from pcamlib.results import compact, load
 from pcamlib.results.arms import ARMS, IMAGE_SETS, PSEUDO, Arm, classifiers, generators_of, image_sets
 
@@ -137,7 +137,7 @@ def test_figure_3_has_the_profiles_generators(open_tiny):
     assert list(samples) == ["unet", "flow"] and samples["flow"] == {}, "nothing has run"
     selection.select(s, "flow", Sampler(s), GATE)
     samples = result_plots.saved_samples(s)
-    figure = plots.samples_figure_3(samples)
+    figure = patch_plots.samples_figure_3(samples)
     assert [axes.get_ylabel() for axes in figure.axes[::12]] == ["U-Net", "Rectified flow"] and len(figure.axes) == 24
     drawn = [bool(axes.images) for axes in figure.axes]
     assert not any(drawn[:12]) and all(drawn[12:16]), "without selection both classes are there"

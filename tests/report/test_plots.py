@@ -14,7 +14,7 @@ from PIL import Image
 
 from pcamlib.core import paper
 from pcamlib.models import generators
-from pcamlib.report import plots, result_plots
+from pcamlib.report import patch_plots, plots, result_plots
 from pcamlib.results import frame, load
 
 
@@ -56,14 +56,14 @@ def pixels(figure) -> np.ndarray:
 
 
 def test_show_gives_a_white_png_wide_enough_for_a_page():
-    picture = pixels(plots.patch_grid(patches(3), note="A footnote."))
+    picture = pixels(patch_plots.patch_grid(patches(3), note="A footnote."))
     assert picture.shape[1] == 780
     assert (picture[0] == 255).all() and (picture[:, 0] == 255).all()
 
 
 def test_patch_grid_shows_every_patch_once_with_its_class():
     images = patches(8)
-    figure = plots.patch_grid(images, labels=[0, 1] * 4, columns=3, title="Title", note="Where from.")
+    figure = patch_plots.patch_grid(images, labels=[0, 1] * 4, columns=3, title="Title", note="Where from.")
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(figure.axes) == 9 and len(shown) == 8
     assert all((a == b).all() for a, b in zip(shown, images, strict=True))
@@ -74,34 +74,34 @@ def test_patch_grid_shows_every_patch_once_with_its_class():
 @pytest.mark.parametrize("images", [patches(2)[0], patches(2).astype(float), patches(0), patches(2)[..., :1]])
 def test_patches_of_another_form_are_refused(images):
     with pytest.raises(ValueError, match=r"uint8 \(N, H, W, 3\)"):
-        plots.patch_grid(images)
+        patch_plots.patch_grid(images)
 
 
 def test_forward_noise_labels_the_steps():
-    one = plots.forward_noise(patches(4), [0, 100, 500, 999])
+    one = patch_plots.forward_noise(patches(4), [0, 100, 500, 999])
     assert [axes.get_xlabel() for axes in one.axes] == ["t = 0", "t = 100", "t = 500", "t = 999"]
-    two = plots.forward_noise(np.stack([patches(4), patches(4, 1)]), [0, 100, 500, 999])
+    two = patch_plots.forward_noise(np.stack([patches(4), patches(4, 1)]), [0, 100, 500, 999])
     assert len(two.axes) == 8
     with pytest.raises(ValueError):
-        plots.forward_noise(patches(4), [0, 100])
+        patch_plots.forward_noise(patches(4), [0, 100])
 
 
 def test_reconstructions_are_below_their_originals():
     real, recon = patches(3), patches(3, 1)
-    figure = plots.reconstructions(real, recon)
+    figure = patch_plots.reconstructions(real, recon)
     shown = [axes.images[0].get_array() for axes in figure.axes]
     assert (shown[1] == real[1]).all() and (shown[3 + 1] == recon[1]).all()
     assert "reconstructed" in texts(figure)
 
 
 def test_accepted_rejected():
-    figure = plots.accepted_rejected(patches(3), patches(2), ([1.5, 1.25, 1.0], [0.5, 0.25]))
+    figure = patch_plots.accepted_rejected(patches(3), patches(2), ([1.5, 1.25, 1.0], [0.5, 0.25]))
     assert sum(bool(axes.images) for axes in figure.axes) == 5
     assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["1.50", "1.25", "1.00"]
     assert "0.25" in texts(figure)
-    assert "nothing was dropped" in texts(plots.accepted_rejected(patches(3), patches(0)))
+    assert "nothing was dropped" in texts(patch_plots.accepted_rejected(patches(3), patches(0)))
     with pytest.raises(ValueError, match="at least one patch"):
-        plots.accepted_rejected(patches(0), patches(0))
+        patch_plots.accepted_rejected(patches(0), patches(0))
 
 
 def test_figure_3_marks_what_was_not_run():
@@ -109,7 +109,7 @@ def test_figure_3_marks_what_was_not_run():
     images["flow"] = images.pop("dit")
     images["flow"]["realism"][1] = patches(1)
     del images["histogan"]["class"]
-    figure = plots.samples_figure_3(images)
+    figure = patch_plots.samples_figure_3(images)
     assert len(figure.axes) == 3 * 2 * 6
     assert [axes.get_ylabel() for axes in figure.axes[::12]] == ["HistoGAN", "U-Net", "Rectified flow"]
     assert sum(bool(axes.images) for axes in figure.axes) == 36 - 4 - 1
@@ -173,7 +173,7 @@ def test_realism_histogram_counts_every_score_and_says_the_share():
 
 
 def test_nearest_pairs_stand_above_each_other_with_their_ratio():
-    figure = plots.nearest_pairs({"unet": (patches(3), patches(3), [0.5, 0.75, 1.25])})
+    figure = patch_plots.nearest_pairs({"unet": (patches(3), patches(3), [0.5, 0.75, 1.25])})
     assert [len(axes.images) for axes in figure.axes] == [1] * 6
     assert "U-Net: samples" in texts(figure) and "0.50" in texts(figure) and "1.25" in texts(figure)
 
@@ -295,7 +295,7 @@ def test_colours_are_told_apart_by_the_colour_blind(name):
 
 
 def test_guidance_scales_have_a_line_each():
-    figure = plots.guidance_scales({1: patches(3), 1.5: patches(3, 1)}, note="provenance")
+    figure = patch_plots.guidance_scales({1: patches(3), 1.5: patches(3, 1)}, note="provenance")
     assert len(figure.axes) == 6 and "guidance 1\n" in texts(figure) and "guidance 1.5" in texts(figure)
 
 
@@ -305,32 +305,32 @@ def takeaways():
     dark = np.full_like(patches, 50)
     log = [{"epoch": 1, "l1": 0.2}, {"epoch": 9, "l1": 0.05}]
     yield (
-        plots.patch_grid(np.concatenate([dark, patches // 2 + 128]), [0] * 6 + [1] * 6),
+        patch_plots.patch_grid(np.concatenate([dark, patches // 2 + 128]), [0] * 6 + [1] * 6),
         "50 over the 6 labelled “no tumour”",
         "over the 6 labelled “tumour”",
     )
-    yield plots.reconstructions(dark, dark + 7), "differs", " 7.0 of 255"
+    yield patch_plots.reconstructions(dark, dark + 7), "differs", " 7.0 of 255"
     yield plots.loss_curves(log), "Mean absolute error falls from 0.2 to 0.05", "epoch 1 and 9"
     yield plots.loss_curves(log[::-1], ["l1"]), "rises", "0.05 to 0.2"
     yield plots.label_balance({"train": [0, 1, 1, 1]}), "75.0 % in train", "tumour"
     yield plots.realism_histogram({"realism": [[0.5, 1.5], [2.0, 0.1]]}), "50.0 % by realism", "1"
     yield (
-        plots.accepted_rejected(patches[:2], patches[2:], ([1.0, 2.0], [0.5] * 3 + [9e9])),
+        patch_plots.accepted_rejected(patches[:2], patches[2:], ([1.0, 2.0], [0.5] * 3 + [9e9])),
         "1.50 of the kept",
         "0.50 of",
     )
-    yield plots.nearest_pairs({"dit": (patches, patches, [0.9, 0.4, 0.7, 0.8, 1, 1])}), "0.40 (DiT)", "copy"
+    yield patch_plots.nearest_pairs({"dit": (patches, patches, [0.9, 0.4, 0.7, 0.8, 1, 1])}), "0.40 (DiT)", "copy"
     yield (
-        plots.forward_noise(np.stack([patches[0], patches[0], 255 - patches[0]]), [0, 5, 9]),
+        patch_plots.forward_noise(np.stack([patches[0], patches[0], 255 - patches[0]]), [0, 5, 9]),
         "1.00 at t = 0",
         "−1.00 at t = 9",
     )
     yield (
-        plots.forward_noise(np.stack([255 - patches[0], patches[0]]), [98, 0]),
+        patch_plots.forward_noise(np.stack([255 - patches[0], patches[0]]), [98, 0]),
         "t = 0 is −1.00 at t = 98",
         "1.00 at t = 0",
     )
-    yield plots.guidance_scales({1: dark, 3: patches}), "0 at 1, 65 at 3", "of a line"
+    yield patch_plots.guidance_scales({1: dark, 3: patches}), "0 at 1, 65 at 3", "of a line"
     yield plots.noise_schedules({"one": np.array([0.6, 0.4])}), "exceeds signal after 100 % of the steps", "one"
     yield plots.roc([0, 0, 1, 1], [0.1, 0.6, 0.5, 0.9], [0.5]), "below the curve is 75.0 %", "specificity 50.0 %"
 
