@@ -32,10 +32,18 @@ from pcamlib.core.files import atomic, atomic_folder, read_json, write_json
 from pcamlib.core.text import inert
 from pcamlib.data.image_files import SIDE
 from pcamlib.models import generators
-from pcamlib.report import claim_table, curve_plots, findings, plots, published_tables, result_plots, strips
-from pcamlib.report.answer_page import about
-from pcamlib.report.tables import device_note, listed
-from pcamlib.results import compact, curves, frame, intervals, load, planning
+from pcamlib.report import (
+    answer_page,
+    claim_table,
+    curve_plots,
+    findings,
+    plots,
+    published_tables,
+    result_plots,
+    strips,
+)
+from pcamlib.report.tables import listed
+from pcamlib.results import compact, curves, frame, intervals, load, plan, planning
 from pcamlib.results.arms import generators_of
 from pcamlib.results.evidence import Measured
 from pcamlib.results.loading import check
@@ -213,19 +221,37 @@ def _sheet(sets: list[Path], path: Path, earlier: range) -> None:
 
 
 def summary(results: pd.DataFrame, published: str, where: Path | None = None) -> str:
-    """Markdown for the file book/reference/<published>.csv: the data, the AUC of each way of training with its difference to
-    traditional augmentation, what the controls say, whether the device measures anything, the verdicts, and how to draw
-    patches with the published weights. where: the folder of published runs."""
-    devices = [device for device in frame.DEVICES if device == "classification" or frame.has_probe(results)]
-    lines = [about(results), "", *_table({device: frame.by_device(results, device) for device in devices}), ""]
-    for device in devices:
-        measured, name = frame.by_device(results, device), frame.DEVICES[device].capitalize()
-        steps = findings.images_or_steps(measured)
+    """Markdown for the file book/reference/<published>.csv: the data, the answer in five sentences, how much of the
+    registered study is done, the AUC of each way of training with its difference to traditional augmentation, the verdicts,
+    and how to draw patches with the published weights. where: the folder of published runs."""
+    where = where or published_folder()
+    devices = answer_page.devices_of(results)
+    lines = [answer_page.about(results), "", answer_page.bullets(results), "", *_plan(results, published, where)]
+    lines += [*_table(devices), ""]
+    for device, measured in devices.items():
+        name = frame.DEVICES[device].capitalize()
         verdicts = claim_table.counts(Measured(measured, f"the paper's thirteen claims by the {name.lower()}"))
-        lines += [findings.bullets([f"{name}: {device_note(measured)}", *steps, verdicts])]
+        steps = [f"{name}: {said[0].lower()}{said[1:]}" for said in findings.images_or_steps(measured)]
+        lines += [findings.bullets([*steps, verdicts])]
     tables = "the book's page *Published results* has all tables"
     lines += ["", f"Numbers: {inert(f'book/reference/{published}.csv', 'code')}; {tables}."]
-    return "\n".join([*lines, *_draw(published, where or published_folder())])
+    return "\n".join([*lines, *_draw(published, where)])
+
+
+def _plan(results: pd.DataFrame, published: str, where: Path) -> list[str]:
+    """How much of the registered study is done; no lines for a run that was not registered, or is older than its plan."""
+    path = where / "plan.yml"
+    if not path.exists() or (registered := plan.read(path)).run != published or plan.predates(registered, results):
+        return []
+    state = "; ".join(plan.unfinished(registered, results)) or "all planned subsets are finished"
+    departures = len(plan.departures(registered, results)) + len(registered.departures)
+    more = (
+        f" Departures from the plan: {departures}, listed on the book's page *The registration*." if departures else ""
+    )
+    return [
+        f"The study was planned in {inert(f'book/reference/{path.name}', 'code')} before its first result: {inert(state)}.{more}",
+        "",
+    ]
 
 
 DRAW = {

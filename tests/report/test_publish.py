@@ -265,10 +265,21 @@ def test_the_summary_is_short_and_has_both_devices(tmp_path):
     # U-Net augmentation: 85, 85.4 and 85.2, half a point more over two subsets, against traditional at 85.5
     assert "| U-Net, augmentation | 93.38 | 85.70 ± 0.71 | +0.20 ± 0.00 | 87.70 ± 0.71 | +0.20 ± 0.00 |" in text
     assert "procedural patches, no tissue, 1,024 test patches; 2 subsets of 256 real patches" in text
-    assert "\n- Fine-tuned network: Traditional augmentation reaches AUC 85.50 %, above the best trivial" in text
-    assert "\n- Linear probe: Traditional augmentation reaches AUC 87.50 %, above" in text
+    assert "\n- **Do the classifiers measure anything?** Fine-tuned network: AUC 85.5 % against" in text
+    assert "\n- Linear probe: by augmentation," in text and "planned in" not in text
     assert "5 of 9 arms are above the stronger control" in text
     assert text.count("thirteen claims by the") == 2 and "`book/reference/made-up.csv`" in text
     assert answer_page.about(compact.read(FILES[0])).startswith(
         "Data: 26,000-patch JPEG excerpt of PCam, 3,000 test patches"
     )
+
+
+def test_the_readme_says_how_much_of_a_registered_study_is_done(tmp_path):
+    df = load(made_up.write_run(tmp_path / "runs" / "pcam-slice-reference", subsets=2), 2)
+    shutil.copy(project_root() / "book" / "reference" / "plan.yml", tmp_path)
+    later = df.assign(created="2030-01-01T00:00:00+00:00")
+    text = publish.summary(later, "pcam-slice-reference", tmp_path)
+    assert "planned in `book/reference/plan.yml` before its first result: fine-tuned network: unfinished, " in text
+    assert "Departures from the plan: " in text
+    for other in (publish.summary(df, "pcam-slice-reference", tmp_path), publish.summary(later, "another", tmp_path)):
+        assert "planned in" not in other, "older than the plan, or not the registered run"
