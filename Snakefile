@@ -32,8 +32,8 @@ def source(name):
 CACHE = "XDG_CACHE_HOME={config[cache_home]:q}" if config["cache_home"] else "-u XDG_CACHE_HOME"
 # exec: the run replaces the shell, so that it is this process's own child
 COMMAND = (
-    f"exec env {CACHE} {{config[python]:q}} -m pcamlib run {{input.source:q}} {{output:q}} -p data_root {{config[data]:q}} "
-    f"-p runs_dir {{config[runs_dir]:q}} -p profile {{config[profile]:q}} "
+    f"exec env {CACHE} {{config[python]:q}} -m pcamlib run {{input.source:q}} {{output:q}} "
+    f"-p data_root {{config[data]:q}} -p runs_dir {{config[runs_dir]:q}} -p profile {{config[profile]:q}} "
 )
 ONE = COMMAND + "-p subset {wildcards.k}"
 

@@ -1,9 +1,9 @@
 """Batches with the paper's whole augmentation, beside torchvision's: `python benchmarks/bench_batches.py [--data DIR]`.
 
 Ours: patches in memory, flips, turns by any angle and colour jitter for a batch at once, normalised, as
-`pcamlib.models.classifier` trains on them. The peer: torchvision.datasets.PCAM, DataLoader with two workers and torchvision's
-transforms of the same magnitudes. 96 pixels, batches of 32, the same patches; images per second after the first
-batches, and over one epoch with opening and reading included.
+`pcamlib.models.classifier` trains on them. The peer: torchvision.datasets.PCAM, DataLoader with two workers and
+torchvision's transforms of the same magnitudes. 96 pixels, batches of 32, the same patches; images per second after the
+first batches, and over one epoch with opening and reading included.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The training of a profile's classifier as pcamlib does it beside plain float32: `python benchmarks/bench_classifier.py [--data DIR]`.
+"""The training of a profile's classifier as pcamlib does it beside plain float32: `python
+benchmarks/bench_classifier.py [--data DIR]`.
 
 Forward and backward of one batch, and the AUC after short trainings of several seeds on 500 patches. The peer is the
 same network and recipe in float32, contiguous. Ours takes the number format and memory layout that a measurement found
@@ -65,13 +66,14 @@ PEERS = {"pcamlib": trained(None), "plain float32": trained("fp32")}
 def report(rows: dict, args) -> None:
     ours = rows["pcamlib"]
     print(
-        f"\n{ours['network']} at {ours['size']} px, batch {ours['batch']}, forward and backward, {args.threads} threads, {args.data}"
+        f"\n{ours['network']} at {ours['size']} px, batch {ours['batch']}, forward and backward, {args.threads}"
+        f" threads, {args.data}"
     )
     for name, row in rows.items():
         auc = f"{np.mean(row['auc']):.3f} ± {np.std(row['auc'], ddof=1):.3f} ({len(row['auc'])} seeds)"
         print(
-            f"{name:14}{row['batch'] / row['seconds']:8.1f} images/s, ours x{row['seconds'] / ours['seconds']:.2f}; AUC {auc}; "
-            f"{row['precision']}, {row['layout']}"
+            f"{name:14}{row['batch'] / row['seconds']:8.1f} images/s, ours x{row['seconds'] / ours['seconds']:.2f}; AUC"
+            f" {auc}; {row['precision']}, {row['layout']}"
         )
     print(f"{side_by_side.shares(ours['flops'], ours['seconds'], ours['rates'])}; time goes to: {ours['where']}")
 

@@ -125,11 +125,13 @@ def report(rows: dict, args) -> None:
         ratio, bound = peer["step"] / ours["step"], peer["step"] / ours["bare"]
         print(f"\nDiffusion, {family}, profile {args.profile}, batch {ours['batch']}, {args.threads} threads")
         print(
-            f"encoding on the fly, fp32: {1e3 * peer['step']:.0f} ms a step, of which encoding {1e3 * peer['encoding']:.0f}"
+            f"encoding on the fly, fp32: {1e3 * peer['step']:.0f} ms a step, of which encoding"
+            f" {1e3 * peer['encoding']:.0f}"
         )
         print(f"    and network {1e3 * peer['network']:.0f}")
         print(
-            f"pcamlib, cached, {ours['precision']}: {1e3 * ours['step']:.0f} ms, of which network {1e3 * ours['bare']:.0f}"
+            f"pcamlib, cached, {ours['precision']}: {1e3 * ours['step']:.0f} ms, of which network"
+            f" {1e3 * ours['bare']:.0f}"
         )
         print(f"ratio {ratio:.2f}, bound {bound:.2f}: {ratio / bound:.0%} of it reached")
         print(f"{side_by_side.shares(ours['flops'], ours['step'], ours['rates'])}; time goes to: {ours['where']}")

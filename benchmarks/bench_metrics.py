@@ -1,11 +1,11 @@
 """Seconds and memory of pcamlib.metrics beside its peers: `python benchmarks/bench_metrics.py [--quick] [--n
 N --d D]`.
 
-Every row is a process of its own with the same threads and the same features (float32, drawn once): it
-imports, loads both sets, runs once on 500 rows to warm up, and then measures one call: wall seconds, processor seconds of
-all its threads (which say more than wall seconds where other work goes on), and the peak of its resident memory above
-what it held before the call. The rate of the machine is that of a float32 product of the same depth D,
-measured in the same process straight afterwards.
+Every row is a process of its own with the same threads and the same features (float32, drawn once): it imports, loads
+both sets, runs once on 500 rows to warm up, and then measures one call: wall seconds, processor seconds of all its
+threads (which say more than wall seconds where other work goes on), and the peak of its resident memory above what it
+held before the call. The rate of the machine is that of a float32 product of the same depth D, measured in the same
+process straight afterwards.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def compare(metric: str, n: int, d: int, peers: list[str], threads: int) -> list
             rows.append(row)
             slower, dearer, larger = (row[key] / max(rows[0][key], 1e-9) for key in ("seconds", "cpu", "bytes"))
             shown = " ".join(f"{v:.6g}" for v in row["values"])
-            numbers = f"{row['seconds']:9.2f}{slower:8.2f}{row['cpu']:9.2f}{dearer:8.2f}{row['bytes'] / 1e6:8.0f}{larger:8.2f}"
+            numbers = f"{row['seconds']:9.2f}{slower:8.2f}{row['cpu']:9.2f}{dearer:8.2f}"
+            numbers += f"{row['bytes'] / 1e6:8.0f}{larger:8.2f}"
             print(f"{peer:16}{numbers}  {shown}", flush=True)
     if metric != "FID":
         work = 2 * (n * n / 2 + n * n / 2 + n * n) * (d + 2) / 1e9  # two symmetric passes and one between

@@ -1,8 +1,8 @@
 """The profile's fast solver beside 1000 ancestral steps: `python benchmarks/bench_sampling.py [--data DIR]`.
 
 Time: a batch of 64 samples of each backbone at the profile's sizes, guidance and decoding included, on an untrained
-network (its weights do not matter); of the ancestral steps, which all cost the same, some are timed. Quality: a U-Net of a
-quarter of the cost is trained for some minutes on a subset of `--data`, and both samplers draw from it, without
+network (its weights do not matter); of the ancestral steps, which all cost the same, some are timed. Quality: a U-Net
+of a quarter of the cost is trained for some minutes on a subset of `--data`, and both samplers draw from it, without
 guidance, three sets each; the Fréchet distance to the subset's real patches is in the space of a random VGG16.
 """
 
@@ -93,7 +93,8 @@ def report(rows: dict, args) -> None:
     for family in ("unet", "dit"):
         row = rows[family]
         print(
-            f"\nSampling {EACH} patches, {family}, profile {args.profile}, guidance {row['guidance']}, {args.threads} threads"
+            f"\nSampling {EACH} patches, {family}, profile {args.profile}, guidance {row['guidance']}, {args.threads}"
+            " threads"
         )
         print(f"{ANCESTRAL} ancestral steps: {row['ancestral']:.0f} s (by the step)")
         ratio = row["ancestral"] / row["fast"]
@@ -103,7 +104,8 @@ def report(rows: dict, args) -> None:
         print(f"time goes to: {row['where']}")
     q = rows["quality"]
     print(
-        f"\nFréchet distance ({q['extractor']}) of {SETS} sets of {q['each']} to {q['n_real']} real patches, {args.data}"
+        f"\nFréchet distance ({q['extractor']}) of {SETS} sets of {q['each']} to {q['n_real']} real patches,"
+        f" {args.data}"
     )
     for name in ("fast", "ancestral"):
         spread = f"{np.mean(q[name]):.4g} ± {np.std(q[name], ddof=1):.2g}"

@@ -72,7 +72,8 @@ def sizes(p: Profile, root: str | None) -> Sizes:
 
 
 def families(p: Profile) -> list[str]:
-    """The families that a profile's study needs; StudyError for a generator that nobody has told `timing` how to time."""
+    """The families that a profile's study needs; StudyError for a generator that nobody has told `timing` how to
+    time."""
     made = [name for name, entry in generators.listed(p).items() if entry.section]
     for name in made:
         if name not in timing.FAMILIES:
@@ -291,13 +292,14 @@ def table(found: dict[str, Any]) -> str:
     ends = found["total_seconds_by_acceptance"]
     lines += [
         "",
-        f"Profile {provenance['profile']}: {provenance['subsets']} subsets of {provenance['sizes']['subset']:,} patches, "
-        f"{provenance['sizes']['test']:,} to test. Device: {provenance['device']}, {provenance['threads']} threads; matrix rate {rates}; "
-        f"torch {provenance['torch']}; pcamlib {provenance['version']}; measured in {provenance['seconds']:.0f} s on "
-        f"{provenance['created'][:10]}. The longest chain of stages takes {hours(found['chain_seconds'])} hours. Selection is "
-        f"counted at an acceptance of {provenance['acceptance']:.0%}; if every candidate passed, the total would be "
-        f"{hours(ends['1'])} hours, and {hours(ends['cap'])} if every generator ran to its cap. Not counted: starting "
-        "notebooks, drawing figures, reading results, checkpoints."
+        f"Profile {provenance['profile']}: {provenance['subsets']} subsets of {provenance['sizes']['subset']:,}"
+        f" patches, {provenance['sizes']['test']:,} to test. Device: {provenance['device']}, {provenance['threads']}"
+        f" threads; matrix rate {rates}; torch {provenance['torch']}; pcamlib {provenance['version']}; measured in"
+        f" {provenance['seconds']:.0f} s on {provenance['created'][:10]}. The longest chain of stages takes"
+        f" {hours(found['chain_seconds'])} hours. Selection is counted at an acceptance of"
+        f" {provenance['acceptance']:.0%}; if every candidate passed, the total would be {hours(ends['1'])} hours, and"
+        f" {hours(ends['cap'])} if every generator ran to its cap. Not counted: starting notebooks, drawing figures,"
+        " reading results, checkpoints."
         + f" Memory is {'of the device' if provenance['device'] != 'cpu' else 'of the process, with its patches'}.",
     ]
     return "\n".join(lines)
@@ -319,7 +321,8 @@ def into(page: str, tables: list[dict[str, Any]]) -> str:
 
 
 def publish(found: dict[str, Any], root: Path) -> Path:
-    """Keep an estimate under book/reference/estimates/ of the checkout `root`, and show all of them in book/running.md."""
+    """Keep an estimate under book/reference/estimates/ of the checkout `root`, and show all of them in
+    book/running.md."""
     folder, page = root / "book" / "reference" / "estimates", root / "book" / "running.md"
     path = folder / f"{name(found)}.json"
     write_json(path, found)

@@ -2,9 +2,9 @@
 
     python benchmarks/measure_pages.py [--html _build/html] [--width 1400 --width 1280 --width 390] [PAGE ...]
 
-For every page and window width (pixels) it prints the height of the page in pixels and its visible words, with drop-downs
-closed, and then, with everything opened, how many tables, listings and equations are wider than their boxes, so that a
-reader must scroll sideways.
+For every page and window width (pixels) it prints the height of the page in pixels and its visible words, with
+drop-downs closed, and then, with everything opened, how many tables, listings and equations are wider than their boxes,
+so that a reader must scroll sideways.
 """
 
 from __future__ import annotations

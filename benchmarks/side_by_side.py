@@ -1,4 +1,5 @@
-"""What the training benchmarks share: every peer in a process of its own with the same threads, rows, and a profiler's summary."""
+"""What the training benchmarks share: every peer in a process of its own with the same threads, rows, and a profiler's
+summary."""
 
 from __future__ import annotations
 

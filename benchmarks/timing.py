@@ -212,7 +212,8 @@ def _evaluated(family: str, p: Profile, task: training.Task, budget: float) -> d
 
 
 def _inception() -> Callable[[np.ndarray], np.ndarray]:
-    """torchvision's Inception-V3 with random weights at 299 px: the size and cost of FID's, which may not be at hand."""
+    """torchvision's Inception-V3 with random weights at 299 px: the size and cost of FID's, which may not be at
+    hand."""
     model = torchvision.models.inception_v3(weights=None, init_weights=False, transform_input=False).eval()
     model.fc = torch.nn.Identity()
     device = training.accelerator("fp32").device

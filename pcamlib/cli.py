@@ -37,13 +37,23 @@ def study_options(command: Callable) -> Callable:
     """The options that `study` and `book` share."""
     cores = os.cpu_count() or 1
     for add in (
-        option("--executor", default="local", metavar="local|slurm|DIR", help="Where the notebooks run; DIR is a copy of cluster/slurm with your changes."),
+        option(
+            "--executor",
+            default="local",
+            metavar="local|slurm|DIR",
+            help="Where the notebooks run; DIR is a copy of cluster/slurm with your changes.",
+        ),
         runs_option,
         option("--cores", type=int, default=cores, metavar="N", help="Processor cores for notebooks that run at once."),
-        option("--subsets", type=Subsets(), metavar="N|A-B", help="Number of subsets; all of the profile's if not given. Or which, counted from 0: 3-5 runs these, to be put together with others."),
+        option(
+            "--subsets",
+            type=Subsets(),
+            metavar="N|A-B",
+            help="Number of subsets; all of the profile's if not given. Or which, counted from 0: 3-5.",
+        ),
         data_option(default="phantom"),
         profile_option(default="demo"),
-    ):  # fmt: skip
+    ):
         command = add(command)
     return command
 
@@ -74,7 +84,8 @@ def data() -> None:
 def download(dir: Path) -> None:
     """Download PatchCamelyon (8 GB) and verify it.
 
-    The files come from Zenodo and go into the folder DIR. An interrupted download continues when the same command runs again.
+    The files come from Zenodo and go into the folder DIR. An interrupted download continues when the same command runs
+    again.
 
     \b
     Example:
@@ -107,9 +118,22 @@ def verify(dir: Path) -> None:
 @click.argument("source", type=PATH)
 @click.argument("dest", type=PATH)
 @option("--size", type=Name("pcamlib.data.image_files", "SIZES"), metavar="NAME", help="For images that are not 96x96.")
-@option("--convert", "colours", type=Name("pcamlib.data.image_files", "CONVERSIONS", several=True), default=(), metavar="NAME[,NAME]", help="For images that are not 8-bit RGB.")  # fmt: skip
+@option(
+    "--convert",
+    "colours",
+    type=Name("pcamlib.data.image_files", "CONVERSIONS", several=True),
+    default=(),
+    metavar="NAME[,NAME]",
+    help="For images that are not 8-bit RGB.",
+)
 @option("--positive", metavar="NAME", help="The label that becomes class 1; all others become class 0.")
-@option("--fractions", type=(float, float, float), default=(0.8, 0.1, 0.1), metavar="TRAIN VALID TEST", help="Shares of the splits, if SOURCE has none.")  # fmt: skip
+@option(
+    "--fractions",
+    type=(float, float, float),
+    default=(0.8, 0.1, 0.1),
+    metavar="TRAIN VALID TEST",
+    help="Shares of the splits, if SOURCE has none.",
+)
 @option("--seed", type=int, default=0, metavar="N", help="Seed of the random split, if SOURCE has none.")
 @option("--licence", metavar="TEXT", help="Terms of use of your patches, kept in the card.")
 @option("--file-column", default="file", metavar="NAME", help="The CSV column with the file names.")
@@ -123,7 +147,9 @@ def verify(dir: Path) -> None:
 def convert(source: Path, dest: Path, **options: Any) -> None:
     """Convert your own images to PCam files.
 
-    The files are written to the new folder DEST, whose name becomes the name of the data set. SOURCE is a folder with one sub-folder per class, a CSV file with the columns file,label[,split][,group], or a data set in one of the common layouts (the output says which).
+    The files are written to the new folder DEST, whose name becomes the name of the data set. SOURCE is a folder with
+    one sub-folder per class, a CSV file with the columns file,label[,split][,group], or a data set in one of the common
+    layouts (the output says which).
 
     \b
     Example:
@@ -141,11 +167,14 @@ def convert(source: Path, dest: Path, **options: Any) -> None:
 @data.command()
 @click.argument("source", type=PATH)
 @click.argument("dest", type=PATH)
-@option("--as", "form", required=True, type=Name("pcamlib.workflow.export", "FORMS"), metavar="FORM", help="What to write.")  # fmt: skip
+@option(
+    "--as", "form", required=True, type=Name("pcamlib.workflow.export", "FORMS"), metavar="FORM", help="What to write."
+)
 def export(source: Path, dest: Path, form: str) -> None:
     """Export patches or trained generators.
 
-    The result is the new folder DEST. SOURCE is a data folder, a synthetic set, or a run folder (every set or generator in it).
+    The result is the new folder DEST. SOURCE is a data folder, a synthetic set, or a run folder (every set or generator
+    in it).
 
     \b
     Example:
@@ -166,7 +195,8 @@ def export(source: Path, dest: Path, form: str) -> None:
 def phantom(dir: Path, train: int, valid: int, test: int, seed: int) -> None:
     """Write made-up patches (a phantom) as PCam files.
 
-    The files go into the folder DIR. The patches look like stained lymph-node tissue and need no download. The same seed gives the same patches.
+    The files go into the folder DIR. The patches look like stained lymph-node tissue and need no download. The same
+    seed gives the same patches.
 
     \b
     Example:
@@ -193,7 +223,8 @@ def _study(options: dict[str, Any]) -> tuple[Path, range]:
 def study(**options: Any) -> None:
     """Run all notebooks of the study.
 
-    The notebooks run for all subsets and generators, several at once. If the command was interrupted, the same command continues.
+    The notebooks run for all subsets and generators, several at once. If the command was interrupted, the same command
+    continues.
 
     \b
     Example:
@@ -207,7 +238,8 @@ def study(**options: Any) -> None:
 def book(**options: Any) -> None:
     """Run the study, then render the book.
 
-    The book shows the executed notebooks of subset 0 and the results over all subsets. If the command was interrupted, the same command continues.
+    The book shows the executed notebooks of subset 0 and the results over all subsets. If the command was interrupted,
+    the same command continues.
 
     \b
     Example:
@@ -218,8 +250,8 @@ def book(**options: Any) -> None:
     need_jupyter_book()
     if isinstance(chosen := options["subsets"], range) and chosen.start:
         raise StudyError(
-            f"--subsets {chosen.start}-{chosen[-1]} has no results over all subsets, which the book shows: use pcamlib study, or give "
-            "a number of subsets."
+            f"--subsets {chosen.start}-{chosen[-1]} has no results over all subsets, which the book shows: use pcamlib"
+            " study, or give a number of subsets."
         )
     started = time.monotonic()
     run, subsets = _study(options)
@@ -229,11 +261,20 @@ def book(**options: Any) -> None:
 @cli.command()
 @click.argument("notebook")
 @click.argument("out")
-@option("-p", "--parameter", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the notebook; may be repeated.")  # fmt: skip
+@option(
+    "-p",
+    "--parameter",
+    "given",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A parameter of the notebook; may be repeated.",
+)
 def run(notebook: str, out: str, given: tuple[tuple[str, str], ...]) -> None:
     """Run one text notebook with parameters.
 
-    The text notebook NOTEBOOK is executed, and the executed notebook is written to OUT (.ipynb). Unknown parameters and values of the wrong type are errors. If a cell fails, the partial notebook is kept beside OUT.
+    The text notebook NOTEBOOK is executed, and the executed notebook is written to OUT (.ipynb). Unknown parameters and
+    values of the wrong type are errors. If a cell fails, the partial notebook is kept beside OUT.
 
     \b
     Example:
@@ -262,8 +303,8 @@ def train(stages: tuple[str, ...], profile: str, data: str, subset: int, runs_di
     """Train stages of one subset, also on several GPUs.
 
     A STAGE is autoencoder, the name of a generator, or classifiers:NAME with the name of a generator or real. No
-    notebook is run; the notebook of that stage, run afterwards, finds the training finished. With torchrun, training uses every GPU;
-    ACCELERATE_USE_CPU=true uses processor cores.
+    notebook is run; the notebook of that stage, run afterwards, finds the training finished. With torchrun, training
+    uses every GPU; ACCELERATE_USE_CPU=true uses processor cores.
 
     \b
     Example:
@@ -335,7 +376,8 @@ def publish(run: Path, subsets: int | range, weights: int | None) -> None:
     """Keep the numbers of a run in the book (for maintainers).
 
     The numbers of the run folder RUN go to book/reference/, their summary to README.md. SUBSETS is the number of
-    subsets to publish; or which, counted from 0: 3-5 adds them to those published before. This needs a checkout of the repository.
+    subsets to publish; or which, counted from 0: 3-5 adds them to those published before. This needs a checkout of the
+    repository.
 
     \b
     Example:

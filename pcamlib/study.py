@@ -63,7 +63,8 @@ class Study:
 
     @cached_property
     def other_real(self) -> data.Arrays:
-        """As many real train patches outside this subset, unseen by judge and generators (empty if there are too few)."""
+        """As many real train patches outside this subset, unseen by judge and generators (empty if there are too
+        few)."""
         return data.load(self.data_root, "train", self.others)
 
     def split(self, name: str) -> data.Arrays:
@@ -125,10 +126,10 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
     subset
         0 .. profile.subsets.count - 1.
 
-    Pins torch and BLAS to the profile's thread count: results differ between counts. The first opening reads every patch, later
-    ones only if the files changed. Raises StudyError for a parameter of the wrong type, bad data, an unknown profile, a
-    subset out of range, a subset or split with too few (different) patches of a class, subsets of slides where these are
-    not known or too large, or a run folder made from other data or another profile.
+    Pins torch and BLAS to the profile's thread count: results differ between counts. The first opening reads every
+    patch, later ones only if the files changed. Raises StudyError for a parameter of the wrong type, bad data, an
+    unknown profile, a subset out of range, a subset or split with too few (different) patches of a class, subsets of
+    slides where these are not known or too large, or a run folder made from other data or another profile.
     """
     opened = time.monotonic()
     settings = load_profile(profile)
@@ -136,7 +137,8 @@ def open_study(*, data_root: str, runs_dir: str, profile: str, subset: int) -> S
     threadpool_limits(settings.threads)
     if not isinstance(subset, int) or isinstance(subset, bool) or not 0 <= subset < settings.subsets.count:
         raise StudyError(
-            f"subset {subset!r} is out of range: profile {settings.name!r} has subsets 0 to {settings.subsets.count - 1}."
+            f"subset {subset!r} is out of range: profile {settings.name!r} has subsets 0 to"
+            f" {settings.subsets.count - 1}."
         )
     if data_root == "phantom":
         p = settings.phantom
@@ -179,8 +181,8 @@ def _subsets(labels: np.ndarray, slides: np.ndarray | None, settings: Profile, r
         return data.subsets(labels, n=s.count, fraction=s.fraction, size=s.size, seed=s.seed)
     if slides is None:
         raise StudyError(
-            f"profile {settings.name!r} draws subsets by slide, but {data.groups_file(root, 'train')} does not exist: write it "
-            "(header group, one line per patch), convert with --group-from, or set subsets.by to patch."
+            f"profile {settings.name!r} draws subsets by slide, but {data.groups_file(root, 'train')} does not exist:"
+            " write it (header group, one line per patch), convert with --group-from, or set subsets.by to patch."
         )
     return data.slide_subsets(labels, slides, n=s.count, fraction=s.fraction, size=s.size, seed=s.seed)
 
@@ -188,10 +190,12 @@ def _subsets(labels: np.ndarray, slides: np.ndarray | None, settings: Profile, r
 def _outside(
     labels: np.ndarray, parts: list[np.ndarray], subset: int, settings: Profile
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows for the judge (outside every subset), as many others as the subset has (outside it and the judge), and the pool.
+    """Rows for the judge (outside every subset), as many others as the subset has (outside it and the judge), and the
+    pool.
 
     The first two are empty when there are not enough rows. The pool is all that is outside every subset and the judge.
-    Where generators learn from it, the others are from other subsets only: they serve as patches that no generator has seen.
+    Where generators learn from it, the others are from other subsets only: they serve as patches that no generator has
+    seen.
     """
 
     def draw(pool: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -231,8 +235,9 @@ def _require(
             count = len(found) if keys is None else len({keys[split][row] for row in found} - {None})
             if count < least:
                 raise StudyError(
-                    f"{root}: {name} has {count} {what} of class {c} ({of_class}); the study needs at least {least} of "
-                    f"each class (k = {least - 1} neighbours and the patch itself): add patches or choose larger subsets."
+                    f"{root}: {name} has {count} {what} of class {c} ({of_class}); the study needs at least {least} of"
+                    f" each class (k = {least - 1} neighbours and the patch itself): add patches or choose larger"
+                    " subsets."
                 )
 
 
@@ -270,8 +275,8 @@ def _claim(
                     "slides_sha": " (groups_train.csv is another)",
                 }
                 raise StudyError(
-                    f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}{reason.get(key, '')}: choose another runs_dir, "
-                    "remove it, or give a changed profile another name."
+                    f"{run} was made with {key} {held.get(key)!r}, this run has {value!r}{reason.get(key, '')}: choose"
+                    " another runs_dir, remove it, or give a changed profile another name."
                 )
         return
     write_json(

@@ -1,8 +1,8 @@
 """Whatever a file or a parameter holds, a reader of this project says one sentence about it or takes it.
 
-Every test of test_fuzz_*.py makes its cases with hypothesis: a few in the daily run, hundreds with `make torture`. In each the call ends
-in a StudyError of one line or in success; nothing else is raised, no file appears or goes, and no memory is taken beyond a
-limit set for the process.
+Every test of test_fuzz_*.py makes its cases with hypothesis: a few in the daily run, hundreds with `make torture`. In
+each the call ends in a StudyError of one line or in success; nothing else is raised, no file appears or goes, and no
+memory is taken beyond a limit set for the process.
 """
 
 import resource
@@ -57,7 +57,8 @@ def outcome():
 
 
 def damage():
-    """How bytes are damaged: ("cut", where), ("flip", where, mask, how many), ("zero", where, how many), ("more", what)."""
+    """How bytes are damaged: ("cut", where), ("flip", where, mask, how many), ("zero", where, how many), ("more",
+    what)."""
     where = st.one_of(st.integers(0, 2500), st.integers(0, 10**6))
     return st.one_of(
         st.tuples(st.just("cut"), where, st.just(0), st.just(0)),

@@ -101,7 +101,8 @@ def files(paths: list[Path]) -> dict[Path, int]:
 
 
 def kill(stage: str, runs: Path, moment: tuple[str, float]) -> str | None:
-    """Run the stage with a checkpoint after every step, and kill it at the moment; returns where it was, None if it ended before.
+    """Run the stage with a checkpoint after every step, and kill it at the moment; returns where it was, None if it
+    ended before.
 
     ("checkpoint", n): n checkpoints or batches were renamed into place; ("save", n): a file is being written, for the
     n-th time; ("time", t): t seconds have passed.

@@ -81,7 +81,8 @@ def free_ports(n: int) -> list[int]:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[dict[str, str]]:
-    """Start the cluster, yield the environment that reaches it, stop it. RuntimeError with the logs if it does not start."""
+    """Start the cluster, yield the environment that reaches it, stop it. RuntimeError with the logs if it does not
+    start."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     path = os.pathsep.join([str(folder), search_path()])
     environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
@@ -119,7 +120,8 @@ def cluster() -> Iterator[dict[str, str]]:
         )
         # a device that is there, in place of one that is not: SLURM counts it and numbers CUDA_VISIBLE_DEVICES by it
         (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
-        # snakemake-executor-plugin-slurm-jobstep 0.6 starts srun without any SLURM_ variable of the user's, this one too
+        # snakemake-executor-plugin-slurm-jobstep 0.6 starts srun without any SLURM_ variable of the user's, this one
+        # too
         srun = folder / "srun"
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
         srun.chmod(0o755)

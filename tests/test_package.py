@@ -57,7 +57,8 @@ def test_paths_and_commands_the_readme_names_exist():
 
 
 def test_the_joss_paper_is_complete():
-    """https://joss.readthedocs.io/en/latest/paper.html: 750 to 1,750 words, these sections, and references that exist."""
+    """https://joss.readthedocs.io/en/latest/paper.html: 750 to 1,750 words, these sections, and references that
+    exist."""
     _, head, body = (ROOT / "paper.md").read_text(encoding="utf-8").split("---\n", 2)
     head, citation = yaml.safe_load(head), yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert [author["name"] for author in head["authors"]] == [author["name"] for author in citation["authors"]]

@@ -1,4 +1,5 @@
-"""What tests/test_processes.py starts with torchrun: `pcamlib train`, and what each process holds at the end of a stage.
+"""What tests/test_processes.py starts with torchrun: `pcamlib train`, and what each process holds at the end of a
+stage.
 
     torchrun --nproc_per_node 2 tests/two_processes.py RUNS OTHER_RUNS ARGUMENTS…
 

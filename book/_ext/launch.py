@@ -1,9 +1,9 @@
 """Sphinx extension: a button on every executed chapter that opens JupyterLab with the text notebooks on Binder.
 
-One setting switches it on, `launch_repository` in `_config.yml` (under sphinx: config:), the address of the repository on
-GitHub. The theme's own launch buttons cannot be used: they open the file that a page was made from, and executed
-notebooks are not in the repository. JupyterLab opens in the folder of the notebooks and not with one of them, because an
-address opens a text notebook as text; a double click, after `postBuild`, opens it as a notebook.
+One setting switches it on, `launch_repository` in `_config.yml` (under sphinx: config:), the address of the repository
+on GitHub. The theme's own launch buttons cannot be used: they open the file that a page was made from, and executed
+notebooks are not in the repository. JupyterLab opens in the folder of the notebooks and not with one of them, because
+an address opens a text notebook as text; a double click, after `postBuild`, opens it as a notebook.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ FILES = {
 
 
 def source(package: str, path: str) -> Path:
-    """Where a file or folder of an installed package lies. FileNotFoundError, naming the package, if it is not there."""
+    """Where a file or folder of an installed package lies. FileNotFoundError, naming the package, if it is not
+    there."""
     spec = importlib.util.find_spec(package)
     found = Path(spec.origin).parent / path if spec and spec.origin else None
     if found is None or not found.exists():
@@ -44,7 +45,8 @@ def copy(app: Sphinx) -> None:
 
 
 def without_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Leave out sphinx-thebe's scripts, which Jupyter Book adds twice, an error in every page: nothing here uses them."""
+    """Leave out sphinx-thebe's scripts, which Jupyter Book adds twice, an error in every page: nothing here uses
+    them."""
     context["script_files"] = [
         file
         for file in context.get("script_files", [])

@@ -90,8 +90,8 @@ class Group(click.Group):
 def run_command(command: click.Command, name: str, argv: list[str] | None = None) -> int:
     """Run `command` with the arguments `argv` (default: the process's own) and return its exit status.
 
-    A failure is one line, `error: ...`, on standard error, and status 2; Ctrl-C is status 130. What is no StudyError, no
-    usage error and no operating system's error about a file is a bug, and is raised.
+    A failure is one line, `error: ...`, on standard error, and status 2; Ctrl-C is status 130. What is no StudyError,
+    no usage error and no operating system's error about a file is a bug, and is raised.
     """
     try:
         return command.main(argv, prog_name=name, standalone_mode=False) or 0

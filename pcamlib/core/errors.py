@@ -66,7 +66,8 @@ def system_advice(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def loading_weights(path: str | Path, todo: str) -> Iterator[None]:
-    """Around the loading of saved weights: what a damaged or foreign file raises becomes one sentence that ends in `todo`."""
+    """Around the loading of saved weights: what a damaged or foreign file raises becomes one sentence that ends in
+    `todo`."""
     try:
         yield
     except StudyError:
@@ -76,8 +77,8 @@ def loading_weights(path: str | Path, todo: str) -> Iterator[None]:
 
 
 def load_error(path: str | Path, error: Exception, todo: str, verdict: str = "is damaged") -> StudyError:
-    """What to raise when `error` stopped the loading of a file: a file that the system refused "cannot be read", any other
-    is what `verdict` says, and the sentence ends in `todo`.
+    """What to raise when `error` stopped the loading of a file: a file that the system refused "cannot be read", any
+    other is what `verdict` says, and the sentence ends in `todo`.
     """
     if advice := system_advice(error) or _opening(path):
         return StudyError(f"{path} cannot be read ({advice}).")

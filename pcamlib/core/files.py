@@ -79,7 +79,8 @@ def _private_folder(path: Path) -> Iterator[Path]:
 
 
 def _apply_umask(folder: Path) -> None:
-    """Give all that lies in `folder` the permissions that the umask gave `folder`; safetensors writes 0600 by itself."""
+    """Give all that lies in `folder` the permissions that the umask gave `folder`; safetensors writes 0600 by
+    itself."""
     mode = stat.S_IMODE(folder.stat().st_mode)
     for path in folder.rglob("*"):
         if not path.is_symlink():
@@ -198,7 +199,8 @@ def code_version() -> str:
 
 @functools.cache
 def processor() -> str:
-    """Name of this machine's processor, such as "AMD EPYC 7B13"; its architecture where the system does not tell more."""
+    """Name of this machine's processor, such as "AMD EPYC 7B13"; its architecture where the system does not tell
+    more."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")

@@ -47,7 +47,8 @@ REGIME_NAMES = {
 CONTROLS = ("traditional-2x", "transfer-real", "double-real")
 """Our own arms: the paper's comparisons change the images and the number of steps at once, these do not."""
 PSEUDO = ("pseudo-label", "pseudo-label-pool")
-"""Our own arms: unlabelled real patches that the subset's own classifier labels, the rival of a generator that sees them."""
+"""Our own arms: unlabelled real patches that the subset's own classifier labels, the rival of a generator that sees
+them."""
 STRONG = ("strong-stain", "strong-randaugment", "strong-mixup", "strong-cutmix")
 """Our own arms: real patches with stronger augmentation, which costs no generator."""
 TRIVIAL = ("colour", "texture", "colour-texture", "random-features")

@@ -142,8 +142,8 @@ class DiffusionSettings(Section):
 class HistoGANSettings(Section):
     """Class-conditional GAN of Krause et al. 2021, adapted to 96x96.
 
-    `variant`: "stabilised", adjusted so that short training works, or "published", the recipe of the authors' source, which
-    averages no weights and may flip half of the real labels.
+    `variant`: "stabilised", adjusted so that short training works, or "published", the recipe of the authors' source,
+    which averages no weights and may flip half of the real labels.
     """
 
     variant: Literal["stabilised", "published"] = "stabilised"
@@ -182,10 +182,10 @@ class ClassifierSettings(Section):
     """The classifier (§4.2): any timm model, started from `weights`.
 
     `weights` is "none", "package" (from the registry's weight packages), "imagenet" (timm's, from the hub or its cache)
-    or the path of a weights file. `precision` "auto" is measured for each network and device. Arms whose name matches a pattern of
-    `seeded` (``"*"`` is all of them, ``"transfer-unet-*"`` some) are trained with `seeds` seeds, the others with one.
-    `subsets`: the numbers of the subsets in which all arms are trained, null for every subset; in the others only
-    "traditional" is, which selection needs.
+    or the path of a weights file. `precision` "auto" is measured for each network and device. Arms whose name matches a
+    pattern of `seeded` (``"*"`` is all of them, ``"transfer-unet-*"`` some) are trained with `seeds` seeds, the others
+    with one. `subsets`: the numbers of the subsets in which all arms are trained, null for every subset; in the others
+    only "traditional" is, which selection needs.
     """
 
     architecture: str
@@ -250,8 +250,8 @@ class SelectionSettings(Section):
 class JudgeSettings(Section):
     """The network whose features measure quality when Inception is not used; never seen by selection.
 
-    `weights` as in the classifier's section. Its verdict on labels is a logistic regression on these features, fitted to
-    `size` train patches outside every subset.
+    `weights` as in the classifier's section. Its verdict on labels is a logistic regression on these features, fitted
+    to `size` train patches outside every subset.
     """
 
     architecture: str
@@ -261,7 +261,8 @@ class JudgeSettings(Section):
 
 
 class TimmSpace(Section):
-    """One more space to judge quality in: any timm model, its pooled features. `weights` is "imagenet" or a file's path."""
+    """One more space to judge quality in: any timm model, its pooled features. `weights` is "imagenet" or a file's
+    path."""
 
     architecture: str
     weights: str

@@ -102,7 +102,8 @@ class Profile(Section):
 
     @property
     def sha(self) -> str:
-        """Hash of every setting that can change a result. A setting that came later is left out while it has its default."""
+        """Hash of every setting that can change a result. A setting that came later is left out while it has its
+        default."""
         seeds: set[str] = {"seeds", "seeded"} if self.classifier.seeds == 1 else set()
         seeds |= {"subsets"} if self.classifier.subsets is None else set()
         variant: set[str] = {"variant"} if self.histogan.variant == "stabilised" else set()

@@ -24,7 +24,8 @@ class _Loader(yaml.SafeLoader):
             key, line = self.construct_object(key_node), key_node.start_mark.line + 1
             if key in lines:
                 raise StudyError(
-                    f"the key '{key_node.value[:60]}' stands in line {lines[key]} and again in line {line}: remove one of them."
+                    f"the key '{key_node.value[:60]}' stands in line {lines[key]} and again in line {line}: remove one"
+                    " of them."
                 )
             lines[key] = line
         return super().construct_mapping(node, deep)
@@ -35,7 +36,8 @@ class _Loader(yaml.SafeLoader):
         if ":" in text or whole and not DECIMAL.fullmatch(text):
             value = self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
             raise StudyError(
-                f"the number {text[:60]} in line {line} is not decimal (YAML 1.1 reads it as {value}): write a decimal number."
+                f"the number {text[:60]} in line {line} is not decimal (YAML 1.1 reads it as {value}): write a decimal"
+                " number."
             )
         return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
 

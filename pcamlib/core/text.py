@@ -1,4 +1,5 @@
-"""Text from outside (names of classes, folders and profiles, cards, results) as pages, tables and figures may show it."""
+"""Text from outside (names of classes, folders and profiles, cards, results) as pages, tables and figures may show
+it."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ def inert(text: object, form: str = "markdown") -> str:
 
     form
         "markdown": for a line of Markdown or MyST, a cell of its tables included: no markup, HTML, role, directive,
-        formula, list or fence. "code": the same as a code span (not within a table). "html": for the content of an element or a quoted
-        attribute. "figure": for a text of matplotlib, which takes what stands between two dollar signs as a formula.
+        formula, list or fence. "code": the same as a code span (not within a table). "html": for the content of an
+        element or a quoted attribute. "figure": for a text of matplotlib, which takes what stands between two dollar
+        signs as a formula.
 
     Raises ValueError for another form. Each page escapes what it shows, and files keep what was given.
     """

@@ -1,4 +1,5 @@
-"""From the labels and groups as somebody wrote them to what the study needs: classes 0 and 1, splits, subsets of slides."""
+"""From the labels and groups as somebody wrote them to what the study needs: classes 0 and 1, splits, subsets of
+slides."""
 
 from __future__ import annotations
 
@@ -35,12 +36,13 @@ def binary(
 ) -> tuple[np.ndarray, tuple[str, str], dict[str, dict[str, int]]]:
     """Two classes from the labels of N images.
 
-    Labels that differ only in letter case, blanks, Unicode form or number format are one label. `positive` is class 1; with
-    more than two labels, all others are class 0. What was merged is said in `notes`.
+    Labels that differ only in letter case, blanks, Unicode form or number format are one label. `positive` is class 1;
+    with more than two labels, all others are class 0. What was merged is said in `notes`.
 
-    Returns labels uint8 (N,), the names of classes 0 and 1, and for each label {"class": 0 or 1, "images": count}. Raises
-    StudyError if there is one label only, if `positive` is not among the labels, or is needed and None, if a label holds
-    characters that cannot be seen, and if a label that reads like "not labelled" would become class 0 beside others.
+    Returns labels uint8 (N,), the names of classes 0 and 1, and for each label {"class": 0 or 1, "images": count}.
+    Raises StudyError if there is one label only, if `positive` is not among the labels, or is needed and None, if a
+    label holds characters that cannot be seen, and if a label that reads like "not labelled" would become class 0
+    beside others.
     """
     notes = [] if notes is None else notes
     for name in dict.fromkeys(names):
@@ -54,8 +56,8 @@ def binary(
         raise StudyError(f"every label is {_listed(found)!r}: the study needs two classes.")
     if looks := [name for name in found if split_name(name)]:
         raise StudyError(
-            f"the label {looks[0]!r} is the name of a split, not of a class (labels here: {_listed(found)}): give the folder whose "
-            "sub-folders are the classes, or train, valid and test with the classes in them, or a CSV."
+            f"the label {looks[0]!r} is the name of a split, not of a class (labels here: {_listed(found)}): give the"
+            " folder whose sub-folders are the classes, or train, valid and test with the classes in them, or a CSV."
         )
     keys = {name_key(name): name for name in found}
     unread = [name for name in found if name_key(name) in NO_LABEL]
@@ -63,7 +65,8 @@ def binary(
         if set(keys) != {"0", "1"}:
             which = "which one is the positive class (1)" if len(found) == 2 else "one class against all others"
             raise StudyError(
-                f"labels are {len(found)} classes ({_listed(found)}), the study has 0 and 1: say {which} with --positive NAME."
+                f"labels are {len(found)} classes ({_listed(found)}), the study has 0 and 1: say {which} with"
+                " --positive NAME."
                 + (
                     f" Is {unread[0]!r} no label? Leave those images out with --leave-out {unread[0]}."
                     if unread
@@ -84,7 +87,8 @@ def binary(
         sentence = f"{count:,} images have the label {blank[0]!r}, which reads like 'not labelled'"
         if len(found) > 2:
             raise StudyError(
-                f"{sentence}: with --leave-out {blank[0]} they are left out; if it is a class of its own, give it another name."
+                f"{sentence}: with --leave-out {blank[0]} they are left out; if it is a class of its own, give it"
+                " another name."
             )
         notes.append(f"{sentence}; it was taken as class 0")
     used = {name: {"class": int(name == one), "images": counts[name]} for name in found}
@@ -99,7 +103,8 @@ def _listed(found: Sequence[str]) -> str:
 
 
 def unify_groups(rows: list[Row], notes: list[str]) -> list[Row]:
-    """The rows with one spelling for each group, so that 7 and 7.0 are one patient. StudyError for invisible characters."""
+    """The rows with one spelling for each group, so that 7 and 7.0 are one patient. StudyError for invisible
+    characters."""
     for what in ("group", "centre"):
         names = [getattr(row, what) for row in rows]
         if names and names[0] is not None:
@@ -118,8 +123,8 @@ def assign_splits(
     """Split number (0, 1, …) of each image, int64 (N,): whole groups, shares and class balance as near as they allow.
 
     Groups are placed one by one, large ones first and equal ones in an order drawn with `seed`. Each goes to the split
-    where it brings the counts of both classes (in patches: `weights`) nearest to `fractions` of the total. The last groups
-    that hold a class go to splits that lack it. The same arguments give the same splits.
+    where it brings the counts of both classes (in patches: `weights`) nearest to `fractions` of the total. The last
+    groups that hold a class go to splits that lack it. The same arguments give the same splits.
     """
     _, member = np.unique(np.asarray(groups), return_inverse=True)
     counts = np.stack([np.bincount(member, weights * (labels == c)) for c in (0, 1)], axis=1)
@@ -150,8 +155,8 @@ def slide_subsets(
     is kept whose class counts are nearest, and `assign_splits` deals its slides out. Slides are drawn whatever their
     size, so subsets do not consist of small ones. The same arguments give the same subsets.
 
-    Raises StudyError if there are fewer slides than subsets, or if a subset lacks a class or has fewer than half or more
-    than twice as many rows as it should.
+    Raises StudyError if there are fewer slides than subsets, or if a subset lacks a class or has fewer than half or
+    more than twice as many rows as it should.
     """
     labels = np.asarray(labels).reshape(-1)
     size = int(np.ceil(round(fraction * len(labels), 9))) if size is None else size
@@ -159,8 +164,8 @@ def slide_subsets(
     advice = "ask for fewer or larger subsets, or draw them by patch (subsets: {by: patch})"
     if len(names) < n or n * size > len(labels):
         raise StudyError(
-            f"{n} subsets of {size:,} patches and of whole slides do not fit: the train split has {len(labels):,} patches "
-            f"of {len(names)} slides; {advice}."
+            f"{n} subsets of {size:,} patches and of whole slides do not fit: the train split has {len(labels):,}"
+            f" patches of {len(names)} slides; {advice}."
         )
     counts = np.stack([np.bincount(member[labels == c], minlength=len(names)) for c in (0, 1)], axis=1)
     wanted = n * size * counts.sum(0) / len(labels)
@@ -177,8 +182,8 @@ def slide_subsets(
         tumour = int(labels[part].sum())
         if not 0 < tumour < len(part) or not size / 2 <= len(part) <= 2 * size:
             raise StudyError(
-                f"subset {k} of whole slides would hold {len(part):,} patches, {tumour:,} of class 1, where {size:,} are asked "
-                f"for: the slides are too large or too few; {advice}."
+                f"subset {k} of whole slides would hold {len(part):,} patches, {tumour:,} of class 1, where {size:,}"
+                f" are asked for: the slides are too large or too few; {advice}."
             )
     return found
 
@@ -192,8 +197,8 @@ def _check_groups(rows: Sequence[Row], spelled: Sequence[Row]) -> None:
             a, b = spelled[first], spelled[i]
             also = f" (also written {b.group!r})" if b.group != a.group else ""
             raise StudyError(
-                f"group {a.group!r}{also} is in two splits ({a.file}: {a.split}, {b.file}: {b.split}): a slide or patient "
-                "must stay in one; correct the column 'split', or drop it and let convert assign the groups."
+                f"group {a.group!r}{also} is in two splits ({a.file}: {a.split}, {b.file}: {b.split}): a slide or"
+                " patient must stay in one; correct the column 'split', or drop it and let convert assign the groups."
             )
 
 
@@ -228,7 +233,8 @@ def place_rows(
         held = [int(weights[(place == s) & (labels == c)].sum()) for c in (0, 1)]
         if min(held) == 0:
             raise StudyError(
-                f"the {name} split would hold {held[0]} patches of class 0 and {held[1]} of class 1, each split needs both: "
+                f"the {name} split would hold {held[0]} patches of class 0 and {held[1]} of class 1, each split needs"
+                " both: "
                 + (
                     "correct the column or folders that give the split."
                     if given
@@ -244,7 +250,10 @@ def place_rows(
             + (
                 "whether a slide or patient is in two splits was not checked"
                 if given
-                else "patches of one slide or patient may be in two splits, and scores then too good; add a column 'group'"
+                else (
+                    "patches of one slide or patient may be in two splits, and scores then too good; add a column"
+                    " 'group'"
+                )
             )
         )
     return place, how

@@ -50,8 +50,8 @@ def concerns(report: dict[str, Any]) -> list[str]:
         if r["blank"] > MANY_BLANK * r["patches"]:
             share = r["blank"] / r["patches"]
             found.append(
-                f"{r['blank']:,} patches of {split} ({share:.0%}) are blank, every channel nearly even: background, or images "
-                "that were read wrongly"
+                f"{r['blank']:,} patches of {split} ({share:.0%}) are blank, every channel nearly even: background, or"
+                " images that were read wrongly"
             )
     return found
 

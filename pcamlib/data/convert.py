@@ -1,9 +1,10 @@
-"""Your own patches as PCam files: a known data set, a folder per class, or images and a CSV become a data root with a card.
+"""Your own patches as PCam files: a known data set, a folder per class, or images and a CSV become a data root with a
+card.
 
     pcamlib data convert SOURCE DEST [--size …] [--convert …] [--positive NAME] [--fractions …] [--seed N]
 
-The header of every image is read first, so that what is wrong is said before anything is written. Rows keep the order of the
-CSV (or of the sorted paths) within each split: the order decides which rows a subset holds.
+The header of every image is read first, so that what is wrong is said before anything is written. Rows keep the order
+of the CSV (or of the sorted paths) within each split: the order decides which rows a subset holds.
 """
 
 from __future__ import annotations
@@ -39,20 +40,21 @@ def convert(
     label_column: str = "label", suffix: str = "", group_from: str | None = None, only: str | None = None,
     leave_out: Sequence[str] = (), warn: Callable[[str], None] = lambda note: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the images of `source` into the new folder `dest` as PCam files, with rows.csv, groups, card.json and card.md.
+    """Write the images of `source` into the new folder `dest` as PCam files, with rows.csv, groups, card.json and
+    card.md.
 
     Parameters
     ----------
     source
-        A folder in one of the layouts of `layouts.LAYOUTS`, a folder with a sub-folder per class, or a CSV (or a folder with
-        one) with the columns file, label, and if known split, group and centre.
+        A folder in one of the layouts of `layouts.LAYOUTS`, a folder with a sub-folder per class, or a CSV (or a folder
+        with one) with the columns file, label, and if known split, group and centre.
     size, colours
         Choices of `image_files.SIZES` and `image_files.CONVERSIONS` for images that are not 96x96 8-bit RGB.
     positive
         The label that becomes class 1; see `assignment.binary`. Known layouts have one of their own.
     fractions, seed
-        Shares of train, valid and test and the seed of `assignment.assign_splits`, where no split is given. If train and test are
-        given without valid, a part of train becomes valid.
+        Shares of train, valid and test and the seed of `assignment.assign_splits`, where no split is given. If train
+        and test are given without valid, a part of train becomes valid.
     licence
         Terms of use, kept in the card.
     file_column, label_column
@@ -60,7 +62,8 @@ def convert(
     suffix
         Added to the names in the CSV that do not end with it, such as ".tif".
     group_from
-        Regular expression; what its first bracket (without one: all of it) fits in an image's path is the image's group.
+        Regular expression; what its first bracket (without one: all of it) fits in an image's path is the image's
+        group.
     only
         Regular expression; images whose path it does not fit are left out.
     leave_out
@@ -98,7 +101,8 @@ def convert(
         notes.append("each tile has its image's label, whether or not the tile shows it")
     if turned := sum(info.turned for info in infos):
         notes.append(
-            f"turned or mirrored as their orientation tag says, so that they stand as viewers show them: {turned:,} images"
+            f"turned or mirrored as their orientation tag says, so that they stand as viewers show them: {turned:,}"
+            " images"
         )
     try:
         with atomic_folder(dest, replace=False) as tmp_path:
@@ -117,8 +121,8 @@ def convert(
     except OSError as error:
         if dest.exists() and any(dest.iterdir()):
             raise StudyError(
-                f"{dest} was written by another process in the meantime: its content stays, nothing of this one was put there; "
-                "choose another folder."
+                f"{dest} was written by another process in the meantime: its content stays, nothing of this one was put"
+                " there; choose another folder."
             ) from None
         reason = system_advice(error) or error.strerror or error
         raise StudyError(
@@ -153,7 +157,8 @@ def _write(
     root: Path, rows: list[Row], spelled: list[Row], y: np.ndarray, infos: list[ImageInfo], place: np.ndarray,
     size: str | None, folder: Path,
 ) -> None:  # fmt: skip
-    """The six files, the groups and rows.csv (labels and groups as they were `spelled`), a block of patches at a time."""
+    """The six files, the groups and rows.csv (labels and groups as they were `spelled`), a block of patches at a
+    time."""
     deepest, deep = 0, 0
     with (
         open(folder / "rows.csv", "w", newline="", encoding="utf-8") as f,
@@ -195,6 +200,7 @@ def _write(
                 )
     if deep and deepest < 1 << (USED_BITS - 8):
         raise StudyError(
-            f"the {deep:,} 16-bit images of {root} have no value above {deepest * 256 + 255:,} of 65,535: they hold fewer than 16 "
-            "bits, as many cameras do, and would come out dark; scale them to the full range and convert again."
+            f"the {deep:,} 16-bit images of {root} have no value above {deepest * 256 + 255:,} of 65,535: they hold"
+            " fewer than 16 bits, as many cameras do, and would come out dark; scale them to the full range and"
+            " convert again."
         )

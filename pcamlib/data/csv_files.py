@@ -22,8 +22,9 @@ class Table(NamedTuple):
         if name.lower() not in self.header:
             way = f", or name another with {option}" if option else ""
             raise StudyError(
-                f"{self.path} has no column {name!r} (it has: {', '.join(self.header)[:200] or 'nothing'}): the first line must "
-                f"name the columns file, label and, if wished, split, group and centre, separated by commas{way}."
+                f"{self.path} has no column {name!r} (it has: {', '.join(self.header)[:200] or 'nothing'}): the first"
+                " line must name the columns file, label and, if wished, split, group and centre, separated by"
+                f" commas{way}."
             )
         at = self.header.index(name.lower())
         return [cells[at] for cells in self.cells]
@@ -56,7 +57,8 @@ def read_csv(path: Path) -> Table:
                     continue
                 if len(cells) != len(header):
                     raise StudyError(
-                        f"{path}, line {reader.line_num}: it has another number of cells than the header: correct the line."
+                        f"{path}, line {reader.line_num}: it has another number of cells than the header: correct the"
+                        " line."
                     )
                 numbers.append(reader.line_num)
                 lines.append(

@@ -2,8 +2,8 @@
 
     pcamlib data download DIR
 
-pooch checks the files and puts them in place, urllib3 decides what is tried again and when. pooch's own downloader starts a
-cut file again from nothing, so `Resume` replaces it.
+pooch checks the files and puts them in place, urllib3 decides what is tried again and when. pooch's own downloader
+starts a cut file again from nothing, so `Resume` replaces it.
 """
 
 from __future__ import annotations
@@ -43,13 +43,18 @@ LONGEST_LIST = 1 << 27  # bytes; the lists of slides have no published length
 def _retries() -> Retry:
     """Five tries, for answers that a busy server gives too, with growing pauses or those the server asks for."""
     return Retry(
-        total=TRIES - 1, backoff_factor=BACKOFF, backoff_max=60, retry_after_max=60, status_forcelist=(408, 429, 500, 502, 503, 504),
+        total=TRIES - 1,
+        backoff_factor=BACKOFF,
+        backoff_max=60,
+        retry_after_max=60,
+        status_forcelist=(408, 429, 500, 502, 503, 504),
         raise_on_status=False,
-    )  # fmt: skip
+    )
 
 
 class Archive(NamedTuple):
-    """An archive <name>.h5.gz of the Zenodo record: its MD5 and length, and the MD5 and approximate length of the file in it, in bytes."""
+    """An archive <name>.h5.gz of the Zenodo record: its MD5 and length, and the MD5 and approximate length of the file
+    in it, in bytes."""
 
     md5: str
     size: int
@@ -57,10 +62,10 @@ class Archive(NamedTuple):
     file_size: int
 
 
-# Archives: MD5 as in Zenodo's record and torchvision.datasets.PCAM (0.29), bytes as in TensorFlow Datasets' checksums for
-# the same addresses. (The table in the README of github.com/basveeling/pcam has valid and test the other way round.)
-# Files in them: MD5 as in kaiko-ai/eva, src/eva/vision/data/datasets/classification/patch_camelyon.py; two public DVC
-# records of the unpacked files, made by others, name the same six.
+# Archives: MD5 as in Zenodo's record and torchvision.datasets.PCAM (0.29), bytes as in TensorFlow Datasets' checksums
+# for the same addresses. (The table in the README of github.com/basveeling/pcam has valid and test the other way
+# round.) Files in them: MD5 as in kaiko-ai/eva, src/eva/vision/data/datasets/classification/patch_camelyon.py; two
+# public DVC records of the unpacked files, made by others, name the same six.
 PCAM = {
     "train_x": Archive(
         "1571f514728f59376b705fc836ff4b63", 6421353462, "01844da899645b4d6f84946d417ba453", 262144 * 27648
@@ -75,7 +80,8 @@ PCAM = {
 }
 
 
-# Lists of where each patch was cut: MD5 as in the README of github.com/basveeling/pcam; their length is published nowhere.
+# Lists of where each patch was cut: MD5 as in the README of github.com/basveeling/pcam; their length is published
+# nowhere.
 SLIDES = {
     "train": "5a3dd671e465cfd74b5b822125e65b0a",
     "valid": "67589e00a4a37ec317f2d1932c7502ca",
@@ -144,7 +150,8 @@ class Resume:
         return StudyError(f"after {TRIES} tries {reason}, {have:,} of {of} bytes are kept")
 
     def _fetch(self, session: requests.Session, url: str, have: int, bar: tqdm) -> None:
-        """One request; what arrives goes to the end of `part`, or replaces it if the server starts from the beginning."""
+        """One request; what arrives goes to the end of `part`, or replaces it if the server starts from the
+        beginning."""
         # identity: a server that packs or unpacks on the way would change the bytes
         headers = {"Accept-Encoding": "identity", "User-Agent": "pcamlib (pooch)"} | (
             {"Range": f"bytes={have}-"} if have else {}
@@ -185,9 +192,9 @@ def download(root: str | Path, base: str = ZENODO) -> None:
     """Fetch PCam (8 GB packed, 9 GB unpacked) and the lists of its slides from `base` into `root`.
 
     Files and archives that are there are checked, not fetched again; a cut archive is resumed where it was cut. Every
-    archive, every file in it and every list must have its published MD5. The slides are written to groups_{split}.csv, a line
-    for each patch. Raises StudyError, with the steps by hand, when the network, a checksum or the disk fails. What is left
-    then is whole files and, in the hidden folder .download, what the next call resumes.
+    archive, every file in it and every list must have its published MD5. The slides are written to groups_{split}.csv,
+    a line for each patch. Raises StudyError, with the steps by hand, when the network, a checksum or the disk fails.
+    What is left then is whole files and, in the hidden folder .download, what the next call resumes.
     """
     root = Path(root)
     try:
@@ -214,7 +221,8 @@ def download(root: str | Path, base: str = ZENODO) -> None:
     except OSError as error:
         reason = system_advice(error) or error.strerror or error
         raise StudyError(
-            f"{root} cannot be written ({reason}): make room or choose another folder, then run the command again; it resumes."
+            f"{root} cannot be written ({reason}): make room or choose another folder, then run the command again; it"
+            " resumes."
         ) from None
 
 
@@ -228,7 +236,8 @@ def _is_verified(target: Path, published: str) -> bool:
     with open(target, "rb") as f:
         found = sniff_format(f.read(4096))
     raise StudyError(
-        f"{target} is not PCam's file ({found or 'its MD5 differs'}): remove it and run the command again, or choose another folder."
+        f"{target} is not PCam's file ({found or 'its MD5 differs'}): remove it and run the command again, or choose"
+        " another folder."
     )
 
 
@@ -250,7 +259,8 @@ def _check_room(root: Path, missing: dict[str, Archive]) -> None:
     need = sum(a.file_size for a in missing.values()) + max(a.size for a in missing.values()) - here
     if (free := shutil.disk_usage(root).free) < need:
         raise StudyError(
-            f"{root} needs {need / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free there: make room or choose another disk."
+            f"{root} needs {need / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free there: make room or choose another"
+            " disk."
         )
 
 
@@ -284,7 +294,8 @@ def _fetch_checked(root: Path, name: str, published: str, size: int | None, base
         ) from None
     except ValueError:  # how pooch says that the hash is another one; it has removed the file
         raise StudyError(
-            f"{name} came with other bytes than PCam's (MD5 differs) and was removed: run the command again, or {by_hand}."
+            f"{name} came with other bytes than PCam's (MD5 differs) and was removed: run the command again, or"
+            f" {by_hand}."
         ) from None
     return Path(found)
 

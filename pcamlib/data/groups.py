@@ -1,7 +1,7 @@
 """Which slide or patient each patch is from: `groups_{split}.csv` beside the PCam files, a line for each HDF5 row.
 
-The header is `group`, or `group,centre` where the hospital or scanner is known too. `convert` and `download` write these
-files; `groups` and `centres` read them.
+The header is `group`, or `group,centre` where the hospital or scanner is known too. `convert` and `download` write
+these files; `groups` and `centres` read them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def groups_file(root: str | Path, split: str) -> Path:
 def groups(root: str | Path, split: str) -> np.ndarray | None:
     """Slide or patient of each row of a split, str (N,); None if the data root does not say.
 
-    Raises StudyError if the file cannot be read, has another number of lines than the split has patches, or an empty cell.
-    Names that `names.name_key` takes as one come back in one spelling.
+    Raises StudyError if the file cannot be read, has another number of lines than the split has patches, or an empty
+    cell. Names that `names.name_key` takes as one come back in one spelling.
     """
     return _column(root, split, "group")
 
@@ -52,7 +52,8 @@ def _column(root: str | Path, split: str, name: str) -> np.ndarray | None:
     n = len(pcam.labels(root, split))
     if len(values) != n:
         raise StudyError(
-            f"{path} has {len(values):,} lines below its header, the {split} split has {n:,} patches: one line for each row."
+            f"{path} has {len(values):,} lines below its header, the {split} split has {n:,} patches: one line for each"
+            " row."
         )
     for value in dict.fromkeys(values):
         if not value:
@@ -77,8 +78,8 @@ def meta_file(root: str | Path, split: str) -> Path:
 def pcam_slides(root: str | Path, split: str) -> list[str] | None:
     """Slide of each row of a PCam split, from its meta CSV; None without one.
 
-    For an excerpt, whose HDF5 file keeps the rows of the official split as dataset "pcam_index", these rows are taken. The
-    column center_tumor_patch must agree with the labels, else the two files do not belong together: StudyError.
+    For an excerpt, whose HDF5 file keeps the rows of the official split as dataset "pcam_index", these rows are taken.
+    The column center_tumor_patch must agree with the labels, else the two files do not belong together: StudyError.
     """
     path = meta_file(root, split)
     if not path.exists():
@@ -95,8 +96,8 @@ def pcam_slides(root: str | Path, split: str) -> list[str] | None:
     known = np.isin(np.char.lower(tumour), ("true", "1", "1.0"))
     if wrong := int((known != labels.astype(bool)).sum()):
         raise StudyError(
-            f"{path}: center_tumor_patch differs from the labels in {wrong:,} of {len(labels):,} rows: the list and the {split} "
-            "split do not belong together."
+            f"{path}: center_tumor_patch differs from the labels in {wrong:,} of {len(labels):,} rows: the list and the"
+            f" {split} split do not belong together."
         )
     return slides.tolist()
 

@@ -85,8 +85,8 @@ def _validate_storage(d: h5py.Dataset) -> None:
     packed = 1032 if d.id.get_create_plist().get_nfilters() else 1  # deflate's limit
     if math.prod(d.shape) > packed * os.path.getsize(d.file.filename):
         raise StudyError(
-            f"{d.file.filename}: dataset '{d.name}' claims {d.shape[0]:,} rows, more than a file of this size can hold: it is "
-            "truncated or damaged; get it again."
+            f"{d.file.filename}: dataset '{d.name}' claims {d.shape[0]:,} rows, more than a file of this size can hold:"
+            " it is truncated or damaged; get it again."
         )
 
 

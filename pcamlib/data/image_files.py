@@ -52,8 +52,8 @@ BITS, PHOTOMETRIC, PLANES = (
 
 
 class ImageInfo(NamedTuple):
-    """What an image's header tells: width and height in pixels as viewers show it, the conversions it needs, the patches it
-    gives, and whether an orientation tag turns or mirrors it."""
+    """What an image's header tells: width and height in pixels as viewers show it, the conversions it needs, the
+    patches it gives, and whether an orientation tag turns or mirrors it."""
 
     width: int
     height: int
@@ -127,13 +127,14 @@ def inspect_image(path: Path, size: str | None, convert: Collection[str]) -> Ima
         raise StudyError(f"{path} holds {pages} pages: save the one you mean as a file of its own.")
     if needs is None:
         raise StudyError(
-            f"{path} has colour mode {image.mode}, which cannot be converted to RGB as it is stored here: save it as 8-bit RGB."
+            f"{path} has colour mode {image.mode}, which cannot be converted to RGB as it is stored here: save it as"
+            " 8-bit RGB."
         )
     missing = [name for name in needs if name not in convert]
     if missing:
         raise StudyError(
-            f"{path} is not 8-bit RGB ({image.mode}: {', '.join(needs)}): save it as RGB, or add --convert {','.join(needs)} "
-            f"({'; '.join(f'{name}: {CONVERSIONS[name]}' for name in needs)})."
+            f"{path} is not 8-bit RGB ({image.mode}: {', '.join(needs)}): save it as RGB, or add --convert"
+            f" {','.join(needs)} ({'; '.join(f'{name}: {CONVERSIONS[name]}' for name in needs)})."
         )
     if width * height > LIMIT:
         raise StudyError(f"{path} is {width}x{height} pixels, a slide rather than a patch: cut it into patches first.")
@@ -150,7 +151,8 @@ def inspect_image(path: Path, size: str | None, convert: Collection[str]) -> Ima
 
 
 def _orientation(image: Image.Image, path: Path) -> int:
-    """The image's orientation tag, 1 (upright) to 8, from EXIF, TIFF tags or XMP; 1 without one or if it cannot be read."""
+    """The image's orientation tag, 1 (upright) to 8, from EXIF, TIFF tags or XMP; 1 without one or if it cannot be
+    read."""
     if image.format == "PNG":  # Pillow would decode all pixels to look for tags behind them
         content = path.read_bytes()
         if not any(name in content for name in PNG_METADATA):
@@ -165,8 +167,8 @@ def _orientation(image: Image.Image, path: Path) -> int:
 def _check_jpeg(path: Path) -> None:
     """StudyError where libjpeg warns of damaged data, which Pillow decodes to wrong pixels without a word.
 
-    A changed byte after which all codes are still valid gives no warning and cannot be told; nor can damage in JPEG data
-    inside a TIFF.
+    A changed byte after which all codes are still valid gives no warning and cannot be told; nor can damage in JPEG
+    data inside a TIFF.
     """
     content = path.read_bytes()
     try:
@@ -179,7 +181,8 @@ def _check_jpeg(path: Path) -> None:
 
 
 def patches(path: Path, info: ImageInfo, size: str | None) -> np.ndarray:
-    """Decode an image that `inspect_image` accepted: uint8 (info.patches, 96, 96, 3) RGB, upright as its orientation tag says.
+    """Decode an image that `inspect_image` accepted: uint8 (info.patches, 96, 96, 3) RGB, upright as its orientation
+    tag says.
 
     Raises StudyError if its pixels are damaged.
     """

@@ -1,4 +1,5 @@
-"""The layouts of well-known data sets of patches, told by their files; everything else is a CSV or a folder per class."""
+"""The layouts of well-known data sets of patches, told by their files; everything else is a CSV or a folder per
+class."""
 
 from __future__ import annotations
 
@@ -63,8 +64,8 @@ def _wilds(root: Path, notes: list[str]) -> list[Row]:
         rows = [row._replace(split=split.get(row.centre, "train")) for row in rows]
         kept = [row for row, part in zip(rows, parts) if row.split != "train" or part == "0"]
         notes.append(
-            f"split by centre as WILDS does it: {WILDS_VALID} is valid, {WILDS_TEST} is test, the others are train; its validation "
-            f"patches of the training patients, left out: {len(rows) - len(kept):,}"
+            f"split by centre as WILDS does it: {WILDS_VALID} is valid, {WILDS_TEST} is test, the others are train; its"
+            f" validation patches of the training patients, left out: {len(rows) - len(kept):,}"
         )
         rows = kept
     else:
@@ -171,8 +172,9 @@ def _pcam(root: Path, notes: list[str]) -> list[Row]:
         slides = pcam_slides(root, split)
         if slides is None:
             raise StudyError(
-                f"{root} holds PCam files, which need no conversion: use it as it is. To add the slides, put the three lists "
-                "camelyonpatch_level_2_split_{train,valid,test}_meta.csv of the same Zenodo record beside them."
+                f"{root} holds PCam files, which need no conversion: use it as it is. To add the slides, put the three"
+                " lists camelyonpatch_level_2_split_{train,valid,test}_meta.csv of the same Zenodo record beside"
+                " them."
             )
         name = pcam.file(root, split, "x").name
         labels = pcam.labels(root, split)
@@ -184,7 +186,8 @@ def _pcam(root: Path, notes: list[str]) -> list[Row]:
 
 
 class Layout(NamedTuple):
-    """A known layout: its name, a test on a folder, a reader of rows, the usual positive class, the CSV that stands for it."""
+    """A known layout: its name, a test on a folder, a reader of rows, the usual positive class, the CSV that stands for
+    it."""
 
     name: str
     is_it: Callable[[Path], bool]
@@ -204,7 +207,8 @@ LAYOUTS = (
 
 
 class Found(NamedTuple):
-    """What a source holds: the folder that paths start from, the rows, the layout's name and its usual positive class."""
+    """What a source holds: the folder that paths start from, the rows, the layout's name and its usual positive
+    class."""
 
     root: Path
     rows: list[Row]
@@ -231,7 +235,8 @@ def find(source: Path, notes: list[str], options: Options = Options()) -> Found:
         lists = [p for p in sorted(source.glob("*.csv")) if not p.name.startswith(".")]
         if len(lists) > 1:
             raise StudyError(
-                f"{source} holds {len(lists)} CSV files ({', '.join(p.name for p in lists[:5])}): name the one you mean."
+                f"{source} holds {len(lists)} CSV files ({', '.join(p.name for p in lists[:5])}): name the one you"
+                " mean."
             )
         rows, name = (
             (from_csv(lists[0], notes, options), "CSV") if lists else (from_folders(source, notes), "folder per class")

@@ -17,7 +17,26 @@ SPLIT_NAMES = {
 }
 """What people call the three splits, in lower case. "Evaluation" is the test split beside training and validation."""
 
-NO_LABEL = ("", "nan", "na", "n/a", "#n/a", "none", "null", "nil", "-1", "?", "-", "unlabelled", "unlabeled", "unknown", "undefined", "missing", "not labelled", "not labeled")  # fmt: skip
+NO_LABEL = (
+    "",
+    "nan",
+    "na",
+    "n/a",
+    "#n/a",
+    "none",
+    "null",
+    "nil",
+    "-1",
+    "?",
+    "-",
+    "unlabelled",
+    "unlabeled",
+    "unknown",
+    "undefined",
+    "missing",
+    "not labelled",
+    "not labeled",
+)
 """Words for "nobody looked at this patch", as `name_key` gives them."""
 
 EXACT = Context(prec=100)
@@ -57,8 +76,8 @@ def check_name(name: str, what: str) -> None:
 def unify(names: Sequence[str]) -> tuple[list[str], dict[str, Counter[str]]]:
     """The names with one spelling each, and what was merged.
 
-    Of several spellings of a name (see `name_key`) the most frequent one stands for all, of equals the first. Returns the
-    N names, and for each name with several spellings their counts.
+    Of several spellings of a name (see `name_key`) the most frequent one stands for all, of equals the first. Returns
+    the N names, and for each name with several spellings their counts.
     """
     spellings: dict[str, Counter[str]] = {}
     keys = {name: name_key(name) for name in dict.fromkeys(names)}

@@ -64,8 +64,8 @@ def labels(root: str | Path, split: str) -> np.ndarray:
         x, y = hdf5.dataset(fx, "x", (SIDE, SIDE, 3)), hdf5.dataset(fy, "y", (1, 1, 1))
         if len(x) != len(y):  # before labels are read: a packed file may claim thousands of millions
             raise StudyError(
-                f"{x_path} has {len(x):,} patches but {y_path.name} has {len(y):,} labels: they belong together, get both "
-                "again."
+                f"{x_path} has {len(x):,} patches but {y_path.name} has {len(y):,} labels: they belong together, get"
+                " both again."
             )
         y = hdf5.read(y, slice(None)).reshape(-1)
     if y.max() > 1:
@@ -152,7 +152,8 @@ def write(root: str | Path, split: str, images: np.ndarray, labels: np.ndarray) 
     """
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3) or len(images) != len(labels):
         raise StudyError(
-            f"cannot write {root}: images must be uint8 (N, 96, 96, 3) with N labels, got {images.dtype} {images.shape}."
+            f"cannot write {root}: images must be uint8 (N, 96, 96, 3) with N labels, got {images.dtype}"
+            f" {images.shape}."
         )
     if not np.isin(labels, (0, 1)).all():
         raise StudyError(f"cannot write {root}: labels must be 0 or 1.")
@@ -190,10 +191,7 @@ def subsets(
             )
     rng = np.random.Generator(np.random.PCG64(seed))
     rows = [rng.permutation(np.flatnonzero(labels == value)) for value in values]
-    dealt = (
-        [of_class[k * t : (k + 1) * t] for of_class, t in zip(rows, take)]  # subset k's
-        for k in range(n)
-    )
+    dealt = ([of_class[k * t : (k + 1) * t] for of_class, t in zip(rows, take)] for k in range(n))  # subset k's
     return [np.sort(np.concatenate(parts)).astype(np.int64) for parts in dealt]
 
 
@@ -305,7 +303,8 @@ def _check_card(root: str | Path, split: str) -> None:
                 found = hashlib.file_digest(f, "sha256").hexdigest()
             if found != known[path.name]:
                 raise StudyError(
-                    f"{path} was changed after {CARD} was written (its SHA-256 differs): convert the patches again, or remove {CARD}."
+                    f"{path} was changed after {CARD} was written (its SHA-256 differs): convert the patches again, or"
+                    f" remove {CARD}."
                 )
 
 

@@ -142,8 +142,8 @@ def _patch(rng: np.random.Generator, banks: Banks, slide: dict, factors: np.void
 
 
 def write(root: str | Path, train: int = 2048, valid: int = 512, test: int = 1024, seed: int = 0) -> None:
-    """Write the phantom as six PCam files; beside them ``phantom.json``, ``phantom_factors_<split>.h5`` and the slides and
-    scanners, ``groups_<split>.csv``.
+    """Write the phantom as six PCam files; beside them ``phantom.json``, ``phantom_factors_<split>.h5`` and the slides
+    and scanners, ``groups_<split>.csv``.
 
     Each file appears whole or not at all; a run that was cut short continues, one that is complete does
     nothing. Raises StudyError if `root` holds PCam files that are not this phantom, or for a bad size or

@@ -93,7 +93,8 @@ def images_below(folder: Path, left_out: LeftOut) -> Iterator[Path]:
 
 
 def from_csv(path: Path, notes: list[str], options: Options = Options()) -> list[Row]:
-    """Rows of a CSV with a header: file, label and, if wished, split, group and centre. Other columns are named in `notes`.
+    """Rows of a CSV with a header: file, label and, if wished, split, group and centre. Other columns are named in
+    `notes`.
 
     Raises StudyError for a column or cell that is missing, a file listed twice or outside the CSV's folder.
     """
@@ -182,22 +183,24 @@ def from_folders(root: Path, notes: list[str]) -> list[Row]:
     notes += left_out.notes()
     if not rows:
         raise StudyError(
-            f"{root} holds no image in a sub-folder: give a folder with one sub-folder per class, or a CSV with the columns "
-            "file and label beside the images."
+            f"{root} holds no image in a sub-folder: give a folder with one sub-folder per class, or a CSV with the"
+            " columns file and label beside the images."
         )
     return rows
 
 
 def _all_splits(names: set[str], what: str) -> bool:
-    """Whether names of folders are names of splits: all True, none False, StudyError for some or for two of one split."""
+    """Whether names of folders are names of splits: all True, none False, StudyError for some or for two of one
+    split."""
     splits = sorted(name for name in names if split_name(name))
     if not splits:
         return False
     if others := sorted(names - set(splits)):
         looks = "look like splits" if len(splits) > 1 else "looks like a split"
         raise StudyError(
-            f"{what}: {', '.join(splits)} {looks}, but {', '.join(others[:5])}{' …' if len(others) > 5 else ''} "
-            f"{'does' if len(others) == 1 else 'do'} not: move away what does not belong there, rename, or list the images in a CSV."
+            f"{what}: {', '.join(splits)} {looks}, but {', '.join(others[:5])}{' …' if len(others) > 5 else ''}"
+            f" {'does' if len(others) == 1 else 'do'} not: move away what does not belong there, rename, or list the"
+            " images in a CSV."
         )
     for name in splits:
         if same := [other for other in splits if other != name and split_name(other) == split_name(name)]:
@@ -223,7 +226,8 @@ def apply_options(rows: list[Row], options: Options, notes: list[str]) -> list[R
             name = found and (found[1] if pattern.groups else found[0])
             if not name:
                 raise StudyError(
-                    f"--group-from {options.group_from!r} finds no group in {row.file!r}: its first bracket must fit a part of every path."
+                    f"--group-from {options.group_from!r} finds no group in {row.file!r}: its first bracket must fit a"
+                    " part of every path."
                 )
             grouped.append(row._replace(group=name))
         count = len({name_key(row.group) for row in grouped})

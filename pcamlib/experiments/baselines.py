@@ -63,7 +63,8 @@ class Fitted(NamedTuple):
 
 
 class Baselines:
-    """The baselines of one subset; `splits` are "valid" and "test" at 96 px. Features are computed when first needed."""
+    """The baselines of one subset; `splits` are "valid" and "test" at 96 px. Features are computed when first
+    needed."""
 
     def __init__(self, study: Study, splits: Mapping[str, Arrays]):
         self.study, self.splits = study, splits

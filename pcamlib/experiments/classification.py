@@ -29,7 +29,8 @@ class Regime(NamedTuple):
     """What one regime trains on and for how long; which weights it starts from says `Arm.source`.
 
     real: how many sets of real patches (the subset, then as many others); synthetic: whether synthetic patches join
-    them; pool: whether real patches of `Study.pool_rows` do, with labels that a probe gave them (`probes`); augment: the kind of augmentation (`augmentation.KINDS`); epochs: in multiples of the profile's.
+    them; pool: whether real patches of `Study.pool_rows` do, with labels that a probe gave them (`probes`); augment:
+    the kind of augmentation (`augmentation.KINDS`); epochs: in multiples of the profile's.
     """
 
     real: int = 1

@@ -2,15 +2,15 @@
 
 A point of a curve is a probe (see `probes`) trained on n real and m synthetic patches.
 
-- Real patches only, n from few to many. Sets are nested. Beyond the subset they take rows from outside it that the judge
-  has not seen, which may belong to other subsets.
-- n real patches and as many synthetic ones, for n up to the subset's size. The generator was trained on the whole subset,
-  so for smaller n it knows more real patches than the classifier.
+- Real patches only, n from few to many. Sets are nested. Beyond the subset they take rows from outside it that the
+  judge has not seen, which may belong to other subsets.
+- n real patches and as many synthetic ones, for n up to the subset's size. The generator was trained on the whole
+  subset, so for smaller n it knows more real patches than the classifier.
 - The whole subset and r times as many synthetic patches. Beyond r = 1 only the set without selection grows: further
   candidates are drawn from the generator.
 
-Real patches are the generator that nothing can beat: the point of n real patches and as many other real ones lies on the
-first curve at 2n. `results.curves` turns the curves into an exchange rate.
+Real patches are the generator that nothing can beat: the point of n real patches and as many other real ones lies on
+the first curve at 2n. `results.curves` turns the curves into an exchange rate.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ def _more(study: Study, generator: str, found: Arrays, count: int) -> Arrays:
 
 
 def nested(labels: np.ndarray, seed: int) -> np.ndarray:
-    """An order of rows, int64 (N,), whose every beginning has the classes in the shares of all `labels`, to one patch."""
+    """An order of rows, int64 (N,), whose every beginning has the classes in the shares of all `labels`, to one
+    patch."""
     rng = np.random.default_rng(training.derive(seed, "curves"))
     place = np.empty(len(labels))
     for c in np.unique(labels):

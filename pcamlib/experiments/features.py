@@ -79,8 +79,9 @@ def gatekeeper(study: Study) -> Extractor:
     model = classifier.load(path, settings)
     epoch = read_json(path.parent / "result.json")["chosen_epoch"]
     about = (
-        f"{settings.architecture} of arm '{GATEKEEPER_ARM}', subset {study.subset}, epoch {epoch}; "
-        f"{_input(settings.image_size, classifier.own_scale(model))}; pooled layer before the logit, {model.num_features}-d"
+        f"{settings.architecture} of arm '{GATEKEEPER_ARM}', subset {study.subset}, epoch {epoch};"
+        f" {_input(settings.image_size, classifier.own_scale(model))}; pooled layer before the logit,"
+        f" {model.num_features}-d"
     )
     name = f"gatekeeper-{settings.architecture}"
     return Extractor(name, about, lambda images: classifier.penultimate(model, images, settings))
@@ -151,9 +152,9 @@ def frozen(
 ) -> Extractor:
     """Pooled features of any timm model with weights as the profile's `section` gives them, at its own normalisation.
 
-    size: pixels of the input, antialiased bicubic from 96; None: the size of the network's own pretraining. weights: see
-    `classifier.network`; "none" draws them from `seed`. layers: None for the pooled features before the network's head,
-    else the mean and standard deviation over positions of the feature maps at these places of timm's
+    size: pixels of the input, antialiased bicubic from 96; None: the size of the network's own pretraining. weights:
+    see `classifier.network`; "none" draws them from `seed`. layers: None for the pooled features before the network's
+    head, else the mean and standard deviation over positions of the feature maps at these places of timm's
     `forward_intermediates`. StudyError if the model or its weights cannot be had, or a layer is not there.
     """
     with torch.random.fork_rng(devices=[]):
@@ -186,8 +187,9 @@ def _pooled(
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], str]:
     """What turns normalised patches into features (N, D), and its name; see `frozen`."""
     if layers is None:
-        return lambda x: model.forward_head(model.forward_features(x), pre_logits=True), (
-            f"pooled, {model.num_features}-d"
+        return (
+            lambda x: model.forward_head(model.forward_features(x), pre_logits=True),
+            f"pooled, {model.num_features}-d",
         )
     # some networks give only the last map of each resolution unless they are asked for all
     every = (
@@ -248,8 +250,8 @@ def inception_file(weights: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_CACHE if weights == "cache" else resolve(weights)
     if not path.is_file():
         raise StudyError(
-            f"quality.inception: weights file {path} does not exist: get {INCEPTION_CACHE} from torch-fidelity's releases, "
-            "or set quality.inception to null to use the judge."
+            f"quality.inception: weights file {path} does not exist: get {INCEPTION_CACHE} from torch-fidelity's"
+            " releases, or set quality.inception to null to use the judge."
         )
     # torch-fidelity unpickles the file: only the published bytes may reach it
     if hashlib.sha256(path.read_bytes()).hexdigest() != INCEPTION_SHA256:
@@ -262,7 +264,8 @@ def inception_file(weights: str) -> Path:
 def inception(weights: str) -> Extractor:
     """The Inception-V3 of FID (Heusel et al. 2017) through torch-fidelity: 2048-d pool features.
 
-    weights: see `inception_file`. torch-fidelity resizes uint8 images to 299x299 with TensorFlow's bilinear rule itself.
+    weights: see `inception_file`. torch-fidelity resizes uint8 images to 299x299 with TensorFlow's bilinear rule
+    itself.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

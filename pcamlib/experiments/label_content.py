@@ -2,12 +2,12 @@
 
 A sample can show its class in its colours and mislead in its fine structure. So a logistic regression is trained on the
 samples of a generator, without selection, and tested on real patches, in three spaces: colour histograms, which see no
-structure at all; frozen features of patches that were averaged down to 48 px and scaled up again; and the same features at
-full size. How well real patches and samples are told apart (classifier two-sample test, Lopez-Paz and Oquab 2017) says
-which size betrays the samples.
+structure at all; frozen features of patches that were averaged down to 48 px and scaled up again; and the same features
+at full size. How well real patches and samples are told apart (classifier two-sample test, Lopez-Paz and Oquab 2017)
+says which size betrays the samples.
 
-*Known labels* is a check of class-based selection (§3.3) with the truth at hand: it is asked to pass unseen real patches
-once with their own label and once with the other one.
+*Known labels* is a check of class-based selection (§3.3) with the truth at hand: it is asked to pass unseen real
+patches once with their own label and once with the other one.
 """
 
 from __future__ import annotations
@@ -100,20 +100,23 @@ def _row(
 def _apart(real: Mapping[str, np.ndarray], fake: Mapping[str, np.ndarray] | None, seed: int) -> dict[str, float | None]:
     """Two-sample AUC at half and full size; None without a second set, or with fewer images than folds."""
     return {
-        f"apart_{name}": None
-        if fake is None or min(len(real[name]), len(fake[name])) < FOLDS
-        else metrics.two_sample_auc(real=real[name], fake=fake[name], seed=seed, folds=FOLDS)
+        f"apart_{name}": (
+            None
+            if fake is None or min(len(real[name]), len(fake[name])) < FOLDS
+            else metrics.two_sample_auc(real=real[name], fake=fake[name], seed=seed, folds=FOLDS)
+        )
         for name in ("half", "full")
     }
 
 
 def known_labels(study: Study, gatekeeper: Extractor) -> dict[str, Any]:
-    """What class-based selection passes of right and of wrong labels; writes results/known-labels.json, returns its content.
+    """What class-based selection passes of right and of wrong labels; writes results/known-labels.json, returns its
+    content.
 
     Real patches that no generator and no gatekeeper has seen are scored against the real manifold of their own class
-    ("right") and of the other one ("wrong"). Rows per class of the patch, and for both: the count, the shares that pass,
-    the share that realism without labels passes ("realism"), and what share of labels would be right after selection if
-    half of them were wrong before ("kept_right", None if nothing passes).
+    ("right") and of the other one ("wrong"). Rows per class of the patch, and for both: the count, the shares that
+    pass, the share that realism without labels passes ("realism"), and what share of labels would be right after
+    selection if half of them were wrong before ("kept_right", None if nothing passes).
     """
     unseen, source, copies = _unseen(study)
     gates, found = selection.manifolds(study, gatekeeper), gatekeeper(unseen.images)
@@ -131,7 +134,8 @@ def known_labels(study: Study, gatekeeper: Extractor) -> dict[str, Any]:
 
 
 def _unseen(study: Study) -> tuple[Arrays, str, int]:
-    """Patches outside the subset, of the train split or, if none are left, of validation; what they are; copies left out."""
+    """Patches outside the subset, of the train split or, if none are left, of validation; what they are; copies left
+    out."""
     if len(study.others):
         found, source = study.other_real, "other rows of the train split"
     else:

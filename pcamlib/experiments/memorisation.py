@@ -5,8 +5,8 @@ learning. Both use the main feature space and compare with *new* patches: real o
 
 *Nearer to training* is the share of samples whose nearest real patch, among training and new patches together, is a
 training patch. A generator that has learned the distribution is expected to reach the training set's share of these
-patches. The permutation test permutes which real patches count as training patches, because samples that share a nearest
-patch are not independent.
+patches. The permutation test permutes which real patches count as training patches, because samples that share a
+nearest patch are not independent.
 
 *Closer than new* is the probability that a sample is closer to the training set than a new patch is (Mann-Whitney test;
 Meehan et al. 2020, arXiv 2004.05675). It is 1/2 if samples are as far from it as new patches, and less if they lie off
@@ -40,7 +40,8 @@ PAIRS = 6  # nearest pairs kept per generator, for the figure
 
 
 class Nearest(NamedTuple):
-    """For each of M samples: the distance float64 (M,) to its nearest real patch, that patch's row and orientation int64 (M,)."""
+    """For each of M samples: the distance float64 (M,) to its nearest real patch, that patch's row and orientation
+    int64 (M,)."""
 
     distance: np.ndarray
     row: np.ndarray
@@ -73,10 +74,11 @@ def evaluate(study: Study) -> dict[str, Any]:
     """Compute both measures for every synthetic set and write results/memorisation.json; returns its content.
 
     Two controls calibrate them: patches of the validation split, from other slides (nothing is copied), and the
-    autoencoder's reconstructions of the training patches (everything is copied). The rows of `PLANTED` are the first of them
-    with a share of planted copies (see `planted`), so their p values are the test's detection limit. If the profile lets generators learn from
-    rotated and mirrored patches, the nearest patch is searched in all eight orientations. New patches that equal a
-    training patch byte for byte, which PCam's sampling with replacement produces, are left out and counted.
+    autoencoder's reconstructions of the training patches (everything is copied). The rows of `PLANTED` are the first of
+    them with a share of planted copies (see `planted`), so their p values are the test's detection limit. If the
+    profile lets generators learn from rotated and mirrored patches, the nearest patch is searched in all eight
+    orientations. New patches that equal a training patch byte for byte, which PCam's sampling with replacement
+    produces, are left out and counted.
     """
     space, turns = features.first_space(study), study.profile.orientations
     fresh, source, copies = new_patches(study)
@@ -125,7 +127,8 @@ def evaluate(study: Study) -> dict[str, Any]:
 
 
 def planted(images: np.ndarray, n: int, turns: int, seed: int) -> np.ndarray:
-    """n copies, uint8 (n, 96, 96, 3), of different patches among `images`: turned, mirrored, a little darker or lighter.
+    """n copies, uint8 (n, 96, 96, 3), of different patches among `images`: turned, mirrored, a little darker or
+    lighter.
 
     turns: as for `Indexed`, the orientations among which one is drawn for each copy. The factor of brightness is drawn
     from 1 ± JITTER. n is at most the number of patches.

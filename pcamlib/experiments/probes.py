@@ -1,12 +1,12 @@
 """The second measuring device: Table 2 as logistic regressions on frozen ImageNet features (linear probes).
 
-Deterministic and cheap: a set of patches goes through the network once, and an arm is a regression that takes seconds. So
-many subsets can be measured. An arm trains on all eight orientations of its patches (the baseline on one), its strength
-is chosen on validation, and transfer is a regression whose prior is centred at the synthetic-only solution.
+Deterministic and cheap: a set of patches goes through the network once, and an arm is a regression that takes seconds.
+So many subsets can be measured. An arm trains on all eight orientations of its patches (the baseline on one), its
+strength is chosen on validation, and transfer is a regression whose prior is centred at the synthetic-only solution.
 
 Two arms are measured here only. *Pseudo-labelling* (Lee 2013) adds real patches whose labels nobody knows, and that lie
-outside every subset and unseen by the judge: the traditional arm of the subset labels them. They are the rival of a generator
-that sees such patches without labels.
+outside every subset and unseen by the judge: the traditional arm of the subset labels them. They are the rival of a
+generator that sees such patches without labels.
 """
 
 from __future__ import annotations
@@ -84,13 +84,15 @@ def _read(path: Path, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
 
 
 def arms(generator: str) -> list[Arm]:
-    """The arms of one notebook run that a regression can be: all but those of stronger augmentation, and pseudo-labels."""
+    """The arms of one notebook run that a regression can be: all but those of stronger augmentation, and
+    pseudo-labels."""
     tuned = [arm for arm in classification.arms(generator) if REGIMES[arm.regime].augment in ("none", "traditional")]
     return [*tuned, *(PSEUDO if generator == REAL else ())]
 
 
 def unlabelled(study: Study, arm: Arm) -> np.ndarray:
-    """The rows of the pool, int64 (M,) ascending, that an arm of `PSEUDO` adds: as many as the subset has, or up to POOL.
+    """The rows of the pool, int64 (M,) ascending, that an arm of `PSEUDO` adds: as many as the subset has, or up to
+    POOL.
 
     Drawn without a look at their labels. Fewer if the pool has fewer. The smaller draw is part of the larger one.
     """
@@ -114,8 +116,8 @@ def reason_not_to_run(study: Study, arm: Arm) -> str | None:
 def evaluate(study: Study, generator: str) -> dict[str, Any]:
     """Fit and test the probe of every arm of `generator`; write results/probe-<generator>.json. Finished arms are kept.
 
-    Rows are those of `classification.evaluate` with "strength" instead of steps and epochs; there are no seeds. Features
-    of all arms are scaled by mean and standard deviation of the subset's own real patches.
+    Rows are those of `classification.evaluate` with "strength" instead of steps and epochs; there are no seeds.
+    Features of all arms are scaled by mean and standard deviation of the subset's own real patches.
     """
     probes = Probes.of(study)
     rows = [probes.run(arm) for arm in arms(generator)]
@@ -160,14 +162,17 @@ class Probes:
     def fit(
         self, rows: tuple[np.ndarray, np.ndarray], prior: regression.Regression | None = None
     ) -> tuple[regression.Regression, dict[str, np.ndarray]]:
-        """The regression on `rows` whose strength is best on validation, and its P(tumour) of each split, float64 (N,)."""
+        """The regression on `rows` whose strength is best on validation, and its P(tumour) of each split, float64
+        (N,)."""
         fitted = regression.choose(rows, (self.seen["valid"], self.splits["valid"].labels), prior)
         return fitted, {name: fitted(seen) for name, seen in self.seen.items()}
 
     def pseudo_labelled(self, arm: Arm) -> tuple[data.Arrays, float]:
-        """The patches of `unlabelled`, labelled by the subset's traditional arm, and the share of labels that are right.
+        """The patches of `unlabelled`, labelled by the subset's traditional arm, and the share of labels that are
+        right.
 
-        The share is for readers: no training sees a true label from outside the subset. The traditional arm must have run.
+        The share is for readers: no training sees a true label from outside the subset. The traditional arm must have
+        run.
         """
         patches = data.load(self.study.data_root, "train", unlabelled(self.study, arm))
         chance = self._load(TRADITIONAL)(self.scale(self.store(patches.images)[:, 0]))

@@ -26,8 +26,8 @@ def evaluate(study: Study) -> dict[str, Any]:
     Rows hold FID, KID, precision, recall, F1, density and coverage per set and extractor, and label_auc: the AUC of the
     judge, a classifier of real patches, for the class that each image was asked to show. It measures whether the label
     steers the sample and does not depend on the extractor. "fid_0" and "fid_1" are the distances within a class,
-    "fid_held_out" that to validation patches, "fid_infinity" the extrapolation to infinitely many images and "vendi" the
-    Vendi score. The distance to validation patches and the extrapolation are None where there are too few images,
+    "fid_held_out" that to validation patches, "fid_infinity" the extrapolation to infinitely many images and "vendi"
+    the Vendi score. The distance to validation patches and the extrapolation are None where there are too few images,
     the Vendi score where an image has features of zero only.
 
     The reconstructions are those of real patches outside the subset, the ones of the row of real patches. So no row is

@@ -1,10 +1,11 @@
-"""Selection while generating (§3.3): one stream of candidates per generator, from which every selection takes its patches.
+"""Selection while generating (§3.3): one stream of candidates per generator, from which every selection takes its
+patches.
 
 Candidates are generated class by class in batches; a batch is a function of (seed, generator, class, batch number).
-"none" keeps the first candidates. "realism" keeps those with R >= 1 (Eq. 11) against all real patches, "class" those with
-R >= 1 against the real patches of the class that was asked for. Each stops when it has as many patches as the real data,
-or when the cap on candidates is reached. Every batch is stored in a file of its own, so an interrupted selection resumes.
-The PCam files are written last, because an interrupted HDF5 file cannot be read.
+"none" keeps the first candidates. "realism" keeps those with R >= 1 (Eq. 11) against all real patches, "class" those
+with R >= 1 against the real patches of the class that was asked for. Each stops when it has as many patches as the real
+data, or when the cap on candidates is reached. Every batch is stored in a file of its own, so an interrupted selection
+resumes. The PCam files are written last, because an interrupted HDF5 file cannot be read.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def select(study: Study, generator: str, sample: Sampler | ImageFolder, gatekeep
 
     sample: makes candidates from labels and a seed, or holds images made elsewhere, which are then read in order.
 
-    Returns the result: per selection the counts requested, kept, seen and passed per class, the acceptance rate
-    passed / seen, and whether it ended short of the real count; "scores" holds the realism of the candidates by selection
-    and class, thinned out, for a histogram. A finished selection is read, not repeated. Raises StudyError if it was made
+    Returns the result: per selection the counts requested, kept, seen and passed per class, the acceptance rate passed
+    / seen, and whether it ended short of the real count; "scores" holds the realism of the candidates by selection and
+    class, thinned out, for a histogram. A finished selection is read, not repeated. Raises StudyError if it was made
     from other images than the folder holds now.
     """
     settings = study.profile.selection
@@ -68,8 +69,8 @@ def select(study: Study, generator: str, sample: Sampler | ImageFolder, gatekeep
         found = read_json(study.results / f"{name}.json")
         if images and found.get("images", {}).get("sha") != images["sha"]:
             raise StudyError(
-                f"{study.results / name}.json was made from other images than {sample.folder} holds now: list the new images "
-                "under another name, or choose another runs_dir."
+                f"{study.results / name}.json was made from other images than {sample.folder} holds now: list the new"
+                " images under another name, or choose another runs_dir."
             )
         return found
     gates = manifolds(study, gatekeeper)
@@ -198,8 +199,8 @@ def _assemble(
 
 
 def examples(scores: np.ndarray, count: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of at most `count` patches that pass with these scores (N,), the last ones, and of those that score lowest among
-    the rest."""
+    """Rows of at most `count` patches that pass with these scores (N,), the last ones, and of those that score lowest
+    among the rest."""
     dropped = np.argsort(scores)[:count]
     return np.flatnonzero(scores >= THRESHOLD)[-count:], dropped[scores[dropped] < THRESHOLD]
 
@@ -222,8 +223,8 @@ def made_elsewhere(study: Study, generator: str) -> bool:
 def shortage(study: Study, generator: str, selection: str, least: float = 0.0) -> str | None:
     """Why a synthetic set cannot be used ("not run"), or None if it can. StudyError as `counts`.
 
-    A set needs images of both classes, and at least a share `least` of what was asked for in each. Of a folder of images
-    made elsewhere it is LEAST_SHARE in any case, because no more of them can be drawn.
+    A set needs images of both classes, and at least a share `least` of what was asked for in each. Of a folder of
+    images made elsewhere it is LEAST_SHARE in any case, because no more of them can be drawn.
     """
     found = _result(study, generator)
     kept, requested = (found["selections"][selection][key] for key in ("kept", "requested"))

@@ -29,7 +29,8 @@ from pcamlib.study import Study, open_study
 
 
 class Sampling(BaseModel):
-    """Options of sampling, of which a generator takes its `generators.Entry.options`; what is not given is the profile's."""
+    """Options of sampling, of which a generator takes its `generators.Entry.options`; what is not given is the
+    profile's."""
 
     model_config = ConfigDict(extra="forbid")
     sampler: Literal["ddpm", "dpm-solver++"] | None = None
@@ -157,7 +158,8 @@ def changed(row: dict[str, Any]) -> str:
 def tune(
     path: Path, data: str, runs: str, *, only: str | None, out: Path | None, say: Callable[[str], object]
 ) -> list[dict[str, Any]]:
-    """Run the trials of the plan file `path` (of the one generator `only`); returns their rows, each `say`'s line as well.
+    """Run the trials of the plan file `path` (of the one generator `only`); returns their rows, each `say`'s line as
+    well.
 
     data, runs
         As `data_root` and `runs_dir` of `open_study`.

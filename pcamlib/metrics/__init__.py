@@ -1,4 +1,5 @@
-"""Pure functions on feature arrays: distances between sets of images, and neighbour metrics. Keyword-only real=, fake=."""
+"""Pure functions on feature arrays: distances between sets of images, and neighbour metrics. Keyword-only real=,
+fake=."""
 
 from pcamlib.metrics.distances import (
     Manifold,

@@ -195,9 +195,9 @@ def page() -> str:
         "",
         "*Written anew by every build of this book.*",
         "",
-        "Published implementations of the same metric differ in small conventions, and some lose digits. Each table takes one",
-        "pair of feature sets, made to be easy or hard: our value, and how far each reference is from it, relative to the",
-        f"reference. Neighbours: $k = {K}$. A dash: the reference does not have the metric.",
+        "Published implementations of the same metric differ in small conventions, and some lose digits. Each table",
+        "takes one pair of feature sets, made to be easy or hard: our value, and how far each reference is from it,",
+        f"relative to the reference. Neighbours: $k = {K}$. A dash: the reference does not have the metric.",
         "",
     ]
     with warnings.catch_warnings():
@@ -217,16 +217,17 @@ def page() -> str:
 
 WHY = """## Why they differ
 
-*prdc* asks for a distance strictly smaller than the radius, so a generated patch that *is* a real one lies in no sphere of
-radius zero. Where real patches occur twice, its density and coverage miss the copies; where they occur six times all radii
-are zero and nothing is left. PatchCamelyon draws tumour patches with replacement: such patches are no invention.
+*prdc* asks for a distance strictly smaller than the radius, so a generated patch that *is* a real one lies in no
+sphere of radius zero. Where real patches occur twice, its density and coverage miss the copies; where they occur six
+times all radii are zero and nothing is left. PatchCamelyon draws tumour patches with replacement: such patches are no
+invention.
 
-*torch-fidelity* includes the surface, as we do. Its distances come from a float32 product, which loses the digits that a
-common offset does not leave; so do its means in float32, from which the Fréchet distance is made.
+*torch-fidelity* includes the surface, as we do. Its distances come from a float32 product, which loses the digits
+that a common offset does not leave; so do its means in float32, from which the Fréchet distance is made.
 
-*KID* is the same polynomial everywhere. It does not forgive an offset, since the kernel is not a function of differences:
-there, values in float32 are noise, whatever the library.
+*KID* is the same polynomial everywhere. It does not forgive an offset, since the kernel is not a function of
+differences: there, values in float32 are noise, whatever the library.
 
-The *Fréchet distances* agree otherwise, although each takes another road to the root of the covariances' product: a matrix
-root, eigenvalues, or, as here, the singular values of the product of two factors.
+The *Fréchet distances* agree otherwise, although each takes another road to the root of the covariances' product: a
+matrix root, eigenvalues, or, as here, the singular values of the product of two factors.
 """

@@ -325,7 +325,8 @@ class Screen:
         return self._exact_best(low, _up(limit, torch.float32), part)
 
     def _exact_best(self, low: Tensor, limit: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
-        """Over the pairs with low <= limit (rows,): best exact value per row of part, and the first index that has it."""
+        """Over the pairs with low <= limit (rows,): best exact value per row of part, and the first index that has
+        it."""
         sign = 1.0 if self.radii is None else -1.0  # the least distance, or the greatest ratio
         best = torch.full((len(part),), math.inf, dtype=torch.float64, device=part.device)
         index = torch.zeros(len(part), dtype=torch.int64, device=part.device)

@@ -108,8 +108,8 @@ def stain(x: torch.Tensor, labels: torch.Tensor, settings: AugmentationSettings)
 def hed_jitter(x: torch.Tensor, width: float) -> torch.Tensor:
     """Stain jitter in haematoxylin-eosin-residual space (Tellez et al. 2019), per patch and stain.
 
-    Optical density is unmixed by Ruifrok and Johnston's matrix (scikit-image's); each stain s becomes a s + b with a drawn
-    from 1 ± width and b from ± width times the patch's mean absolute density of that stain.
+    Optical density is unmixed by Ruifrok and Johnston's matrix (scikit-image's); each stain s becomes a s + b with a
+    drawn from 1 ± width and b from ± width times the patch's mean absolute density of that stain.
     """
     unmix, mix = (
         torch.tensor(matrix, dtype=x.dtype, device=x.device)
@@ -140,8 +140,8 @@ def mixup(x: torch.Tensor, labels: torch.Tensor, settings: AugmentationSettings)
 def cutmix(x: torch.Tensor, labels: torch.Tensor, settings: AugmentationSettings) -> tuple[torch.Tensor, torch.Tensor]:
     """The four transforms, then a CutMix (Yun et al. 2019) that keeps labels true.
 
-    A patch is labelled by its central third. Around it a box is drawn, what lies outside comes from another patch of the
-    batch, and the label stays that of the centre. Half of the patches are left whole.
+    A patch is labelled by its central third. Around it a box is drawn, what lies outside comes from another patch of
+    the batch, and the label stays that of the centre. Half of the patches are left whole.
     """
     x, n, side = augment(x, settings), len(x), x.shape[-1]
     margin = side * (1 - CENTRE) / 2

@@ -242,9 +242,9 @@ def reconstruct(model: Autoencoder, images: np.ndarray) -> np.ndarray:
 class Latents:
     """A subset's normalised latents: values float32 (orientations, N, C, s, s), labels int64 (N,).
 
-    `values` have mean 0 in each channel and unit variance over all, unless they were normalised by another scale. `mean`
-    float32 (C,) and `std` float32 (1,) are what was subtracted and divided by. (Stable Diffusion's constant 0.18215 belongs
-    to another autoencoder.)
+    `values` have mean 0 in each channel and unit variance over all, unless they were normalised by another scale.
+    `mean` float32 (C,) and `std` float32 (1,) are what was subtracted and divided by. (Stable Diffusion's constant
+    0.18215 belongs to another autoencoder.)
     """
 
     def __init__(self, values: torch.Tensor, labels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor):
@@ -265,8 +265,8 @@ def encode_subset(
 ) -> Latents:
     """Encode every patch of the subset in every orientation to its posterior mean, normalise, and store the result.
 
-    Writes latents.safetensors in `folder`, by default autoencoder in the subset's folder, on the first call and reads it
-    afterwards. scale: mean (C,) and std (1,) by which to normalise; by default those of the subset's latents.
+    Writes latents.safetensors in `folder`, by default autoencoder in the subset's folder, on the first call and reads
+    it afterwards. scale: mean (C,) and std (1,) by which to normalise; by default those of the subset's latents.
     """
     path = (folder or study.folder / "autoencoder") / "latents.safetensors"
     with training.main_first():
@@ -300,7 +300,8 @@ def encode_subset(
 
 
 def load_latents(study: Study, folder: Path | None = None) -> Latents:
-    """The subset's stored latents (see `encode_subset`). StudyError if notebook 02 has not run or the file is damaged."""
+    """The subset's stored latents (see `encode_subset`). StudyError if notebook 02 has not run or the file is
+    damaged."""
     path = study.need((folder or study.folder / "autoencoder") / "latents.safetensors", NOTEBOOK)
     with loading_weights(path, f"remove it and run notebooks/{NOTEBOOK} again"):
         return Latents(**load_file(path))

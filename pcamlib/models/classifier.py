@@ -35,8 +35,8 @@ def network(architecture: str, start: str, size: int | None, section: str) -> to
     weights from the hub or its cache), else the path of a .safetensors or .pth file of the same network.
     size: pixels, for networks that are built for one size only; None: that of their pretraining.
 
-    Raises StudyError, naming the profile's `section`, if the network is unknown or its weights cannot be had; nothing is
-    put in their place.
+    Raises StudyError, naming the profile's `section`, if the network is unknown or its weights cannot be had; nothing
+    is put in their place.
     """
     if not timm.is_model(architecture):
         raise StudyError(f"{section}: {architecture!r} is not a timm model: correct its architecture in the profile.")
@@ -49,8 +49,8 @@ def network(architecture: str, start: str, size: int | None, section: str) -> to
         model = timm.create_model(architecture, pretrained=start == "imagenet", num_classes=1, **options)
     except Exception as error:  # the hub client raises its own, requests' and the system's errors
         raise StudyError(
-            f"{section}: ImageNet weights {architecture} could not be loaded ({' '.join(str(error).split())[:160]}): give "
-            "the path of a weights file instead"
+            f"{section}: ImageNet weights {architecture} could not be loaded ({' '.join(str(error).split())[:160]}):"
+            " give the path of a weights file instead"
             + (", or 'none' for random initialisation." if section == "classifier" else ".")
         ) from None
     if start not in ("none", "imagenet"):
@@ -83,7 +83,8 @@ def load_weights(model: torch.nn.Module, path: str, parameter: str, architecture
 
 
 def prepare(images: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 (N, 96, 96, 3) -> uint8 (N, 3, size, size), by area averaging if size < 96. What is prepared is returned."""
+    """uint8 (N, 96, 96, 3) -> uint8 (N, 3, size, size), by area averaging if size < 96. What is prepared is
+    returned."""
     if isinstance(images, torch.Tensor):
         return images
     parts = []

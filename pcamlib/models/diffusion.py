@@ -97,7 +97,8 @@ def integer(value: Any, name: str) -> int:
 
 
 def no_label_dropout(model: nn.Module) -> None:
-    """Turn off the DiT's own label dropout: each block would drop different labels. `DiffusionTask` drops them instead."""
+    """Turn off the DiT's own label dropout: each block would drop different labels. `DiffusionTask` drops them
+    instead."""
     for module in model.modules():
         if isinstance(module, LabelEmbedding):
             module.dropout_prob = 0.0
@@ -127,10 +128,10 @@ def start_from(model: nn.Module, trained: nn.Module) -> None:
 class Denoiser(nn.Module):
     """ε_θ(x_t, t, y): x (B, C, s, s), t int64 (B,) in 0..T-1, labels int64 (B,) in {0, 1, NULL} -> (B, C, s, s).
 
-    The network F is used as ε_θ = σ_t x_t + α_t F(x_t, t, y), with α_t² = ᾱ_t and σ_t² = 1 - ᾱ_t. Where x_t is nearly pure
-    noise, an untrained network then already predicts that noise. Without this, F would first have to learn to copy its
-    input, and the solver would divide its error at these steps by the small α_t. F predicts the v of Salimans & Ho 2022,
-    but the loss and the returned value are the paper's ε.
+    The network F is used as ε_θ = σ_t x_t + α_t F(x_t, t, y), with α_t² = ᾱ_t and σ_t² = 1 - ᾱ_t. Where x_t is nearly
+    pure noise, an untrained network then already predicts that noise. Without this, F would first have to learn to copy
+    its input, and the solver would divide its error at these steps by the small α_t. F predicts the v of Salimans & Ho
+    2022, but the loss and the returned value are the paper's ε.
     """
 
     def __init__(self, backbone: nn.Module, settings: Settings):
@@ -254,7 +255,8 @@ def train(
 
 
 def load(study: Study, backbone: str, *, name: str | None = None, code: Code | None = None) -> DiffusionSampler:
-    """The subset's trained generator; arguments as in `train`. StudyError if notebook 03 has not run or files are damaged."""
+    """The subset's trained generator; arguments as in `train`. StudyError if notebook 03 has not run or files are
+    damaged."""
     path = study.need(study.folder / (name or backbone) / "model", NOTEBOOK)
     model = read(path, backbone).eval().to(training.accelerator("fp32").device)
     settings = study.profile.diffusion
@@ -285,14 +287,15 @@ class DiffusionSampler:
         """Run the reverse process for one batch of labels int64 (B,).
 
         sampler, steps, guidance
-            Name of the sampler (see `scheduler`), number of steps, guidance scale; by default the profile's. With guidance
-            g the noise estimate is ε_∅ + g (ε_y − ε_∅) (Ho & Salimans 2021); g = 1 is plain conditional sampling.
+            Name of the sampler (see `scheduler`), number of steps, guidance scale; by default the profile's. With
+            guidance g the noise estimate is ε_∅ + g (ε_y − ε_∅) (Ho & Salimans 2021); g = 1 is plain conditional
+            sampling.
         keep
             How many evenly spaced intermediate states to return beside the final one.
 
-        Returns `keep` intermediate latents followed by the final ones, each float32 (B, C, s, s) in the decoder's units,
-        and their time steps. StudyError for an unknown sampler, steps that are no integer from 1 to the number of
-        training steps, and a guidance that is not finite.
+        Returns `keep` intermediate latents followed by the final ones, each float32 (B, C, s, s) in the decoder's
+        units, and their time steps. StudyError for an unknown sampler, steps that are no integer from 1 to the number
+        of training steps, and a guidance that is not finite.
         """
         settings = self.settings
         guidance = settings.guidance if guidance is None else guidance
@@ -338,7 +341,8 @@ class DiffusionSampler:
 
     @torch.no_grad()
     def sample(self, labels: np.ndarray, seed: int, **options: object) -> np.ndarray:
-        """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1, a function of labels, seed and the options of `denoise`.
+        """Patches uint8 (B, 96, 96, 3) for labels (B,) of 0 and 1, a function of labels, seed and the options of
+        `denoise`.
 
         StudyError as `denoise`, and for a seed that is no integer.
         """

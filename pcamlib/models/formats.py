@@ -1,8 +1,9 @@
 """Number format and memory layout of a network: what trains fastest on this machine, measured once and kept.
 
 Neither bfloat16 nor channels_last is faster everywhere: on processors with bfloat16 instructions a ResNet18 gains from
-both, while the depthwise convolutions of an EfficientNet are fastest in float32 and channels_last. Both change rounding,
-so the choice must not change between two runs: it is kept in the user's cache folder, and every result names it.
+both, while the depthwise convolutions of an EfficientNet are fastest in float32 and channels_last. Both change
+rounding, so the choice must not change between two runs: it is kept in the user's cache folder, and every result names
+it.
 """
 
 from __future__ import annotations

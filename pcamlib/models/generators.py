@@ -1,8 +1,8 @@
 """The one list of generators: what each is called, how it looks in figures, how it is trained and how it makes patches.
 
-To add a generator, write a module with a training and a sampling function and add one entry to REGISTRY; the book's page
-"Add a generator" does it with `flow`. A profile's key `generators` says which of them a study uses. It may also name a
-folder of images made elsewhere, `{name: mine, images: FOLDER}`, which then is a generator like the others.
+To add a generator, write a module with a training and a sampling function and add one entry to REGISTRY; the book's
+page "Add a generator" does it with `flow`. A profile's key `generators` says which of them a study uses. It may also
+name a folder of images made elsewhere, `{name: mine, images: FOLDER}`, which then is a generator like the others.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Entry:
     name
         What profiles, files and parameters call it: lower-case letters, digits and underscores.
     colour
-        Of its lines and bars in figures. Colours suit colour-blind readers and differ in lightness. What readers call it, its
-        `label`, is in `paper.GENERATOR_NAMES` or `paper.OWN_NAMES`, which titles of arms need too.
+        Of its lines and bars in figures. Colours suit colour-blind readers and differ in lightness. What readers call
+        it, its `label`, is in `paper.GENERATOR_NAMES` or `paper.OWN_NAMES`, which titles of arms need too.
     after
         The executed notebook that must be finished before `sampler` is called. None: nothing has to run before.
     train
@@ -143,7 +143,8 @@ NAMES = tuple(REGISTRY)
 
 
 def listed(profile: Profile) -> dict[str, Entry]:
-    """The generators of a profile by name, in its order. StudyError for a name that is neither registered nor a folder."""
+    """The generators of a profile by name, in its order. StudyError for a name that is neither registered nor a
+    folder."""
     found, spare = {}, colours(profile.generator_names)
     for item in profile.generators:
         if isinstance(item, ImagesSettings):
@@ -163,8 +164,8 @@ def listed(profile: Profile) -> dict[str, Entry]:
         else:
             near = difflib.get_close_matches(item, REGISTRY, n=1, cutoff=0)[0]
             raise StudyError(
-                f"profile {profile.name!r}: generator {item!r} is unknown: did you mean {near!r}? Images made elsewhere are "
-                f"listed as {{name: {item}, images: FOLDER}}."
+                f"profile {profile.name!r}: generator {item!r} is unknown: did you mean {near!r}? Images made elsewhere"
+                f" are listed as {{name: {item}, images: FOLDER}}."
             )
     return found
 

@@ -1,10 +1,10 @@
 """HistoGAN: the class-conditional GAN of Krause et al. 2021 (J. Pathol. 254:70), with which the paper compares.
 
-Two public sources exist and differ. In the authors' MATLAB code (github.com/jnkather/histoGAN) the embedded label becomes
-one more map beside the 4x4 maps made from 100-d noise, and one more channel at the discriminator's input; it uses dropout of
-0.25 on that input, batch normalisation in both networks, and flips the discriminator's output for half of the real
-images. In a co-author's PyTorch port (github.com/mjendrusch/pytorch-histogan) the label is joined with the noise and, by
-default, enters the discriminator after the last convolution. The paper does not say which one it used.
+Two public sources exist and differ. In the authors' MATLAB code (github.com/jnkather/histoGAN) the embedded label
+becomes one more map beside the 4x4 maps made from 100-d noise, and one more channel at the discriminator's input; it
+uses dropout of 0.25 on that input, batch normalisation in both networks, and flips the discriminator's output for half
+of the real images. In a co-author's PyTorch port (github.com/mjendrusch/pytorch-histogan) the label is joined with the
+noise and, by default, enters the discriminator after the last convolution. The paper does not say which one it used.
 
 `variant: published` follows the MATLAB code (`histogan_published` has its networks, `PublishedTask` its training).
 
@@ -21,8 +21,8 @@ training works:
 - Spectral norm in the discriminator (Miyato et al. 2018) instead of batch normalisation. Without it samples of a class
   were nearly alike in the trials; its effect was not separated from that of the learning rate and the initialisation.
 - Adam with β1 = 0; the learning rate falls linearly to zero over the second half of training. At a constant rate the
-  colours of all samples oscillated, and averaged weights (EMA) were worse than the last ones; with the falling rate both
-  nearly agree, and the averaged ones are sampled.
+  colours of all samples oscillated, and averaged weights (EMA) were worse than the last ones; with the falling rate
+  both nearly agree, and the averaged ones are sampled.
 - Patches are rotated and mirrored as the profile's `orientations` says.
 """
 
@@ -196,10 +196,10 @@ class GanTask(training.Task):
 class PublishedTask(GanTask):
     """Training of the published variant, as in the MATLAB source's modelGradients.m and ganLoss.m.
 
-    The gradients of both networks are taken before either is updated. For exactly a share `label_flip` of the real images
-    the discriminator's probability p is replaced by 1 - p; generated images keep their targets. The real term is
-    -log(0.9 p): the smoothing factor inside the logarithm adds a constant and changes no gradient. Adam with β1 = 0.5 at a
-    constant learning rate; images are mirrored along both axes at random, if the profile's `orientations` is 8.
+    The gradients of both networks are taken before either is updated. For exactly a share `label_flip` of the real
+    images the discriminator's probability p is replaced by 1 - p; generated images keep their targets. The real term is
+    -log(0.9 p): the smoothing factor inside the logarithm adds a constant and changes no gradient. Adam with β1 = 0.5
+    at a constant learning rate; images are mirrored along both axes at random, if the profile's `orientations` is 8.
     """
 
     betas = (0.5, 0.999)
@@ -268,8 +268,8 @@ def train(study: Study, *, folder: Path) -> tuple[nn.Module, list[dict[str, floa
     """Train on the subset's patches, resume, or load a finished generator from `folder`.
 
     Returns the generator (averaged weights, eval mode) and the log, a dict per epoch. Writes generator.safetensors and
-    config.json to `folder`, beside the files of `training.fit`. Raises StudyError if `folder` holds a generator made with
-    other data or another profile.
+    config.json to `folder`, beside the files of `training.fit`. Raises StudyError if `folder` holds a generator made
+    with other data or another profile.
     """
     settings, images, labels = study.profile.histogan, study.real.images, study.real.labels
     identity = [study.data_sha, settings.model_dump(), study.profile.orientations, study.seed]

@@ -1,4 +1,5 @@
-"""The two networks of HistoGAN as published: the MATLAB source of Krause et al. 2021 (github.com/jnkather/histoGAN, 06c8fc45).
+"""The two networks of HistoGAN as published: the MATLAB source of Krause et al. 2021 (github.com/jnkather/histoGAN,
+06c8fc45).
 
 Theirs exist for 64, 128, 256 and 512 pixels. These are the ones for 128 pixels with two changes that give 96: the first
 transposed convolution grows the map from 4x4 to 6x6 instead of 8x8, and the discriminator's last convolution covers a

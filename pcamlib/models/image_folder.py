@@ -19,9 +19,9 @@ class ImageFolder:
     """96x96 RGB images of the two classes in `folder`, read when they are needed.
 
     folder
-        PCam files of a train split (or a folder `pcam` that holds them, as `export` writes it), or a sub-folder of image
-        files for each class. A sub-folder's name is 0 or 1, the name of the class, or both ("1-tumour"); its images
-        are taken in the order of their names, numbers in them by value.
+        PCam files of a train split (or a folder `pcam` that holds them, as `export` writes it), or a sub-folder of
+        image files for each class. A sub-folder's name is 0 or 1, the name of the class, or both ("1-tumour"); its
+        images are taken in the order of their names, numbers in them by value.
     classes
         Names of class 0 and class 1.
 

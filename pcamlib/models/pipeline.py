@@ -1,4 +1,5 @@
-"""A trained generator of latents, diffusion or flow, as one diffusers pipeline: labels and a seed in, patches out, without the run folder."""
+"""A trained generator of latents, diffusion or flow, as one diffusers pipeline: labels and a seed in, patches out,
+without the run folder."""
 
 from __future__ import annotations
 
@@ -51,8 +52,8 @@ class PatchPipeline(DiffusionPipeline):
     """Denoiser and decoder of one subset as a pipeline with diffusers' `from_pretrained` and `save_pretrained`.
 
     denoiser: diffusers' UNet2DModel or DiTTransformer2DModel. decoder: see `PatchDecoder`. process: "diffusion" if the
-    network estimates noise, "flow" if it estimates the velocity of a rectified flow. The other arguments are the profile's
-    diffusion settings.
+    network estimates noise, "flow" if it estimates the velocity of a rectified flow. The other arguments are the
+    profile's diffusion settings.
     """
 
     def __init__(
@@ -94,9 +95,9 @@ class PatchPipeline(DiffusionPipeline):
     ) -> np.ndarray:
         """Patches uint8 (N, 96, 96, 3) RGB for N labels of 0 and 1: a function of labels, seed and options.
 
-        sampler, steps, guidance: as in `diffusion.DiffusionSampler.denoise`; by default those of the study. A flow has no
-        choice of sampler. Raises StudyError for other labels, options out of range, and a pipeline that was converted to half
-        precision.
+        sampler, steps, guidance: as in `diffusion.DiffusionSampler.denoise`; by default those of the study. A flow has
+        no choice of sampler. Raises StudyError for other labels, options out of range, and a pipeline that was
+        converted to half precision.
         """
         labels = np.asarray(labels)
         if labels.ndim != 1 or not len(labels) or not np.isin(labels, (0, 1)).all():
@@ -109,12 +110,13 @@ class PatchPipeline(DiffusionPipeline):
         return generator.sample(labels, seed, steps=steps, guidance=guidance)
 
     def sampler(self) -> diffusion.DiffusionSampler | flow.FlowSampler:
-        """The generator with the study's settings, which also gives the states on the way. StudyError in half precision."""
+        """The generator with the study's settings, which also gives the states on the way. StudyError in half
+        precision."""
         for part in (self.denoiser, self.decoder):
             if part.dtype != torch.float32:
                 raise StudyError(
-                    f"the pipeline is in {part.dtype} and computes in torch.float32: load it without torch_dtype, or call "
-                    ".to(torch.float32)."
+                    f"the pipeline is in {part.dtype} and computes in torch.float32: load it without torch_dtype, or"
+                    " call .to(torch.float32)."
                 )
         settings = SimpleNamespace(
             **{k: self.config[k] for k in ("timesteps", "sampler", "sampling_steps", "guidance")}

@@ -1,9 +1,10 @@
 """Regime B: a U-Net that first learns from an unlabelled pool and then from its subset's labels.
 
-In the paper's regime, A, a generator sees its subset only. Here autoencoder and denoiser are trained once per run on all train
-rows outside every subset that the judge has not seen, with every label replaced by "no label". Each subset then encodes its own
-patches with the pool's autoencoder and scale, starts its denoiser from the pool's averaged weights, and trains it with
-its labels as the profile's section `diffusion` says. No profile uses it unless its key `generators` lists "unet_pool".
+In the paper's regime, A, a generator sees its subset only. Here autoencoder and denoiser are trained once per run on
+all train rows outside every subset that the judge has not seen, with every label replaced by "no label". Each subset
+then encodes its own patches with the pool's autoencoder and scale, starts its denoiser from the pool's averaged
+weights, and trains it with its labels as the profile's section `diffusion` says. No profile uses it unless its key
+`generators` lists "unet_pool".
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ BACKBONE = "unet"
 
 
 class Pool(Study):
-    """The pool of a run as a study: its rows are the pool's, its folder is <run>/pool, its seed that of the whole run."""
+    """The pool of a run as a study: its rows are the pool's, its folder is <run>/pool, its seed that of the whole
+    run."""
 
     @property
     def folder(self) -> Path:
@@ -45,8 +47,8 @@ def pool_of(study: Study) -> Pool:
         raise StudyError(f"profile {p.name!r} has no section pool: add pool: {{autoencoder_epochs: N, epochs: N}}.")
     if not len(study.pool_rows):
         raise StudyError(
-            f"{study.data_root}: no train patches are left outside every subset and the judge for {NAME} to learn from: "
-            "choose fewer or smaller subsets, or a smaller quality.judge.size."
+            f"{study.data_root}: no train patches are left outside every subset and the judge for {NAME} to learn from:"
+            " choose fewer or smaller subsets, or a smaller quality.judge.size."
         )
     profile = p.model_copy(
         update={
@@ -87,8 +89,8 @@ def code(study: Study, pool: Pool) -> diffusion.Code:
 def train(study: Study) -> tuple[diffusion.DiffusionSampler, list[dict[str, float]]]:
     """Train the subset's generator and, first, what its pool lacks; or resume, or load what is finished.
 
-    Returns it with its averaged weights, and the log: the pool's epochs of the denoiser, then the subset's. Epochs, steps
-    and images are counted on; seconds are each stage's own. Writes unet_pool/model and results/unet_pool.json.
+    Returns it with its averaged weights, and the log: the pool's epochs of the denoiser, then the subset's. Epochs,
+    steps and images are counted on; seconds are each stage's own. Writes unet_pool/model and results/unet_pool.json.
     """
     pool = pretrain(study)
     start = pool.folder / BACKBONE / "model"

@@ -1,7 +1,7 @@
 """The first chapter: the question and what the largest published run answers, on one page.
 
-`page` and `pictures` are called by every build of the book. All numbers come from `book/reference`. A part that the published
-run lacks (a device, a control, sheets of patches) is named as not run.
+`page` and `pictures` are called by every build of the book. All numbers come from `book/reference`. A part that the
+published run lacks (a device, a control, sheets of patches) is named as not run.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ def about(results: pd.DataFrame) -> str:
     tested = listed(frame.of_kind(results, "classification")["test_n"])
     count = len(provenance["subsets"])
     return (
-        f"Data: {inert(data_name(results))}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of {listed(provenance['n_real'])} real patches; "
-        f"profile {inert(provenance['profile'])}; pcamlib {inert(' and '.join(provenance['version']))}.{frame.mixture(provenance)} The paper: full PCam, "
-        f"{paper.PROTOCOL.subsets} subsets of {paper.PROTOCOL.subset_size:,}, {paper.PROTOCOL.test:,} test patches."
+        f"Data: {inert(data_name(results))}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of"
+        f" {listed(provenance['n_real'])} real patches; profile {inert(provenance['profile'])}; pcamlib"
+        f" {inert(' and '.join(provenance['version']))}.{frame.mixture(provenance)} The paper: full PCam,"
+        f" {paper.PROTOCOL.subsets} subsets of {paper.PROTOCOL.subset_size:,}, {paper.PROTOCOL.test:,} test patches."
     )
 
 
@@ -109,8 +110,8 @@ def _worth(results: pd.DataFrame) -> str:
 
 
 def _by_curves(results: pd.DataFrame) -> dict[str, str]:
-    """By generator, the exchange rate of as many patches without selection as real ones, from the curves of the probe; empty
-    for the other device, and without curves that have intervals."""
+    """By generator, the exchange rate of as many patches without selection as real ones, from the curves of the probe;
+    empty for the other device, and without curves that have intervals."""
     if not frame.is_probe(results):
         return {}
     n = curves.size(results)
@@ -150,7 +151,8 @@ def _power(results: pd.DataFrame) -> str:
 
 
 def sentences(results: pd.DataFrame) -> list[str]:
-    """Five sentences, plain text: the answer, the worth of real patches, the device, its power, and the images' quality."""
+    """Five sentences, plain text: the answer, the worth of real patches, the device, its power, and the images'
+    quality."""
     devices = devices_of(results)
     found = []
     for heading, say in (
@@ -173,8 +175,9 @@ def page(where: Path) -> str:
     text = [
         "# The answer",
         "",
-        "A classifier of lymph-node patches has few labelled patches, and a generator trained on these draws as many more as one",
-        "likes. **Do they improve the classifier beyond what the same real patches give in as many training steps?**",
+        "A classifier of lymph-node patches has few labelled patches, and a generator trained on these draws as many",
+        "more as one likes. **Do they improve the classifier beyond what the same real patches give in as many",
+        "training steps?**",
         "",
     ]
     runs = published_runs(where)
@@ -183,8 +186,9 @@ def page(where: Path) -> str:
     run = runs[0]
     devices = devices_of(run.results)
     alt = (
-        "Differences of test AUC to the control of as many steps, with intervals: twice the real patches, traditional augmentation, "
-        "and every generator by augmentation and by transfer learning. The values are in the tables of the published results."
+        "Differences of test AUC to the control of as many steps, with intervals: twice the real patches, traditional"
+        " augmentation, and every generator by augmentation and by transfer learning. The values are in the tables of"
+        " the published results."
     )
     named = {frame.DEVICES[device]: measured for device, measured in devices.items()}
     text += [bullets(run.results)]
@@ -195,8 +199,8 @@ def page(where: Path) -> str:
         *picture(
             HEADLINE,
             alt,
-            f"{result_plots.headline_takeaway(named)} Marks are means over subsets and selections, minus the stronger control on real "
-            f"patches{control}; circles the subsets, lines 95 % t intervals.",
+            f"{result_plots.headline_takeaway(named)} Marks are means over subsets and selections, minus the stronger"
+            f" control on real patches{control}; circles the subsets, lines 95 % t intervals.",
         ),
     ]
     evidence = [Printed(), *_measured(run)]
@@ -216,8 +220,9 @@ def page(where: Path) -> str:
     text += [
         f"**On what.** {about(run.results)}",
         "",
-        "**Read on.** {doc}`reference` has the tables, {doc}`claims` the rules and numbers behind each verdict, {doc}`registration` what",
-        "was planned before, {doc}`08_results` the run of this copy of the book, and {doc}`/book/conclusion` how to read them.",
+        "**Read on.** {doc}`reference` has the tables, {doc}`claims` the rules and numbers behind each verdict,",
+        "{doc}`registration` what was planned before, {doc}`08_results` the run of this copy of the book, and",
+        "{doc}`/book/conclusion` how to read them.",
         "",
     ]
     return "\n".join(text)

@@ -1,7 +1,7 @@
 """The paper's claims with a verdict from every source: the paper itself, the published run and the reader's run.
 
-`table` is the short form; `page` is the chapter with a section per claim, which every build of the book writes. The rules are
-in `pcamlib.results.claims`.
+`table` is the short form; `page` is the chapter with a section per claim, which every build of the book writes. The
+rules are in `pcamlib.results.claims`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ WORDS = (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED, claims.UNTESTA
 
 
 def sources(results: pd.DataFrame, runs: list[Published], profile: Profile | None = None) -> list[Source]:
-    """The paper, the largest published run (if there is one) and the reader's run, in this order; a run once per device.
+    """The paper, the largest published run (if there is one) and the reader's run, in this order; a run once per
+    device.
 
     profile: the settings of the reader's run.
     """
@@ -65,8 +66,8 @@ def decidable(rule: Rule) -> str:
     wrong = sum(d.paired is None for d in plan.found)
     if wrong:
         return (
-            f"Not at the paper's effects: {wrong} of {len(plan.found)} have the other sign, so no number of subsets would "
-            f"do.{rest}"
+            f"Not at the paper's effects: {wrong} of {len(plan.found)} have the other sign, so no number of subsets"
+            f" would do.{rest}"
         )
     paired, unpaired = max(d.paired for d in plan.found), [d.unpaired for d in plan.found]
     from_means = "" if None in unpaired else f", {max(unpaired):,} from means alone"
@@ -90,12 +91,12 @@ TITLES = (
 )
 """The thirteen claims in a few words."""
 HOW = (
-    f"Supported: all contrasts of the rule are positive with p < {claims.ALPHA}. Contradicted: one is negative with "
-    f"p < {claims.ALPHA} divided by their number. Undecided: neither. The paper: Welch's t from its means and standard "
-    "deviations, one that is printed as 0.00 taken as 0.005. Runs: Student's t over subsets, arms paired, on the same test "
-    "patches. Claim 5: of the two other generators, not all contrasts are positive. Can it be decided: subsets for 80 % "
-    "power at 5 % for the smallest of the paper's effects, correlation of paired arms taken to be 0.5. Claims 5 to 12 are "
-    "about classifiers, and have a verdict only where the device beats the best trivial baseline."
+    f"Supported: all contrasts of the rule are positive with p < {claims.ALPHA}. Contradicted: one is negative with p <"
+    f" {claims.ALPHA} divided by their number. Undecided: neither. The paper: Welch's t from its means and standard"
+    " deviations, one that is printed as 0.00 taken as 0.005. Runs: Student's t over subsets, arms paired, on the same"
+    " test patches. Claim 5: of the two other generators, not all contrasts are positive. Can it be decided: subsets"
+    " for 80 % power at 5 % for the smallest of the paper's effects, correlation of paired arms taken to be 0.5."
+    " Claims 5 to 12 are about classifiers, and have a verdict only where the device beats the best trivial baseline."
 )
 
 
@@ -146,30 +147,32 @@ def numbers(number: int, evidence: list[Source]) -> Table:
             index.append((each[0].text, source.name))
     columns = ("mean", f"{100 * LEVEL:.0f} % interval", "p", "n")
     notes = (
-        "Contrasts are positive if the claim holds; for claim 5, those of HistoGAN and of DiT should not all be. p: two-sided. n: "
-        f"subsets. AUC, precision and recall as fractions, FID as it is. {' '.join(_abouts(evidence))}"
+        "Contrasts are positive if the claim holds; for claim 5, those of HistoGAN and of DiT should not all be. p:"
+        f" two-sided. n: subsets. AUC, precision and recall as fractions, FID as it is. {' '.join(_abouts(evidence))}"
     )
     data = pd.DataFrame(rows, columns=columns, index=pd.MultiIndex.from_tuples(index))
     return Table(f"Numbers of claim {number}", data, notes, "Student's t over subsets; the paper by Welch's t.")
 
 
 def page(evidence: list[Source]) -> str:
-    """The chapter as MyST Markdown: a section per claim with its rule, what it takes, its verdicts and their numbers."""
+    """The chapter as MyST Markdown: a section per claim with its rule, what it takes, its verdicts and their
+    numbers."""
     text = [
         "# The claims",
         "",
-        "Thirteen statements of the paper can be tested. Each has a rule in code, which was checked on made-up results of every",
-        "outcome. The same rule is applied to the paper's own tables, to the largest run published with this book and to the run",
-        "that this copy was built from, to a run once per measuring device.",
+        "Thirteen statements of the paper can be tested. Each has a rule in code, which was checked on made-up",
+        "results of every outcome. The same rule is applied to the paper's own tables, to the largest run published",
+        "with this book and to the run that this copy was built from, to a run once per measuring device.",
         "",
         "\n".join(f"- {inert(counts(source))}" for source in evidence),
         "",
         ":::{dropdown} How a rule decides",
-        f"{inert(HOW)} {inert(SMALL_N)} “The best arm” (claims 9 and 11) is judged by rank: the arm must beat more than two thirds of",
-        "the others on average, where a lead below a tenth of a point counts half. Claim 2 speaks of the published HistoGAN, so it is",
-        "tested only where that variant was trained. Many of the paper's differences of AUC cannot be shown by five subsets, so its",
-        "own table does not support them, which is no evidence against them. Claim 13 concerns labels: the true class of a generated",
-        "patch is unknown, so a classifier trained on real patches that selection did not use takes the place of the truth.",
+        f"{inert(HOW)} {inert(SMALL_N)} “The best arm” (claims 9 and 11) is judged by rank: the arm must beat more",
+        "than two thirds of the others on average, where a lead below a tenth of a point counts half. Claim 2 speaks",
+        "of the published HistoGAN, so it is tested only where that variant was trained. Many of the paper's",
+        "differences of AUC cannot be shown by five subsets, so its own table does not support them, which is no",
+        "evidence against them. Claim 13 concerns labels: the true class of a generated patch is unknown, so a",
+        "classifier trained on real patches that selection did not use takes the place of the truth.",
         ":::",
         "",
     ]

@@ -109,8 +109,8 @@ def sentences(found: pd.DataFrame, n: int) -> list[str]:
 
 
 def table(found: pd.DataFrame, n: int) -> Table | None:
-    """How many real patches one synthetic patch is worth beside n real ones: a line per generator and selection, a column
-    per number of synthetic patches. None without a curve of real patches or without synthetic ones."""
+    """How many real patches one synthetic patch is worth beside n real ones: a line per generator and selection, a
+    column per number of synthetic patches. None without a curve of real patches or without synthetic ones."""
     rates = curves.exchange(found, n)
     if rates.empty:
         return None
@@ -128,9 +128,10 @@ def table(found: pd.DataFrame, n: int) -> Table | None:
         index=pd.MultiIndex.from_tuples(index),
     )
     notes = (
-        "The curve of real patches only, averaged over subsets and made monotone, says how many real patches reach the AUC of the "
-        "mixture; that number minus the real patches in it, divided by the synthetic ones, is the rate. In brackets 95 % intervals by "
-        f"a bootstrap over subsets, from {curves.LEAST_SUBSETS} subsets on. > and <: beyond the measured curve."
+        "The curve of real patches only, averaged over subsets and made monotone, says how many real patches reach the"
+        " AUC of the mixture; that number minus the real patches in it, divided by the synthetic ones, is the rate. In"
+        f" brackets 95 % intervals by a bootstrap over subsets, from {curves.LEAST_SUBSETS} subsets on. > and <: beyond"
+        " the measured curve."
     )
     return Table(f"Real patches that one synthetic patch is worth, beside {n:,}", data, notes, "By the linear probe.")
 

@@ -82,7 +82,8 @@ def _interval(test: pd.Series) -> str:
 
 
 def _chosen(results: pd.DataFrame, arms: Sequence[Arm], against: Arm) -> tuple[str, pd.Series | None]:
-    """How an arm was chosen on validation and which one, and its difference on test as a line of `inference.compared`."""
+    """How an arm was chosen on validation and which one, and its difference on test as a line of
+    `inference.compared`."""
     found = rivals.choice(results, arms, against)
     if found is None:
         return "too few subsets and seeds ran to choose an arm with some and report it with others", None
@@ -135,9 +136,9 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
     floor, cap = (Arm("quality", source).name for source in CALIBRATION)
     if floor in distances.index and cap in distances.index:
         sentences.append(
-            f"For orientation: real patches against other real ones have distance {cell(*distances.loc[floor], 'fid', of)}, "
-            f"reconstructions by the autoencoder {cell(*distances.loc[cap], 'fid', of)}. Diffusion in its latent space can "
-            "hardly do better than these."
+            "For orientation: real patches against other real ones have distance"
+            f" {cell(*distances.loc[floor], 'fid', of)}, reconstructions by the autoencoder"
+            f" {cell(*distances.loc[cap], 'fid', of)}. Diffusion in its latent space can hardly do better than these."
         )
     parts, auc = [], frame.by_subset(results, "auc")
     for g, name in names.items():
@@ -150,16 +151,17 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
 
 
 def findings_classification(results: pd.DataFrame) -> list[str]:
-    """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, by networks that do not report it."""
+    """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, by networks that do not report
+    it."""
     means, names = auc_means(results), _names(results)
     to_baseline, to_traditional = (inference.compared(results, arm) for arm in (BASELINE, TRADITIONAL))
     sentences = []
     if {BASELINE, TRADITIONAL} <= set(means):
         step = to_baseline.loc[TRADITIONAL.name]
         sentences.append(
-            f"Baseline reaches AUC {100 * means[BASELINE]:.2f} %, traditional augmentation {100 * means[TRADITIONAL]:.2f} %: "
-            f"{points(step['mean'])} points, paired over subsets{_interval(step)} "
-            f"(paper {points(PAPER_AUC[TRADITIONAL] - PAPER_AUC[BASELINE])})."
+            f"Baseline reaches AUC {100 * means[BASELINE]:.2f} %, traditional augmentation"
+            f" {100 * means[TRADITIONAL]:.2f} %: {points(step['mean'])} points, paired over subsets{_interval(step)}"
+            f" (paper {points(PAPER_AUC[TRADITIONAL] - PAPER_AUC[BASELINE])})."
         )
     mixed = [arm for arm in means if arm.regime in MIXED]
     if mixed:
@@ -171,8 +173,8 @@ def findings_classification(results: pd.DataFrame) -> list[str]:
         )
         papers = max((arm for arm in PAPER_AUC if arm.generator), key=PAPER_AUC.get)
         sentences.append(
-            f"The best arm with synthetic and real images, chosen on validation and reported on test: {how}: {lead}. The "
-            f"paper's best is {papers.title}, {points(PAPER_AUC[papers] - PAPER_AUC[TRADITIONAL])} points."
+            f"The best arm with synthetic and real images, chosen on validation and reported on test: {how}: {lead}."
+            f" The paper's best is {papers.title}, {points(PAPER_AUC[papers] - PAPER_AUC[TRADITIONAL])} points."
         )
     parts = [
         "{} {} of {}".format(name, *beats_both(means, g))
@@ -190,7 +192,8 @@ def findings_classification(results: pd.DataFrame) -> list[str]:
         ("realism", "Realism selection minus none, averaged over the regimes that ran"),
     ):
         sentences.append(
-            f"{text}, AUC points: {_gains(means, what, names)} (paper: {_gains(PAPER_AUC, what, paper.GENERATOR_NAMES)})."
+            f"{text}, AUC points: {_gains(means, what, names)} (paper:"
+            f" {_gains(PAPER_AUC, what, paper.GENERATOR_NAMES)})."
         )
     alone = pd.Series([m for a, m in means.items() if a.regime == "synthetic"], dtype="float64")
     alone = alone.groupby([a.generator for a in means if a.regime == "synthetic"]).mean().sort_values(ascending=False)
@@ -203,7 +206,8 @@ def findings_classification(results: pd.DataFrame) -> list[str]:
 
 
 def findings_controls(results: pd.DataFrame) -> list[str]:
-    """Sentences on the device and on the controls, each control against traditional augmentation, paired over subsets."""
+    """Sentences on the device and on the controls, each control against traditional augmentation, paired over
+    subsets."""
     tests = inference.compared(results, TRADITIONAL)
     meaning = {
         "traditional-2x": "the same real images, as many steps as the arms with synthetic images take",
@@ -243,8 +247,8 @@ def images_or_steps(results: pd.DataFrame) -> list[str]:
         ahead = {c: sum(means[a.name] > 0 for a in arms) for c, means in tables.items()}
         others = ", ".join(f"{n} above {c.title}" for c, n in ahead.items() if c != stronger)
         sentences.append(
-            f"By {regime}, {ahead[stronger]} of {len(arms)} arms are above the stronger control, {stronger.title} (mean AUC; "
-            f"{others})."
+            f"By {regime}, {ahead[stronger]} of {len(arms)} arms are above the stronger control, {stronger.title} (mean"
+            f" AUC; {others})."
         )
     if mixed:
         how, test = _chosen(results, mixed, stronger)
@@ -273,7 +277,8 @@ def _answer(results: pd.DataFrame, test: pd.Series) -> str:
 
 
 def limits(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
-    """One paragraph on what a run of this size can and cannot say, from its provenance and the width of its intervals."""
+    """One paragraph on what a run of this size can and cannot say, from its provenance and the width of its
+    intervals."""
     ran, provenance = frame.of_kind(results, "classification"), frame.merged_provenance(results)
     kept, subsets = intervals.table(found, "traditional"), len(provenance["subsets"])
     ends = kept if len(kept) else inference.compared(results, TRADITIONAL)[["low", "high"]]
@@ -287,9 +292,10 @@ def limits(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
     if subsets > 1 and len(widths):
         half, lead = widths.median() / 2, max(PAPER_AUC.values()) - PAPER_AUC[TRADITIONAL]
         sentences = [
-            f"Over {subsets} subsets the difference of an arm to traditional augmentation is known to about "
-            f"±{100 * half:.2f} points of AUC (half of the 95 % interval, {'test patches included' if len(kept) else 'by t'}, median "
-            f"over the arms), so a lead like the paper's {points(lead)} {'could' if half < lead else 'could not'} be told from chance here."
+            f"Over {subsets} subsets the difference of an arm to traditional augmentation is known to about"
+            f" ±{100 * half:.2f} points of AUC (half of the 95 % interval,"
+            f" {'test patches included' if len(kept) else 'by t'}, median over the arms), so a lead like the paper's"
+            f" {points(lead)} {'could' if half < lead else 'could not'} be told from chance here."
         ]
     if provenance["phantom"]:
         sentences.append("The patches are procedural: the run shows that the software works, and nothing about tissue.")
@@ -300,16 +306,16 @@ def limits(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
         sentences.append(f"The results hold for patches of the slides in this data set. {share}")
     if set(ran.loc[ran["regime"] == "traditional", "pretrained"]) == {"none"}:
         sentences.append(
-            "Classifiers start from random weights. Those of the paper start from ImageNet weights, which leaves less for "
-            "synthetic images to add, so a gain here need not be a gain there."
+            "Classifiers start from random weights. Those of the paper start from ImageNet weights, which leaves less"
+            " for synthetic images to add, so a gain here need not be a gain there."
         )
     images = frame.of_kind(results, "training")
     images = images.loc[images["generator"] != "autoencoder", "value"]
     if len(images):
         share = images.max() / (paper.PROTOCOL.generator_epochs * paper.PROTOCOL.subset_size)
         sentences.append(
-            f"No generator saw more than {images.max():,.0f} images in training, {100 * share:.2g} % of what the paper's saw: "
-            "an arm that fails may fail for that reason."
+            f"No generator saw more than {images.max():,.0f} images in training, {100 * share:.2g} % of what the"
+            " paper's saw: an arm that fails may fail for that reason."
         )
     return " ".join(sentences)
 

@@ -114,8 +114,8 @@ def forward_noise(images: np.ndarray, steps: Sequence[int], note: str = "") -> F
     clean = int(np.argmin(steps))
     alike = [np.mean([np.corrcoef(x[clean].ravel(), x[i].ravel())[0, 1] for x in lines]) for i in (0, -1)]
     figure.set_label(
-        f"The correlation with the picture at t = {steps[clean]} is {alike[0]:.2f} at t = {steps[0]} and {alike[1]:.2f} at "
-        f"t = {steps[-1]}.".replace("-", "−")
+        f"The correlation with the picture at t = {steps[clean]} is {alike[0]:.2f} at t = {steps[0]} and {alike[1]:.2f}"
+        f" at t = {steps[-1]}.".replace("-", "−")
     )
     return figure
 
@@ -177,8 +177,8 @@ def nearest_pairs(pairs: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[flo
     if least:
         closest = min(least, key=least.get)
         figure.set_label(
-            f"The closest of these pairs has a distance ratio of {least[closest]:.2f} ({generators.label(closest)}); a copy "
-            "would be near 0."
+            f"The closest of these pairs has a distance ratio of {least[closest]:.2f} ({generators.label(closest)}); a"
+            " copy would be near 0."
         )
     return figure
 
@@ -188,8 +188,8 @@ def samples_figure_3(
 ) -> Figure:
     """Figure 3: generators x selections x classes, `per_cell` patches below each other in a cell.
 
-    images[generator][selection][class] is uint8 (n, 96, 96, 3); a patch that is not there is drawn "not run". Rows are in
-    the order of `images`.
+    images[generator][selection][class] is uint8 (n, 96, 96, 3); a patch that is not there is drawn "not run". Rows are
+    in the order of `images`.
     """
     columns = len(paper.SELECTIONS) * 2
     names = list(images)

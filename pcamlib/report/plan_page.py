@@ -35,8 +35,9 @@ def page(where: Path) -> str:
     text = [
         "# The registration",
         "",
-        "After a study its authors can always find a question that its results answer. So the published study was planned before its",
-        "first result: what is compared, on how many subsets, when it ends, and which results would change our mind.",
+        "After a study its authors can always find a question that its results answer. So the published study was",
+        "planned before its first result: what is compared, on how many subsets, when it ends, and which results",
+        "would change our mind.",
         "",
     ]
     path = where / "plan.yml"
@@ -70,8 +71,8 @@ def _when(plan: Plan, commits: list[Commit] | None) -> list[str]:
     dated = f"The file {inert(FILE, 'code')} is dated {plan.registered}."
     if not commits:
         return [
-            f"{dated} Which commit added it is not known in this copy, which was built without git or without the whole history. In a "
-            f"full clone, {inert(f'git log --diff-filter=A -- {FILE}', 'code')} tells."
+            f"{dated} Which commit added it is not known in this copy, which was built without git or without the whole"
+            f" history. In a full clone, {inert(f'git log --diff-filter=A -- {FILE}', 'code')} tells."
         ]
     first, *later = commits
     said = [f"{dated} Commit {_commit(first)} added it."]
@@ -100,8 +101,9 @@ def _compared(plan: Plan, run: Published | None, commits: list[Commit] | None) -
     if plans.predates(plan, run.results):
         last = run.results["created"].dropna().max()[:10]
         return [
-            f"**The published run {name} is older than this registration.** Its last result is of {inert(last)}. It is another study, "
-            "with other settings, so it is not compared with the plan. The registered study will take its place."
+            f"**The published run {name} is older than this registration.** Its last result is of {inert(last)}. It is"
+            " another study, with other settings, so it is not compared with the plan. The registered study will take"
+            " its place."
         ]
     unfinished, found = plans.unfinished(plan, run.results), plans.departures(plan, run.results)
     unexplained = plans.unexplained(plan, run.results)
@@ -142,8 +144,8 @@ def _width(plan: Plan, results: pd.DataFrame, device: str) -> str:
         return ""
     expected = "no width was promised" if wanted is None else f"{wanted:g} was expected"
     return (
-        f"{frame.DEVICES[device].capitalize()}: half of the 95 % intervals of the headline differences is {min(halves):.2f} to "
-        f"{max(halves):.2f} points of AUC, median {float(np.median(halves)):.2f}; {expected}."
+        f"{frame.DEVICES[device].capitalize()}: half of the 95 % intervals of the headline differences is"
+        f" {min(halves):.2f} to {max(halves):.2f} points of AUC, median {float(np.median(halves)):.2f}; {expected}."
     )
 
 
@@ -152,15 +154,23 @@ def _decided(plan: Plan, results: pd.DataFrame) -> list[str]:
     found = plans.decision(plan, results)
     if found is None:
         return [
-            "What would change our mind cannot be judged: it takes intervals of all contrasts, by a probe that measures something."
+            "What would change our mind cannot be judged: it takes intervals of all contrasts, by a probe that measures"
+            " something."
         ]
-    said = f"{found.best}, {points(found.test.mean)} points ({span(found.test.low, found.test.high)}) over {found.test.n} subsets"
+    said = (
+        f"{found.best}, {points(found.test.mean)} points ({span(found.test.low, found.test.high)}) over {found.test.n}"
+        " subsets"
+    )
     yes = {True: "met", False: "not met"}
     return [
-        f"To convince us that generated patches help: **{yes[found.helps]}**. The highest contrast by the probe is {inert(said)}, p = "
-        f"{found.holm:.3f} after Holm's correction.",
-        f"To convince us that they do not: **{yes[found.does_not]}**. The intervals of the generators' contrasts end at "
-        f"{points(found.highest)} points or below, and twice the real patches gain {points(found.real)}.",
+        (
+            f"To convince us that generated patches help: **{yes[found.helps]}**. The highest contrast by the probe is"
+            f" {inert(said)}, p = {found.holm:.3f} after Holm's correction."
+        ),
+        (
+            f"To convince us that they do not: **{yes[found.does_not]}**. The intervals of the generators' contrasts"
+            f" end at {points(found.highest)} points or below, and twice the real patches gain {points(found.real)}."
+        ),
     ]
 
 
@@ -175,18 +185,25 @@ def _planned(plan: Plan) -> list[str]:
     lines = [
         ("Question", inert(plan.question)),
         ("Data", f"{inert(d.name)}: {d.train:,} patches to train, {d.valid:,} to validate, {d.test:,} to test."),
-        ("Scale", f"{s.count} subsets of {s.size:,} real patches; profile {inert(plan.profile, 'code')}, seed {plan.seed}."),
+        (
+            "Scale",
+            f"{s.count} subsets of {s.size:,} real patches; profile {inert(plan.profile, 'code')}, seed {plan.seed}.",
+        ),
         ("Generators", f"{inert(names)}. Selections: {inert(chosen)}."),
         *((frame.DEVICES[name].capitalize(), _device(plan, device)) for name, device in _devices(plan).items()),
         ("Headline", "\n".join(["", *(f"  - {inert(text)}" for text in plan.headline)])),
         ("Claims", _sentence(plan.claims)),
         ("Curves", _sentence(plan.curves)),
-        ("End", f"{_sentence(plan.stopping.rule)[:-1]}; if that cannot be, {inert(plan.stopping.fallback)}. {inert(plan.stopping.unseen)}"),
+        (
+            "End",
+            f"{_sentence(plan.stopping.rule)[:-1]}; if that cannot be, {inert(plan.stopping.fallback)}."
+            f" {inert(plan.stopping.unseen)}",
+        ),
         ("This would convince us that generated patches help", inert(plan.would_change_our_mind.in_favour)),
         ("This would convince us that they do not", inert(plan.would_change_our_mind.against)),
         ("Later, and reported apart", "\n".join(["", *(f"  - {inert(text)}" for text in plan.later)])),
         ("Known before", inert(plan.known_before)),
-    ]  # fmt: skip
+    ]
     return [f"- **{title}.** {text}" for title, text in lines]
 
 

@@ -1,9 +1,10 @@
-"""Figures of data and of training; those of patches are in `patch_plots`, of the results in `result_plots`. Data in, a Figure out.
+"""Figures of data and of training; those of patches are in `patch_plots`, of the results in `result_plots`. Data in, a
+Figure out.
 
-Nothing global is touched. Colours suit colour-blind readers and differ in lightness too; a generator has the
-same one everywhere. Figures are narrow, with panels below each other, so that the text can be read on a
-telephone, and white in dark mode as well. `note` is a footnote, usually where the numbers come from. A figure's label is
-its takeaway: one sentence made from what it shows, which `show` puts above it.
+Nothing global is touched. Colours suit colour-blind readers and differ in lightness too; a generator has the same one
+everywhere. Figures are narrow, with panels below each other, so that the text can be read on a telephone, and white in
+dark mode as well. `note` is a footnote, usually where the numbers come from. A figure's label is its takeaway: one
+sentence made from what it shows, which `show` puts above it.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def takeaway(figure: Figure) -> HTML:
 
 
 def show(figure: Figure) -> Image:
-    """Displays the figure's takeaway and returns the figure as PNG, for the last line of a notebook cell; the alt text goes
-    into the cell's metadata."""
+    """Displays the figure's takeaway and returns the figure as PNG, for the last line of a notebook cell; the alt text
+    goes into the cell's metadata."""
     if figure.get_label():
         display(takeaway(figure))
     buffer = io.BytesIO()
@@ -152,7 +153,8 @@ def loss_curves(
     moved = "falls" if last < first else "rises"
     mean = f" (mean of {len(ends)} runs)" if len(ends) > 1 else ""
     figure.set_label(
-        f"{name}{mean} {moved} from {first:.3g} to {last:.3g} between {x} {min(map(min, at)):g} and {max(map(max, at)):g}."
+        f"{name}{mean} {moved} from {first:.3g} to {last:.3g} between {x} {min(map(min, at)):g} and"
+        f" {max(map(max, at)):g}."
     )
     return figure
 

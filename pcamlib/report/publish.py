@@ -4,14 +4,13 @@
 
 writes book/reference/<run folder's name>.csv (all results; their provenance is in provenance/, see
 `pcamlib.results.compact`), beside it in intervals/ what notebook 08 found from the test scores, in scores/ these scores
-with the labels, so that a reader without patches can compute the intervals again or another metric, in forest/ the figure
-of all differences, in worth/ those of AUC over numbers of real and generated patches, in curves/ the training logs as
-numbers and figures, in sheets/ generated samples of every subset, in strips/ what `strips` draws of subset 0, and puts the
-summary between the marks in README.md.
-SUBSETS is how many, or which: 3-5 adds these to the subsets before them, which were published earlier, perhaps from another
-machine. Then the intervals are computed here, from the published scores of all of them.
-With --weights, generators/ gets the weights of subset K's generators, and the summary says how to draw patches with them.
-No patch of the data set leaves the run folder.
+with the labels, so that a reader without patches can compute the intervals again or another metric, in forest/ the
+figure of all differences, in worth/ those of AUC over numbers of real and generated patches, in curves/ the training
+logs as numbers and figures, in sheets/ generated samples of every subset, in strips/ what `strips` draws of subset 0,
+and puts the summary between the marks in README.md. SUBSETS is how many, or which: 3-5 adds these to the subsets before
+them, which were published earlier, perhaps from another machine. Then the intervals are computed here, from the
+published scores of all of them. With --weights, generators/ gets the weights of subset K's generators, and the summary
+says how to draw patches with them. No patch of the data set leaves the run folder.
 """
 
 from __future__ import annotations
@@ -56,11 +55,10 @@ SHEET = 4  # samples per class and subset
 def publish(run: Path, subsets: int | range, folder: Path) -> Path:
     """Write the results of some subsets of `run` to folder/<run's name>.csv; returns that path.
 
-    subsets: the number of first ones, which take the place of all that was published of the run; or which later ones, which
-    are added to the published ones before them.
-    Raises StudyError, before anything is written, if no images of the run have been judged, its intervals are older, its
-    name cannot be that of a published run, scores are damaged, or subsets are added to none or to those of other data or
-    another profile.
+    subsets: the number of first ones, which take the place of all that was published of the run; or which later ones,
+    which are added to the published ones before them. Raises StudyError, before anything is written, if no images of
+    the run have been judged, its intervals are older, its name cannot be that of a published run, scores are damaged,
+    or subsets are added to none or to those of other data or another profile.
     """
     check_published_name(run.name)
     results = load(run, subsets)
@@ -121,14 +119,15 @@ def joined(published: pd.DataFrame | None, results: pd.DataFrame, subsets: range
     there = set() if published is None else set(published["subset"])
     if lacking := sorted(set(range(subsets.start)) - there):
         raise StudyError(
-            f"subset {listed([str(k) for k in lacking])} of {run.name} has not been published: publish the first subsets before later ones."
+            f"subset {listed([str(k) for k in lacking])} of {run.name} has not been published: publish the first"
+            " subsets before later ones."
         )
     kept = published[published["subset"] < subsets.start]
     for column, what in (("data_sha", "data"), ("profile_sha", "profile")):
         if set(kept[column].dropna()) != set(results[column].dropna()):
             raise StudyError(
-                f"{run} has another {what} than the published subsets of {run.name}: subsets of one study have the same data "
-                "and the same profile."
+                f"{run} has another {what} than the published subsets of {run.name}: subsets of one study have the same"
+                " data and the same profile."
             )
     both = pd.concat([kept, results], ignore_index=True)
     check(both, run)
@@ -182,8 +181,8 @@ def _worth(results: pd.DataFrame, folder: Path, note: str) -> None:
 
 
 def _curves(run: Path, subsets: range, names: list[str], folder: Path, note: str) -> None:
-    """The training logs of the autoencoder and of the generators `names`: folder/log.json, and a figure each, a line per
-    subset. Those of subsets before `subsets` are in log.json already."""
+    """The training logs of the autoencoder and of the generators `names`: folder/log.json, and a figure each, a line
+    per subset. Those of subsets before `subsets` are in log.json already."""
     kept = read_json(folder / "log.json") if subsets.start and (folder / "log.json").exists() else {}
     logs: dict[str, dict[str, list[dict]]] = {}
     for stage in ("autoencoder", *names):
@@ -202,7 +201,8 @@ def _figure(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def _sheet(sets: list[Path], path: Path, earlier: range) -> None:
-    """The first samples of synthetic sets as a PNG, a row per set: left without, right with tumour. None unless all are there.
+    """The first samples of synthetic sets as a PNG, a row per set: left without, right with tumour. None unless all are
+    there.
 
     earlier: the subsets whose rows stay as they are in the PNG.
     """
@@ -222,8 +222,8 @@ def _sheet(sets: list[Path], path: Path, earlier: range) -> None:
 
 def summary(results: pd.DataFrame, published: str, where: Path | None = None) -> str:
     """Markdown for the file book/reference/<published>.csv: the data, the answer in five sentences, how much of the
-    registered study is done, the AUC of each way of training with its difference to traditional augmentation, the verdicts,
-    and how to draw patches with the published weights. where: the folder of published runs."""
+    registered study is done, the AUC of each way of training with its difference to traditional augmentation, the
+    verdicts, and how to draw patches with the published weights. where: the folder of published runs."""
     where = where or published_folder()
     devices = answer_page.devices_of(results)
     lines = [answer_page.about(results), "", answer_page.bullets(results), "", *_plan(results, published, where)]
@@ -239,7 +239,8 @@ def summary(results: pd.DataFrame, published: str, where: Path | None = None) ->
 
 
 def _plan(results: pd.DataFrame, published: str, where: Path) -> list[str]:
-    """How much of the registered study is done; no lines for a run that was not registered, or is older than its plan."""
+    """How much of the registered study is done; no lines for a run that was not registered, or is older than its
+    plan."""
     path = where / "plan.yml"
     if not path.exists() or (registered := plan.read(path)).run != published or plan.predates(registered, results):
         return []
@@ -249,22 +250,29 @@ def _plan(results: pd.DataFrame, published: str, where: Path) -> list[str]:
         f" Departures from the plan: {departures}, listed on the book's page *The registration*." if departures else ""
     )
     return [
-        f"The study was planned in {inert(f'book/reference/{path.name}', 'code')} before its first result: {inert(state)}.{more}",
+        (
+            f"The study was planned in {inert(f'book/reference/{path.name}', 'code')} before its first result:"
+            f" {inert(state)}.{more}"
+        ),
         "",
     ]
 
 
 DRAW = {
-    "pipeline": """from PIL import Image
+    "pipeline": (
+        """from PIL import Image
 from pcamlib.models.pipeline import PatchPipeline
 images = PatchPipeline.from_pretrained("{folder}")([0, 1], seed=0)
 for label, image in enumerate(images):  # 0 without tumour, 1 with
-    Image.fromarray(image).save(f"patch-{{label}}.png")""",
-    "histogan": """from pathlib import Path
+    Image.fromarray(image).save(f"patch-{{label}}.png")"""
+    ),
+    "histogan": (
+        """from pathlib import Path
 from PIL import Image
 from pcamlib.models import histogan
 for label, image in enumerate(histogan.sample(histogan.load(Path("{folder}")), [0, 1], seed=0)):
-    Image.fromarray(image).save(f"patch-{{label}}.png")  # 0 without tumour, 1 with""",
+    Image.fromarray(image).save(f"patch-{{label}}.png")  # 0 without tumour, 1 with"""
+    ),
 }
 
 
@@ -285,9 +293,12 @@ def _draw(name: str, where: Path) -> list[str]:
         "",
         "### Draw patches without training",
         "",
-        f"The weights of generators of subset {index['subset']} are in {inert(f'book/reference/generators/{name}/', 'code')}: "
-        f"{inert(there)}, in half precision, each with a card and a licence note. After the installation these lines draw two patches, "
-        "offline. They are no patient's tissue and not for diagnosis.",
+        (
+            f"The weights of generators of subset {index['subset']} are in"
+            f" {inert(f'book/reference/generators/{name}/', 'code')}: {inert(there)}, in half precision, each with a"
+            " card and a licence note. After the installation these lines draw two patches, offline. They are no"
+            " patient's tissue and not for diagnosis."
+        ),
         "",
         "```python",
         lines,
@@ -336,7 +347,8 @@ def _table(devices: dict[str, pd.DataFrame]) -> list[str]:
 
 
 def into(readme: str, results: pd.DataFrame, name: str, where: Path | None = None) -> str:
-    """The README's text with the summary between its marks; StudyError if the marks are not there. where: as in `summary`."""
+    """The README's text with the summary between its marks; StudyError if the marks are not there. where: as in
+    `summary`."""
     if readme.count(START) != 1 or readme.count(END) != 1:
         raise StudyError(f"README.md must have one line '{START}' and one line '{END}'.")
     before, rest = readme.split(START)
@@ -344,11 +356,11 @@ def into(readme: str, results: pd.DataFrame, name: str, where: Path | None = Non
 
 
 def publish_run(run: Path, subsets: int | range, root: Path, weights: Path | None = None) -> Path:
-    """Keep a run's numbers in book/reference/ of the checkout `root`, their summary in its README.md; returns the CSV file.
+    """Keep a run's numbers in book/reference/ of the checkout `root`, their summary in its README.md; returns the CSV
+    file.
 
-    weights: a folder of generators to be kept, as `workflow.export` makes it. Without it those kept before stay, if they are
-    of the same data and profile.
-    Raises StudyError for an incomplete run, or where `root` is no checkout.
+    weights: a folder of generators to be kept, as `workflow.export` makes it. Without it those kept before stay, if
+    they are of the same data and profile. Raises StudyError for an incomplete run, or where `root` is no checkout.
     """
     readme = root / "README.md"
     if not readme.is_file():

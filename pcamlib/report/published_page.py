@@ -1,4 +1,5 @@
-"""The page of the published run: its forest plot and a short table, then all else behind drop-downs, the paper beside it.
+"""The page of the published run: its forest plot and a short table, then all else behind drop-downs, the paper beside
+it.
 
 `page` is called by every build of the book. Its numbers come from the result files and from `book/reference`.
 """
@@ -38,8 +39,8 @@ from pcamlib.results.published import Published, published_runs
 def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -> str:
     """The chapter as MyST Markdown.
 
-    own: results of the reader's run; intervals: of it, by device, as `Published.intervals`; where: the folder of published
-    runs.
+    own: results of the reader's run; intervals: of it, by device, as `Published.intervals`; where: the folder of
+    published runs.
     """
     published = published_runs(where)
     text = ["# Published results", ""]
@@ -56,8 +57,9 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
     same = all(set(own[sha].dropna()) == set(run.results[sha].dropna()) for sha in ("data_sha", "profile_sha"))
     judge = next(iter(frame.extractors(run.results)), None)
     text += [
-        "All numbers of the largest run that is published with this book. {doc}`answer` says in five sentences what they mean,",
-        "{doc}`claims` gives its verdicts, {doc}`registration` says what was planned before, {doc}`recompute` computes results again by",
+        "All numbers of the largest run that is published with this book. {doc}`answer` says in five sentences what",
+        "they mean, {doc}`claims` gives its verdicts, {doc}`registration` says what was planned before,",
+        "{doc}`recompute` computes results again by",
         "your own choices, and {doc}`08_results` explains the tables on the run that this copy was built from."
         + (" Here both are of the same data and profile." if same else ""),
         "",
@@ -196,17 +198,24 @@ def _source(run: Published, own: pd.DataFrame, where: Path) -> list[str]:
     ]
     if (where / "scores" / run.name).is_dir():
         text += [
-            f"{inert(f'book/reference/scores/{run.name}/', 'code')} holds every classifier's score of every test patch, with the labels (NumPy, a",
+            (
+                f"{inert(f'book/reference/scores/{run.name}/', 'code')} holds every classifier's score of every test"
+                " patch, with the labels (NumPy, a"
+            ),
             "file per subset): to draw the intervals again, or to compute a metric of your own, takes no patches.",
             "",
         ]
     return [
         *text,
-        "The run was made and stored by these commands. They give the same numbers, bit for bit, only with the same files, version",
+        "The run was made and stored by these commands. They give the same numbers, bit for bit, only with the same",
+        "files, version",
         "of the code, kind of processor and number of threads." + _older(run),
         "",
         "```bash",
-        f"make study PROFILE={shlex.quote(run.provenance['profile'])} DATA={shlex.quote(data)} SUBSETS={len(run.provenance['subsets'])}",
+        (
+            f"make study PROFILE={shlex.quote(run.provenance['profile'])} DATA={shlex.quote(data)}"
+            f" SUBSETS={len(run.provenance['subsets'])}"
+        ),
         f".venv/bin/pcamlib publish runs/{run.name} {len(run.provenance['subsets'])}",
         "```",
     ]
@@ -217,7 +226,10 @@ def _older(run: Published) -> str:
     if frame.profile_of(run.results):
         return ""
     version = " and ".join(run.provenance["version"])
-    return f" The profile {inert(run.provenance['profile'], 'code')} has changed since; the settings of this run are those of version {inert(version)}."
+    return (
+        f" The profile {inert(run.provenance['profile'], 'code')} has changed since; the settings of this run are those"
+        f" of version {inert(version)}."
+    )
 
 
 def _forest(run: Published, where: Path) -> list[str]:
@@ -227,8 +239,9 @@ def _forest(run: Published, where: Path) -> list[str]:
     alt = "Forest plot: the difference of every arm to traditional augmentation in points of AUC, with its interval"
     results = frame.by_device(run.results, "classification")
     caption = (
-        f"{result_plots.forest_takeaway(results, run.intervals.get('classification'))} AUC minus traditional augmentation of the same "
-        "subset, in points: squares and diamonds (transfer) are means, circles the subsets, lines 95 % intervals."
+        f"{result_plots.forest_takeaway(results, run.intervals.get('classification'))} AUC minus traditional"
+        " augmentation of the same subset, in points: squares and diamonds (transfer) are means, circles the subsets,"
+        " lines 95 % intervals."
     )
     return _figure(path, where, alt, caption)
 
@@ -239,7 +252,8 @@ def _pictures(name: str, where: Path) -> list[str]:
     sheets = {path.stem: path for path in sorted((where / "sheets" / name).glob("*.png"))}
     sheets = {g: sheets[g] for g in [*paper.GENERATORS, *sheets] if g in sheets}
     lines = [
-        "The first samples of every subset, a row each, not selected: left without tumour, right with. No real patch is shown.",
+        "The first samples of every subset, a row each, not selected: left without tumour, right with. No real",
+        "patch is shown.",
         "",
     ]
     for generator, path in sheets.items():
@@ -289,7 +303,8 @@ def _figure(path: Path, where: Path, alt: str, caption: str) -> list[str]:
 
 
 def _tried(folder: Path) -> list[str]:
-    """What `pcamlib.experiments.tuning` tried and what was concluded, if it is published: folder/plan.yml and folder/trials.json."""
+    """What `pcamlib.experiments.tuning` tried and what was concluded, if it is published: folder/plan.yml and
+    folder/trials.json."""
     if not (folder / "trials.json").exists():
         return []
     found = read_json(folder / "trials.json")
@@ -307,10 +322,11 @@ def _tried(folder: Path) -> list[str]:
     samples = max(row.get("samples", 0) for row in found["rows"])
     versions = sorted({row["version"] for row in found["rows"] if "version" in row})
     notes = (
-        f"{samples} samples a trial against all {found['n_valid']:,} validation patches; the test split was not opened. "
-        f"Space: {found['judge']}. Data {provenance['data']} ({provenance['data_sha']}), subset 0 of profile {provenance['profile']} with "
-        f"{provenance['n_real']:,} patches, seed {provenance['seed']}, {provenance['device']}, {provenance['precision']}, "
-        f"{provenance['threads']} thread, pcamlib {', '.join(versions)}. The lowest of several noisy values is biased downwards."
+        f"{samples} samples a trial against all {found['n_valid']:,} validation patches; the test split was not opened."
+        f" Space: {found['judge']}. Data {provenance['data']} ({provenance['data_sha']}), subset 0 of profile"
+        f" {provenance['profile']} with {provenance['n_real']:,} patches, seed {provenance['seed']},"
+        f" {provenance['device']}, {provenance['precision']}, {provenance['threads']} thread, pcamlib"
+        f" {', '.join(versions)}. The lowest of several noisy values is biased downwards."
     )
     took = {repr((row["family"], row["changes"])): row["seconds"] for row in found["rows"] if "seconds" in row}
     notes += f" Training took {frame.duration(sum(took.values()))} in all."

@@ -1,4 +1,5 @@
-"""Tables that set published runs, the reader's own and the paper side by side: protocol, intervals, AUC by use, worth."""
+"""Tables that set published runs, the reader's own and the paper side by side: protocol, intervals, AUC by use,
+worth."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def _classifier(profile: Profile | None) -> str:
 
 
 def protocol(runs: dict[str, pd.DataFrame]) -> Table:
-    """What differs between the paper and runs (results by a run's name), a line per cause with the columns that it moves."""
+    """What differs between the paper and runs (results by a run's name), a line per cause with the columns that it
+    moves."""
     p = paper.PROTOCOL
     printed = {
         ("Every column", "data"): "PCam as released, lossless",
@@ -63,17 +65,18 @@ def protocol(runs: dict[str, pd.DataFrame]) -> Table:
         ("Table 1: precision, recall, F1", "features, k"): "not stated",
         ("Table 2: every column", "classifier starts from"): "ImageNet weights",
         ("Table 2: every column", "epochs of a stage"): str(p.classifier_epochs),
-        ("Table 2: every column", "pixels, learning rate × batch"): (
-            f"{p.patch_px} × {p.patch_px}, {p.classifier_lr:g} × {p.classifier_batch}"
-        ),
+        (
+            "Table 2: every column",
+            "pixels, learning rate × batch",
+        ): f"{p.patch_px} × {p.patch_px}, {p.classifier_lr:g} × {p.classifier_batch}",
         ("Table 2: every column", "test patches"): f"{p.test:,}, as released",
         ("Table 2: accuracy, sensitivity, specificity", "threshold"): "not stated",
         ("Table 2: spread", "seeds of a subset"): "1",
     }
     columns = {"paper": list(printed.values())} | {name: _protocol(results) for name, results in runs.items()}
     notes = (
-        "Any of these lines is reason enough for absolute values to differ. What can be compared is the order of rows within a "
-        "column, and the sign and size of differences to traditional augmentation."
+        "Any of these lines is reason enough for absolute values to differ. What can be compared is the order of rows"
+        " within a column, and the sign and size of differences to traditional augmentation."
     )
     data = pd.DataFrame(columns, index=pd.MultiIndex.from_tuples(printed))
     return Table(
@@ -124,9 +127,9 @@ def beside(runs: dict[str, pd.DataFrame], intervals: dict[str, pd.DataFrame]) ->
         texts |= {arm: f"{texts[arm]} ({tables.span(*ends.loc[arm])})" for arm in ends.index.intersection(tests.index)}
         columns[name] = [texts.get(a.name, NOT_RUN) for a in arms]
     notes = (
-        "AUC minus that of traditional augmentation, in points. In brackets 95 % intervals: over subsets, seeds and test patches "
-        f"where test scores were kept, else Student's t over two subsets or more. {SMALL_N} "
-        f"{' '.join(f'{name[0].upper()}{name[1:]}: {tables.device_note(r)}' for name, r in runs.items())}"
+        "AUC minus that of traditional augmentation, in points. In brackets 95 % intervals: over subsets, seeds and"
+        f" test patches where test scores were kept, else Student's t over two subsets or more. {SMALL_N}"
+        f" {' '.join(f'{name[0].upper()}{name[1:]}: {tables.device_note(r)}' for name, r in runs.items())}"
     )
     data = pd.DataFrame(columns, index=[arm.title for arm in arms])
     line = "Points of AUC; the paper's differences have no interval."
@@ -134,7 +137,8 @@ def beside(runs: dict[str, pd.DataFrame], intervals: dict[str, pd.DataFrame]) ->
 
 
 def by_use(devices: dict[str, pd.DataFrame], short: bool = False) -> Table:
-    """Test AUC of every way of training, means over selections, and its difference to traditional augmentation, by device.
+    """Test AUC of every way of training, means over selections, and its difference to traditional augmentation, by
+    device.
 
     short: only those with real patches and a network as the paper trains it, and the controls.
     """
@@ -155,16 +159,18 @@ def by_use(devices: dict[str, pd.DataFrame], short: bool = False) -> Table:
         columns[frame.DEVICES[device], "AUC, %"] = [auc for auc, _ in texts]
         columns[frame.DEVICES[device], "minus traditional"] = [difference for _, difference in texts]
     notes = (
-        "Mean ± standard deviation over subsets; each generator is averaged over the selections. Only differences can be compared "
-        f"with the paper. {' '.join(f'{frame.DEVICES[d].capitalize()}: {tables.device_note(r)}' for d, r in devices.items())} "
-        f"{tables.provenance_sentence(next(iter(devices.values())), 'classification')}"
+        "Mean ± standard deviation over subsets; each generator is averaged over the selections. Only differences can"
+        " be compared with the paper."
+        f" {' '.join(f'{frame.DEVICES[d].capitalize()}: {tables.device_note(r)}' for d, r in devices.items())}"
+        f" {tables.provenance_sentence(next(iter(devices.values())), 'classification')}"
     )
     data = pd.DataFrame(columns, index=[title for title, _, _ in shown])
     return Table("AUC by way of training", data, notes, tables.line(next(iter(devices.values())), "classification"))
 
 
 def _use(values: pd.DataFrame, names: list[str]) -> tuple[str, str]:
-    """AUC and difference to traditional augmentation of the mean of some arms, over the subsets in which all of them ran."""
+    """AUC and difference to traditional augmentation of the mean of some arms, over the subsets in which all of them
+    ran."""
     if not set(names) <= set(values):
         return NOT_RUN, NOT_RUN
     mean = values[names].mean(axis=1, skipna=False).dropna()
@@ -177,7 +183,8 @@ def _use(values: pd.DataFrame, names: list[str]) -> tuple[str, str]:
 
 
 def shares(devices: dict[str, pd.DataFrame]) -> Table | None:
-    """The gain by as many generated patches as a share of the gain by as many real ones, by device; None where none can be given."""
+    """The gain by as many generated patches as a share of the gain by as many real ones, by device; None where none can
+    be given."""
     found = {device: headline.exchange_rates(results) for device, results in devices.items()}
     made = dict.fromkeys(name for results in devices.values() for name in generators_of(results))
     names = [name for name in made if any(name in rates for rates in found.values())]
@@ -188,9 +195,9 @@ def shares(devices: dict[str, pd.DataFrame]) -> Table | None:
         for device, rates in found.items()
     }
     notes = (
-        "Each generator's patches by augmentation, averaged over selections, and twice the real patches, both minus the stronger step "
-        "control, paired by subset. In brackets Fieller's 95 % interval, which has no ends where the gain by real patches is not told "
-        "from zero."
+        "Each generator's patches by augmentation, averaged over selections, and twice the real patches, both minus the"
+        " stronger step control, paired by subset. In brackets Fieller's 95 % interval, which has no ends where the"
+        " gain by real patches is not told from zero."
     )
     data = pd.DataFrame(columns, index=[generators.label(name) for name in names])
     line = f"Ratio of mean gains of AUC. {tables.provenance_sentence(next(iter(devices.values())), 'classification')}"

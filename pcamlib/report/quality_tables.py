@@ -63,9 +63,9 @@ def table_1(results: pd.DataFrame, extractor: str) -> Table:
     if (quality["n_fake"] <= quality["dims"]).any():
         few = "No more images than feature dimensions: the distance is biased upwards, compare within this table only. "
     notes = (
-        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}; the distance is FID proper in "
-        f"Inception-V3's space only. {_conventions(quality)} {few}{provenance_sentence(results, 'quality')} The paper's Table 1 is "
-        f"{NOT_COMPARABLE}: compare the order of the rows."
+        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}; the distance is FID proper"
+        f" in Inception-V3's space only. {_conventions(quality)} {few}{provenance_sentence(results, 'quality')} The"
+        f" paper's Table 1 is {NOT_COMPARABLE}: compare the order of the rows."
     )
     data = pd.DataFrame(columns, index=_rows(sets, "Calibration (ours)", CALIBRATION))
     return Table(f"Table 1. Image quality, judged by {extractor}", data, notes, line(results, "quality"))
@@ -78,8 +78,8 @@ def paper_table_1() -> Table:
         HEADINGS[m]: [getattr(r, m).printed for r in paper.TABLE_1] for m in ("fid", "precision", "recall", "f1")
     }
     notes = (
-        "Full PCam, five subsets of 26,215 patches; ImageNet-pretrained Inception-V3 for FID, an unstated extractor for precision "
-        "and recall. We read ± as the standard deviation over subsets."
+        "Full PCam, five subsets of 26,215 patches; ImageNet-pretrained Inception-V3 for FID, an unstated extractor for"
+        " precision and recall. We read ± as the standard deviation over subsets."
     )
     data = pd.DataFrame(columns, index=_rows(sets, "", {}))
     return Table("Table 1 of the paper. Image quality", data, notes, "As printed in the paper.")
@@ -98,11 +98,12 @@ def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
         "Vendi score: how many different images would be as diverse, and depends on their number. " if later else ""
     )
     notes = (
-        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {_conventions(quality)} KID: mean over "
-        f"100 random subsets of {listed(quality['kid_size'], ' or ', 'no')} images; the standard error of a single value{error} is "
-        f"that of this mean. Density counts the real spheres around a sample and may exceed 1; coverage is the share of real "
-        f"spheres that hold a sample. {diverse}Label AUC: how well the judge, a classifier of real patches, recognises the class "
-        f"that each image was meant to show (50 is chance). {provenance_sentence(results, 'quality')}"
+        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {_conventions(quality)} KID:"
+        f" mean over 100 random subsets of {listed(quality['kid_size'], ' or ', 'no')} images; the standard error of a"
+        f" single value{error} is that of this mean. Density counts the real spheres around a sample and may exceed 1;"
+        f" coverage is the share of real spheres that hold a sample. {diverse}Label AUC: how well the judge, a"
+        " classifier of real patches, recognises the class that each image was meant to show (50 is chance)."
+        f" {provenance_sentence(results, 'quality')}"
     )
     data = pd.DataFrame(columns, index=_rows(sets, "Calibration (ours)", CALIBRATION))
     return Table(
@@ -111,7 +112,8 @@ def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
 
 
 def table_1_distances(results: pd.DataFrame, extractor: str) -> Table:
-    """What Table 1 of the paper does not have: distances by class, to held-out patches and without the bias of few images."""
+    """What Table 1 of the paper does not have: distances by class, to held-out patches and without the bias of few
+    images."""
     sets = judged(generators_of(results))
     arms = [Arm("quality", *images) for images in sets]
     columns = {
@@ -121,9 +123,9 @@ def table_1_distances(results: pd.DataFrame, extractor: str) -> Table:
         HEADINGS[metric]: _later(results, metric, arms, extractor) for metric in ("fid_held_out", "fid_infinity")
     }
     further = (
-        "Held-out patches: the validation split, as many as are judged; the other distances are to the subset's own patches. "
-        "FID∞: a line in 1 / N over five sizes, at infinitely many images; it needs more than twice as many images as "
-        "dimensions. "
+        "Held-out patches: the validation split, as many as are judged; the other distances are to the subset's own"
+        " patches. FID∞: a line in 1 / N over five sizes, at infinitely many images; it needs more than twice as many"
+        " images as dimensions. "
     )
     notes = (
         f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {further}"
@@ -135,7 +137,8 @@ def table_1_distances(results: pd.DataFrame, extractor: str) -> Table:
 
 
 def of_judge(results: pd.DataFrame, extractor: str) -> list[Table]:
-    """All tables of one evaluation network: Table 1, what it lacks, and the distances, which older results do not have."""
+    """All tables of one evaluation network: Table 1, what it lacks, and the distances, which older results do not
+    have."""
     made = [table_1(results, extractor), table_1_more(results, extractor)]
     later = set(frame.of_kind(results, "quality", extractor)["metric"]) & {*LATER}
     return [*made, table_1_distances(results, extractor)] if later else made
@@ -147,8 +150,9 @@ def table_accepted(results: pd.DataFrame) -> Table:
     arms, selected = [Arm("selection", *images) for images in sets], frame.of_kind(results, "selection")
     columns = {f"Accepted, {name}, %": cells(results, f"accepted_{c}", arms) for c, name in enumerate(CLASSES)}
     notes = (
-        "Mean ± standard deviation over subsets. Accepted by the classifier that selects "
-        f"({' and '.join(selected['extractor'].unique()) or NOT_RUN}), not by a judge. {provenance_sentence(results, 'selection')}"
+        "Mean ± standard deviation over subsets. Accepted by the classifier that selects"
+        f" ({' and '.join(selected['extractor'].unique()) or NOT_RUN}), not by a judge."
+        f" {provenance_sentence(results, 'selection')}"
     )
     data = pd.DataFrame(columns, index=_rows(sets, "", {}))
     return Table("Candidates accepted by selection", data, notes, line(results, "selection"))
@@ -162,7 +166,8 @@ def _later(results: pd.DataFrame, metric: str, arms: Sequence[Arm], extractor: s
 
 
 def table_label_content(results: pd.DataFrame) -> Table:
-    """What samples teach through colour, at half and at full size, as `experiments.label_content.evaluate` measured it."""
+    """What samples teach through colour, at half and at full size, as `experiments.label_content.evaluate` measured
+    it."""
     names = {"real": "The subset's real patches", "autoencoder": "VAE reconstructions of other real patches"}
     ran, every = frame.of_kind(results, "label-content"), results[results["kind"] == "label-content"]
     sets = [("real", None), ("autoencoder", None), *((g, "none") for g in generators_of(results))]
@@ -181,11 +186,12 @@ def table_label_content(results: pd.DataFrame) -> Table:
     shown = dict(zip((arm.name for arm in arms), index))
     reasons = [f"{shown[line.arm]}: not run, {line.reason}." for line in lacking.itertuples()]
     notes = (
-        f"Mean ± standard deviation over subsets, {images} images a set. Logistic regression on colour histograms, or on frozen features "
-        f"({listed(ran['judge'])}); {half}: averaged down and scaled up again. Its strength is chosen on validation, and it is "
-        f"tested on {listed(ran['test_n'])} real patches. Samples without selection. Told apart: cross-validated AUC of a "
-        "classifier of real patches of the subset against the images of the row (for real patches, against other real ones): 50 "
-        f"is not at all, 100 is always. {' '.join(reasons)} {provenance_sentence(results, 'label-content')}"
+        f"Mean ± standard deviation over subsets, {images} images a set. Logistic regression on colour histograms, or"
+        f" on frozen features ({listed(ran['judge'])}); {half}: averaged down and scaled up again. Its strength is"
+        f" chosen on validation, and it is tested on {listed(ran['test_n'])} real patches. Samples without selection."
+        " Told apart: cross-validated AUC of a classifier of real patches of the subset against the images of the row"
+        f" (for real patches, against other real ones): 50 is not at all, 100 is always. {' '.join(reasons)}"
+        f" {provenance_sentence(results, 'label-content')}"
     )
     data = pd.DataFrame(columns, index=index)
     return Table("Where the label lives", data, notes, line(results, "label-content"))
@@ -206,10 +212,11 @@ def table_known_labels(results: pd.DataFrame) -> Table:
         for metric, heading in headings.items()
     }
     notes = (
-        f"Mean ± standard deviation over subsets. {listed(ran['n_new'])} real patches that neither generator nor gatekeeper has "
-        f"seen. Features of {listed(ran['extractor'])} ({listed(ran['judge'])}), k = {listed(ran['k'], ' or ', '–')}. Each patch is "
-        "scored with its own label and with the other one. Labels right after selection: if half of the labels were wrong "
-        f"before; – where nothing passes. {provenance_sentence(results, 'known-labels')}"
+        f"Mean ± standard deviation over subsets. {listed(ran['n_new'])} real patches that neither generator nor"
+        f" gatekeeper has seen. Features of {listed(ran['extractor'])} ({listed(ran['judge'])}), k ="
+        f" {listed(ran['k'], ' or ', '–')}. Each patch is scored with its own label and with the other one. Labels"
+        " right after selection: if half of the labels were wrong before; – where nothing passes."
+        f" {provenance_sentence(results, 'known-labels')}"
     )
     index = [*CLASSES, "both classes"]
     data = pd.DataFrame(columns, index=index)
@@ -242,13 +249,14 @@ def table_memorisation(results: pd.DataFrame) -> Table:
     planted = ""
     if any(name in PLANTED for name, _ in sets):
         planted = (
-            "Planted copies are training patches, turned, mirrored and slightly darker or lighter. The smallest share of them "
-            "with a small p is what the test can detect. "
+            "Planted copies are training patches, turned, mirrored and slightly darker or lighter. The smallest share"
+            " of them with a small p is what the test can detect. "
         )
     notes = (
-        f"Mean ± standard deviation over subsets. {_space(results, 'memorisation')}. Without copying the first share is {share} % "
-        "on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided, of a share as high as "
-        f"this without copying, not corrected for the number of rows. {planted}{provenance_sentence(results, 'memorisation')}"
+        f"Mean ± standard deviation over subsets. {_space(results, 'memorisation')}. Without copying the first share is"
+        f" {share} % on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided, of"
+        " a share as high as this without copying, not corrected for the number of rows."
+        f" {planted}{provenance_sentence(results, 'memorisation')}"
     )
     data = pd.DataFrame(columns, index=_rows(sets, "Controls", MEMORISATION_CONTROLS))
     return Table("Memorisation", data, notes, line(results, "memorisation"))

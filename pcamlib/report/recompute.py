@@ -1,8 +1,8 @@
 """The page that recomputes the published run's differences and verdicts in the reader's browser.
 
-`page` is called by every build of the book. It holds the numbers as JSON; `book/_static/recompute.js` computes with them
-and `book/_static/recompute_page.js` shows them. The rules of the claims are those of `pcamlib.results.claims`: what each
-of them asks is recorded here, and answered there.
+`page` is called by every build of the book. It holds the numbers as JSON; `book/_static/recompute.js` computes with
+them and `book/_static/recompute_page.js` shows them. The rules of the claims are those of `pcamlib.results.claims`:
+what each of them asks is recorded here, and answered there.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def curve(scores: np.ndarray) -> Curve:
 
 
 def packed(numbers: np.ndarray, bits: int) -> str:
-    """Whole numbers below 2^bits as base64: each in `bits` bits, the lowest first, and the last byte filled with zeros."""
+    """Whole numbers below 2^bits as base64: each in `bits` bits, the lowest first, and the last byte filled with
+    zeros."""
     every = (np.asarray(numbers, np.int64)[:, None] >> np.arange(bits)) & 1
     return base64.b64encode(np.packbits(every.astype(np.uint8).ravel(), bitorder="little").tobytes()).decode()
 
@@ -86,11 +87,11 @@ def sources(run: Published, **choices: Any) -> dict[str, Measured]:
 def content(run: Published, folder: Path) -> dict[str, Any]:
     """Everything that the page computes from, in kinds of JSON of at most ROOM characters.
 
-    "devices": by name its "title", the "values" of METRICS by arm (`Arm.name`; a value per entry of "subsets", None where
-    not run), the "verdicts" of the study, and the "arms" to choose from. "labels", "groups", "curves": of the test patches;
-    `curves` lists device, subset, arm and seed of each of `packed`, which is ranks and then cuts in numbers of `bits` bits.
-    Subsets whose curves have no room are left out, the later ones first. "claims": text, rule and what it asks
-    (`claims.Statement.asked`).
+    "devices": by name its "title", the "values" of METRICS by arm (`Arm.name`; a value per entry of "subsets", None
+    where not run), the "verdicts" of the study, and the "arms" to choose from. "labels", "groups", "curves": of the
+    test patches; `curves` lists device, subset, arm and seed of each of `packed`, which is ranks and then cuts in
+    numbers of `bits` bits. Subsets whose curves have no room are left out, the later ones first. "claims": text, rule
+    and what it asks (`claims.Statement.asked`).
     """
     subsets = [int(k) for k in sorted(run.results["subset"].unique())]
     there = sources(run)
@@ -239,8 +240,8 @@ def _by_lead(run: Published, device: str, word: str) -> str:
 PAGE = """\
 # Recompute the results
 
-Choose a measuring device, two arms, an interval or a rule: this page computes everything again in your browser, from the
-score that every classifier gave to every test patch. It needs no network and no kernel. What was published is on
+Choose a measuring device, two arms, an interval or a rule: this page computes everything again in your browser, from
+the score that every classifier gave to every test patch. It needs no network and no kernel. What was published is on
 {{doc}}`reference`.
 
 {still}
@@ -269,7 +270,8 @@ them in a paper? Decide first what each choice means, and then try.
 :::{{dropdown}} Solution
 {answer}
 
-A choice that is made after the results are known can turn many verdicts. That is why the study fixes its own in advance.
+A choice that is made after the results are known can turn many verdicts. That is why the study fixes its own in
+advance.
 :::
 
 :::{{dropdown}} How it is computed
@@ -286,8 +288,8 @@ A choice that is made after the results are known can turn many verdicts. That i
 - **Verdicts** are those of {{doc}}`claims`: Student's *t* over subsets; *supported* if every contrast of the rule is
   positive with p below 1 − confidence, *contradicted* if one is negative with p below that divided by their number.
 - **Margin**: a difference of AUC that is smaller counts as none. It is part of claims 8, 9 and 11.
-- **Required lead**: a gain in AUC counts only by how much it exceeds this. The study requires none. It moves the contrasts
-  of claims 5, 6, 7, 8 and 11.
+- **Required lead**: a gain in AUC counts only by how much it exceeds this. The study requires none. It moves the
+  contrasts of claims 5, 6, 7, 8 and 11.
 :::
 
 :::{{dropdown}} Where the numbers come from

@@ -123,7 +123,8 @@ def quality_figure_4(results: pd.DataFrame, extractor: str, note: str = "") -> F
         floor = get("real", None, "fid")
         beside = f"; real patches against other real ones have {_short(floor.mean())}" if len(floor) else ""
         figure.set_label(
-            f"Without selection {generators.label(best)} has the lowest Fréchet distance, {_short(means[best])}{beside}."
+            f"Without selection {generators.label(best)} has the lowest Fréchet distance,"
+            f" {_short(means[best])}{beside}."
         )
     return figure
 
@@ -191,8 +192,8 @@ def _ahead(results: pd.DataFrame, regimes: Iterable[str]) -> str:
     ahead = sum(means[arm.name] > means[TRADITIONAL.name] for arm in arms)
     best = max(arms, key=lambda arm: means[arm.name])
     return (
-        f"{ahead} of {len(arms)} arms have a mean AUC above that of traditional augmentation; the highest is {best.title}, "
-        f"{100 * means[best.name]:.2f} % against {100 * means[TRADITIONAL.name]:.2f} %."
+        f"{ahead} of {len(arms)} arms have a mean AUC above that of traditional augmentation; the highest is"
+        f" {best.title}, {100 * means[best.name]:.2f} % against {100 * means[TRADITIONAL.name]:.2f} %."
     )
 
 
@@ -204,8 +205,9 @@ def forest_takeaway(results: pd.DataFrame, found: dict[str, Any] | None = None) 
         return "No arm with synthetic images has an interval, so none can be told from traditional augmentation."
     above, below = (ends.loc[mixed, "low"] > 0).sum(), (ends.loc[mixed, "high"] < 0).sum()
     return (
-        f"Of {len(mixed)} arms with synthetic and real images, {above} {'has its' if above == 1 else 'have their'} whole interval "
-        f"above traditional augmentation, {below} below it, and {len(mixed) - above - below} on both sides."
+        f"Of {len(mixed)} arms with synthetic and real images, {above} {'has its' if above == 1 else 'have their'}"
+        f" whole interval above traditional augmentation, {below} below it, and {len(mixed) - above - below} on both"
+        " sides."
     )
 
 
@@ -260,7 +262,8 @@ def forest(results: pd.DataFrame, found: dict[str, Any] | None = None, note: str
 
 
 def headline(results: Mapping[str, pd.DataFrame], note: str = "") -> Figure:
-    """The headline differences (`headline.differences`) of every device (results by its name) below each other, in points.
+    """The headline differences (`headline.differences`) of every device (results by its name) below each other, in
+    points.
 
     Squares are means, lines 95 % t intervals over subsets, circles the subsets; a second device has diamonds.
     """
@@ -313,7 +316,8 @@ def headline(results: Mapping[str, pd.DataFrame], note: str = "") -> Figure:
 
 
 def headline_takeaway(results: Mapping[str, pd.DataFrame]) -> str:
-    """How many uses of generated patches have an interval above the control, by device, and where twice the real patches lie."""
+    """How many uses of generated patches have an interval above the control, by device, and where twice the real
+    patches lie."""
     uses, worth = [], []
     for device, measured in results.items():
         rows = headline_of.differences(measured)
@@ -323,7 +327,8 @@ def headline_takeaway(results: Mapping[str, pd.DataFrame]) -> str:
         real = next((row for row in rows if row.title == headline_of.DOUBLE.title), None)
         worth.append(f"{points(real.mean)} points" if real else frame.NOT_RUN)
     return (
-        f"Uses of generated patches surely above the control: {', '.join(uses)}; twice the real patches: {' and '.join(worth)}."
+        f"Uses of generated patches surely above the control: {', '.join(uses)}; twice the real patches:"
+        f" {' and '.join(worth)}."
         if results
         else ""
     )
@@ -341,7 +346,8 @@ def strip(rows: Mapping[str, np.ndarray]) -> Figure:
         place.spines[:].set_visible(False)
         place.set_ylabel(generators.label(generator), fontsize=8)
     figure.set_label(
-        f"The first {n} patches of each generator in one subset, not selected: left {n // 2} without tumour, right {n - n // 2} with."
+        f"The first {n} patches of each generator in one subset, not selected: left {n // 2} without tumour, right"
+        f" {n - n // 2} with."
     )
     return figure
 

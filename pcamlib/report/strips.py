@@ -1,8 +1,9 @@
-"""Strips of generated patches that are published with a run: samples, the reverse process, guidance, kept and dropped patches.
+"""Strips of generated patches that are published with a run: samples, the reverse process, guidance, kept and dropped
+patches.
 
-book/reference/strips/<run>/ holds a PNG of each, <generator>-<kind>.png, and index.json: title, note, alternative text and
-provenance of every strip, and what the run lacks, with the reason. All of them are of subset 0. Only generators of the
-registry are drawn: no patch of the data set is shown, and no image made elsewhere.
+book/reference/strips/<run>/ holds a PNG of each, <generator>-<kind>.png, and index.json: title, note, alternative text
+and provenance of every strip, and what the run lacks, with the reason. All of them are of subset 0. Only generators of
+the registry are drawn: no patch of the data set is shown, and no image made elsewhere.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ KINDS = {
 def draw(run: Path, results: pd.DataFrame) -> dict[str, bytes]:
     """The files of a run's strips by name, INDEX among them.
 
-    results: the run's, which say what its generators and its data are called. StudyError if a network or a card is damaged.
+    results: the run's, which say what its generators and its data are called. StudyError if a network or a card is
+    damaged.
     """
     files: dict[str, bytes] = {}
     drawn, missing = [], []
@@ -150,8 +152,8 @@ def draw(run: Path, results: pd.DataFrame) -> dict[str, bytes]:
                 continue
             except (KeyError, TypeError, IndexError) as error:
                 raise StudyError(
-                    f"{run / 'subset-0'}: {title} of {name} cannot be drawn ({type(error).__name__}: {error}): remove its results "
-                    "and run its notebooks again."
+                    f"{run / 'subset-0'}: {title} of {name} cannot be drawn ({type(error).__name__}: {error}): remove"
+                    " its results and run its notebooks again."
                 ) from None
             file = f"{name}-{kind}.png"
             files[file] = plots.few_colours(figure, DPI)
@@ -199,8 +201,8 @@ def _indexes(where: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def find(kind: str, generator: str, where: Path | None = None) -> tuple[Path, dict[str, Any]] | None:
     """The picture and the entry of a published strip; None if there is none.
 
-    kind: of KINDS. where: the folder of published runs. Of several runs the one on real patches comes before one on the phantom,
-    then the one with the largest subsets, then the newest.
+    kind: of KINDS. where: the folder of published runs. Of several runs the one on real patches comes before one on the
+    phantom, then the one with the largest subsets, then the newest.
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}: it is one of {', '.join(KINDS)}")
@@ -219,7 +221,8 @@ def find(kind: str, generator: str, where: Path | None = None) -> tuple[Path, di
 
 
 def show(kind: str, generator: str, where: Path | None = None) -> Image | None:
-    """Displays title and note of a published strip (see `find`) and returns its picture, for the last line of a notebook cell.
+    """Displays title and note of a published strip (see `find`) and returns its picture, for the last line of a
+    notebook cell.
 
     Without a published strip nothing is displayed, and None is returned.
     """

@@ -27,8 +27,8 @@ from pcamlib.results.loading import ONE_CLASS
 NOT_PRINTED = "–"
 WITH_PATCHES = "95 % interval with patches"
 SMALL_N = (
-    "An interval over subsets, a p value and a verdict need two subsets: with one there is none, and with two the t interval is "
-    "very wide."
+    "An interval over subsets, a p value and a verdict need two subsets: with one there is none, and with two the t"
+    " interval is very wide."
 )
 """The rule for few subsets, the same for tables, figures, sentences and verdicts."""
 ONE_SUBSET = "one subset: none"
@@ -55,7 +55,8 @@ HEADINGS = {
 
 
 class Table(NamedTuple):
-    """A table of text. `data` has its rows by name, or by (section, name), its columns by heading, or by (group, heading)."""
+    """A table of text. `data` has its rows by name, or by (section, name), its columns by heading, or by (group,
+    heading)."""
 
     title: str
     data: pd.DataFrame
@@ -74,10 +75,13 @@ STYLES = {
     "td.pcam-number": "white-space: nowrap",  # words may break, or a column of verdicts would crowd out the rules
     "th[scope=colgroup]": "text-align: center",
     "th[scope=rowgroup] span": "position: sticky; left: 0.5em",
-    "th[scope=row], thead td": "position: sticky; left: 0; min-width: min(9em, 35vw); "
-    "background: var(--pst-color-background, var(--jp-layout-color0, Canvas))",
+    "th[scope=row], thead td": (
+        "position: sticky; left: 0; min-width: min(9em, 35vw); "
+        "background: var(--pst-color-background, var(--jp-layout-color0, Canvas))"
+    ),
 }
-"""By selector within the table. The book's theme styles the class `dataframe` in light and dark mode, as pandas' own."""
+"""By selector within the table. The book's theme styles the class `dataframe` in light and dark mode, as pandas'
+own."""
 
 
 _Styler = Styler.from_custom_template(str(Path(__file__).parent), html_table="table.tpl")
@@ -119,7 +123,8 @@ def span(low: float, high: float) -> str:
 
 
 def cell(mean: float, sd: float, n: int, metric: str, of: int) -> str:
-    """Text like "85.05 ± 0.43", percent for what is a share, KID times 1000, with n where it is one or fewer than `of` subsets."""
+    """Text like "85.05 ± 0.43", percent for what is a share, KID times 1000, with n where it is one or fewer than `of`
+    subsets."""
     factor = {"density": 1, "vendi": 1, "kid": 1000}.get(metric, 1 if metric.startswith("fid") else 100)
     digits = 3 if metric.startswith("fid") and abs(mean) < 10 else 2  # in a judge's space distances can be small
     spread = f" ± {factor * sd:.{digits}f}" if n > 1 else ""
@@ -161,7 +166,8 @@ def arms_of(results: pd.DataFrame) -> list[Arm]:
 
 
 def line(results: pd.DataFrame, kind: str) -> str:
-    """The line below a table of one kind of results: what its values are, of which data and code; no more than fits a line."""
+    """The line below a table of one kind of results: what its values are, of which data and code; no more than fits a
+    line."""
     files = results[(results["kind"] == kind) & results["data"].notna()]
     if files.empty:
         return "Nothing was run yet."
@@ -169,7 +175,10 @@ def line(results: pd.DataFrame, kind: str) -> str:
     count = len(made["subsets"])
     values = f"Mean ± standard deviation over {count} subsets" if count > 1 else "One subset"
     data = "phantom (no tissue)" if made["phantom"] else made["data"]
-    return f"{values}; {data}, {listed(made['n_real'])} patches; profile {made['profile']}; pcamlib {listed(made['version'])}."
+    return (
+        f"{values}; {data}, {listed(made['n_real'])} patches; profile {made['profile']}; pcamlib"
+        f" {listed(made['version'])}."
+    )
 
 
 def device_note(results: pd.DataFrame) -> str:
@@ -209,8 +218,8 @@ def arm_rows(arms: Sequence[Arm]) -> pd.MultiIndex:
 def table_2(results: pd.DataFrame, found: dict[str, Any] | None = None) -> Table:
     """Our Table 2 in the paper's order, then synthetic-only training (its Figure 6), then our controls.
 
-    results: as one device measured them (`frame.by_device`). found: the result of `intervals.evaluate`, for the intervals
-    of the AUC; without, they are Student's t.
+    results: as one device measured them (`frame.by_device`). found: the result of `intervals.evaluate`, for the
+    intervals of the AUC; without, they are Student's t.
     """
     ran, ends, arms = frame.of_kind(results, "classification"), intervals.table(found, "auc"), arms_of(results)
     real, synthetic = counts(ran, "n_real"), counts(ran, "n_synthetic")
@@ -229,8 +238,8 @@ def table_2(results: pd.DataFrame, found: dict[str, Any] | None = None) -> Table
     if not len(ends):
         how = "Student's t over subsets, on the same test patches."
     notes = (
-        f"{device_note(results)} {_tested(ran)} Intervals: {how} {SMALL_N} {provenance_sentence(results, 'classification')} The "
-        f"paper's Table 2 is {NOT_COMPARABLE}."
+        f"{device_note(results)} {_tested(ran)} Intervals: {how} {SMALL_N}"
+        f" {provenance_sentence(results, 'classification')} The paper's Table 2 is {NOT_COMPARABLE}."
     )
     title = "Table 2. AUC on the test split"
     if frame.is_probe(results):
@@ -243,8 +252,9 @@ def table_2_more(results: pd.DataFrame) -> Table:
     arms = arms_of(results)
     columns = {HEADINGS[m]: cells(results, m, arms) for m in ("accuracy", "sensitivity", "specificity", "ece")}
     notes = (
-        f"{device_note(results)} {_tested(frame.of_kind(results, 'classification'))} Calibration error (not in the paper): expected "
-        f"gap between probability and share of tumour, {CALIBRATION_BINS} equal bins. {provenance_sentence(results, 'classification')}"
+        f"{device_note(results)} {_tested(frame.of_kind(results, 'classification'))} Calibration error (not in the"
+        f" paper): expected gap between probability and share of tumour, {CALIBRATION_BINS} equal bins."
+        f" {provenance_sentence(results, 'classification')}"
     )
     title = f"Table 2{' by probes' * frame.is_probe(results)}, continued. Other metrics on the test split"
     return Table(title, pd.DataFrame(columns, index=arm_rows(arms)), notes, _classified(results))
@@ -252,8 +262,9 @@ def table_2_more(results: pd.DataFrame) -> Table:
 
 def _tested(ran: pd.DataFrame) -> str:
     return (
-        f"Mean ± standard deviation over subsets, on {listed(ran['test_n'], ' or ', 'no')} test patches, decision threshold "
-        f"{listed(ran['threshold'], ' or ', '–')}. Where an arm was trained with several seeds, a subset's value is their mean."
+        f"Mean ± standard deviation over subsets, on {listed(ran['test_n'], ' or ', 'no')} test patches, decision"
+        f" threshold {listed(ran['threshold'], ' or ', '–')}. Where an arm was trained with several seeds, a subset's"
+        " value is their mean."
     )
 
 
@@ -268,8 +279,9 @@ def paper_table_2() -> Table:
     metrics = ("auc", "accuracy", "sensitivity", "specificity")
     columns = {HEADINGS[metric]: [getattr(row, metric).printed for row in paper.TABLE_2] for metric in metrics}
     notes = (
-        "ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215 patches, 100 epochs. We read ± as the standard "
-        "deviation over subsets. The paper shows training on synthetic images only as a figure (6), without numbers."
+        "ResNet18 pretrained on ImageNet, full PCam, five subsets of 26,215 patches, 100 epochs. We read ± as the"
+        " standard deviation over subsets. The paper shows training on synthetic images only as a figure (6), without"
+        " numbers."
     )
     title = "Table 2 of the paper. Classification of the test split"
     return Table(title, pd.DataFrame(columns, index=arm_rows(arms)), notes, "As printed in the paper.")
@@ -287,8 +299,8 @@ def _auc_interval(values: list[float], ends: pd.DataFrame, arm: Arm) -> str:
 
 
 def tables_differences(results: pd.DataFrame, metric: str = "auc", found: dict[str, Any] | None = None) -> list[Table]:
-    """Every arm minus a reference, paired by subset, in percentage points: a table each for traditional augmentation, for the
-    stronger step control and for the baseline.
+    """Every arm minus a reference, paired by subset, in percentage points: a table each for traditional augmentation,
+    for the stronger step control and for the baseline.
 
     results, found: as for `table_2`; the intervals of `found` are of the AUC, so for other metrics they are not shown.
     """
@@ -302,18 +314,18 @@ def tables_differences(results: pd.DataFrame, metric: str = "auc", found: dict[s
     how = "No test scores were kept, so no interval covers test patches. q: p values of the t test"
     if found:
         how = (
-            f"{WITH_PATCHES}: a t interval over subsets, seeds and the {found['test_n']:,} test patches, each source of variance "
-            "counted once; with one subset, of seeds and patches only; with one seed, nothing of the spread of seeds. "
-            f"{intervals.caution(found)} q: its p values"
+            f"{WITH_PATCHES}: a t interval over subsets, seeds and the {found['test_n']:,} test patches, each source of"
+            " variance counted once; with one subset, of seeds and patches only; with one seed, nothing of the spread"
+            f" of seeds. {intervals.caution(found)} q: its p values"
         )
     notes = (
-        f"{device_note(results)} Differences of {HEADINGS[metric].split(',')[0]} in percentage points to the reference trained "
-        f"on the same subset. {provenance_sentence(results, 'classification')} {SMALL_N} t intervals: over subsets alone, on the "
-        f"same test patches. Exact p: two-sided, at best {2 / 2**of:.3g} with {of} "
-        f"subset{'s' * (of != 1)}. g: mean over standard deviation, corrected for few subsets (Hedges), from three subsets on. "
-        f"{how}, adjusted (Benjamini and Hochberg) for the number of arms of its family: real and synthetic images, synthetic "
-        "only, real only. Differences that are equal in all subsets have no interval, and the exact p. Stronger control: of the "
-        "arms on real images with as many steps, the one with the higher mean."
+        f"{device_note(results)} Differences of {HEADINGS[metric].split(',')[0]} in percentage points to the reference"
+        f" trained on the same subset. {provenance_sentence(results, 'classification')} {SMALL_N} t intervals: over"
+        f" subsets alone, on the same test patches. Exact p: two-sided, at best {2 / 2**of:.3g} with {of}"
+        f" subset{'s' * (of != 1)}. g: mean over standard deviation, corrected for few subsets (Hedges), from three"
+        f" subsets on. {how}, adjusted (Benjamini and Hochberg) for the number of arms of its family: real and"
+        " synthetic images, synthetic only, real only. Differences that are equal in all subsets have no interval, and"
+        " the exact p. Stronger control: of the arms on real images with as many steps, the one with the higher mean."
     )
     below, made = _classified(results), []
     for against, name in references.items():
@@ -356,7 +368,8 @@ def _difference(
 
 
 def table_centres(results: pd.DataFrame) -> Table | None:
-    """AUC of every arm by the centre of the test patches; None where centres are not known or nothing was tested by them.
+    """AUC of every arm by the centre of the test patches; None where centres are not known or nothing was tested by
+    them.
 
     results: as one device measured them (`frame.by_device`).
     """
@@ -376,9 +389,9 @@ def table_centres(results: pd.DataFrame) -> Table | None:
         len(one_class)
     )
     notes = (
-        f"{device_note(results)} AUC in percent on the test patches of each centre, mean ± standard deviation over subsets. "
-        f"Centres differ in stain, scanner and difficulty, so compare within a column.{lacking} "
-        f"{provenance_sentence(results, 'classification')}"
+        f"{device_note(results)} AUC in percent on the test patches of each centre, mean ± standard deviation over"
+        f" subsets. Centres differ in stain, scanner and difficulty, so compare within a column.{lacking}"
+        f" {provenance_sentence(results, 'classification')}"
     )
     title = "AUC by centre" + ", by probes" * frame.is_probe(results)
     return Table(title, pd.DataFrame(columns, index=arm_rows(arms)), notes, _classified(results))

@@ -129,6 +129,9 @@ def realism_threshold(images: np.ndarray, labels: np.ndarray, scores: np.ndarray
         pictures,
         captions,
         name="threshold",
-        alt=f"Generated patches from most to least realistic, above {CLASSES[0]}, below {CLASSES[1]}, dropped ones faded",
+        alt=(
+            f"Generated patches from most to least realistic, above {CLASSES[0]}, below {CLASSES[1]}, dropped ones"
+            " faded"
+        ),
         start=int(np.flatnonzero(thresholds == 1.0)[0]),
     )

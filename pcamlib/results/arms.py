@@ -80,7 +80,8 @@ def judged(generators: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
 
 
 def classifiers(generators: Iterable[str]) -> tuple[Arm, ...]:
-    """All classifiers: those of Table 2 in its order, with other generators in their sections, of Figure 6, controls, and what else is ours."""
+    """All classifiers: those of Table 2 in its order, with other generators in their sections, of Figure 6, controls,
+    and what else is ours."""
     images = image_sets(generators)
     found = [Arm(row.regime, row.generator, row.selection) for row in paper.TABLE_2]
     for regime in MIXED:
@@ -105,7 +106,8 @@ PROBED = (BASELINE, TRADITIONAL, *CONTROLS, *PSEUDO)
 
 
 def of_source(generator: str | None) -> list[Arm]:
-    """The fine-tuned arms of one generator in the order of training (those that start from weights come later); None: real images."""
+    """The fine-tuned arms of one generator in the order of training (those that start from weights come later); None:
+    real images."""
     if generator is None:
         return [BASELINE, TRADITIONAL, *CONTROLS, *STRONG, *TRIVIAL]
     return [Arm(r, generator, s) for s in paper.SELECTIONS for r in ("synthetic", "transfer", "augmentation")]

@@ -59,8 +59,8 @@ class Part(NamedTuple):
 class Verdict(NamedTuple):
     """The verdict on a claim, the statements behind it, and for UNTESTABLE and NO_VERDICT the reason.
 
-    `parts`: the same statements as the rule takes them together. `barred`: why the rule as a whole cannot be put to this
-    source, if so.
+    `parts`: the same statements as the rule takes them together. `barred`: why the rule as a whole cannot be put to
+    this source, if so.
     """
 
     word: str
@@ -91,7 +91,8 @@ def judged(statements: Sequence[Statement], alpha: float = ALPHA) -> Verdict:
 
 
 def not_all_positive(statements: Sequence[Statement], alpha: float = ALPHA) -> Verdict:
-    """The verdict on "not all of these are positive", a claim of a counterexample: one mean that is not above zero will do.
+    """The verdict on "not all of these are positive", a claim of a counterexample: one mean that is not above zero will
+    do.
 
     Contradicted if all are positive with p < alpha, undecided if all means are positive but not surely so.
     """
@@ -132,7 +133,8 @@ def verdict(rule: Rule, source: Source) -> Verdict:
 
 
 def needed(rule: Rule) -> Planned:
-    """What each statement of a rule needs at the paper's printed effects; `unknown` counts those it prints no number for."""
+    """What each statement of a rule needs at the paper's printed effects; `unknown` counts those it prints no number
+    for."""
     plan = Planned()
     rule(plan)
     return plan
@@ -225,8 +227,8 @@ def rule_3(source: Source) -> Verdict:
 
 
 def rule_4(source: Source) -> Verdict:
-    """Either selection raises FID and lowers precision and recall, for each generator. A recall of HistoGAN that is near
-    zero cannot fall, so there a rise of less than 1 % is enough."""
+    """Either selection raises FID and lowers precision and recall, for each generator. A recall of HistoGAN that is
+    near zero cannot fall, so there a rise of less than 1 % is enough."""
     found = []
     for m, words in (("fid", "rise of FID"), ("precision", "fall of precision"), ("recall", "fall of recall")):
         for g, s in IMAGE_SETS:
@@ -267,8 +269,8 @@ def rule_6(source: Source) -> Verdict:
 
 
 def rule_7(source: Source) -> Verdict:
-    """DiT beats U-Net, and U-Net beats HistoGAN: in FID without selection, and in AUC of synthetic-only training averaged
-    over selections."""
+    """DiT beats U-Net, and U-Net beats HistoGAN: in FID without selection, and in AUC of synthetic-only training
+    averaged over selections."""
     found = []
     for a, b in (("dit", "unet"), ("unet", "histogan")):
         better = _less(Arm("quality", a, "none"), Arm("quality", b, "none"), BETTER["fid"])
@@ -295,8 +297,8 @@ def rule_8(source: Source) -> Verdict:
 
 
 def rule_9(source: Source) -> Verdict:
-    """For each generator the arm that the paper names beats more than two thirds of its five other mixed arms, on average
-    over subsets; a lead below 0.1 points counts half."""
+    """For each generator the arm that the paper names beats more than two thirds of its five other mixed arms, on
+    average over subsets; a lead below 0.1 points counts half."""
     best = [
         Arm("augmentation", "histogan", "realism"),
         Arm("transfer", "unet", "realism"),
@@ -311,8 +313,8 @@ def rule_9(source: Source) -> Verdict:
 
 
 def rule_10(source: Source) -> Verdict:
-    """Over the nine image sets, the rank correlation of quality (−FID) with AUC is positive alone, larger than when mixed,
-    and below 0.5 when mixed."""
+    """Over the nine image sets, the rank correlation of quality (−FID) with AUC is positive alone, larger than when
+    mixed, and below 0.5 when mixed."""
     quality: list[Weights] = [{Arm("quality", g, s): -1.0} for g, s in IMAGE_SETS]
     alone: list[Weights] = [{Arm("synthetic", g, s): 1.0} for g, s in IMAGE_SETS]
     mixed = [_mean([Arm(r, g, s) for r in MIXED]) for g, s in IMAGE_SETS]
@@ -338,7 +340,8 @@ def rule_11(source: Source) -> Verdict:
 
 
 def rule_12(source: Source) -> Verdict:
-    """Over the nine image sets, the rank correlation of the AUC of synthetic-only training with that of transfer is positive."""
+    """Over the nine image sets, the rank correlation of the AUC of synthetic-only training with that of transfer is
+    positive."""
     alone, transfer = ([{Arm(r, g, s): 1.0} for g, s in IMAGE_SETS] for r in ("synthetic", "transfer"))
     why = _why_ranks(source, (alone, "auc"), (transfer, "auc"))
     pair = (1.0, alone, "auc", transfer, "auc")

@@ -225,8 +225,8 @@ def simulate(
 
 
 SIMULATED = (
-    "Each study has 50 slides of about 20 patches; patches of a slide share a shift of their scores with a standard deviation of "
-    "0.7 times that within slides, and a random share of tumour."
+    "Each study has 50 slides of about 20 patches; patches of a slide share a shift of their scores with a standard"
+    " deviation of 0.7 times that within slides, and a random share of tumour."
 )
 """What `simulate` makes by default, in words."""
 

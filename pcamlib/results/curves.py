@@ -1,8 +1,8 @@
 """Curves over numbers of real and synthetic patches, and the exchange rate between the two.
 
 The exchange rate answers: at the subset's size n, how many real patches is one synthetic patch worth? The curve of real
-patches only, made monotone, says which number of real patches reaches the AUC of n real and m synthetic ones. If that is
-n', one synthetic patch is worth (n' - n) / m real ones.
+patches only, made monotone, says which number of real patches reaches the AUC of n real and m synthetic ones. If that
+is n', one synthetic patch is worth (n' - n) / m real ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def size(results: pd.DataFrame) -> int:
 
 
 def points(results: pd.DataFrame) -> pd.DataFrame:
-    """The points of all subsets that were run: subset, generator, selection ("" for real only), n_real, n_synthetic, auc."""
+    """The points of all subsets that were run: subset, generator, selection ("" for real only), n_real, n_synthetic,
+    auc."""
     found = frame.of_kind(results, KIND)
     found = found[found["metric"] == METRIC]
     numbers = found["regime"].str.extract(r"(?P<n_real>\d+)\+(?P<n_synthetic>\d+)").astype("int64")
@@ -52,8 +53,8 @@ def exchange(found: pd.DataFrame, n: int, draws: int = DRAWS, seed: int = 0) -> 
 
     found: `points`. Columns: worth, low and high (95 %, percentiles of a bootstrap over subsets; NaN for fewer than 3),
     subsets, and limit: ">" or "<" where the AUC lies beyond the measured curve of real patches and `worth` is therefore
-    its end, else "". Curves are averaged over subsets before they are read, because one subset's curve is too noisy to be
-    inverted. Only subsets with both curves count. Empty without a curve of real patches.
+    its end, else "". Curves are averaged over subsets before they are read, because one subset's curve is too noisy to
+    be inverted. Only subsets with both curves count. Empty without a curve of real patches.
     """
     real = found[(found["generator"] == "") & (found["n_synthetic"] == 0)]
     real = real.pivot(index="subset", columns="n_real", values="auc").dropna(axis=1)

@@ -9,7 +9,8 @@ from pcamlib.core import paper
 
 
 class Device(NamedTuple):
-    """Test AUC, 0 to 1, of the traditional arm (mean over its seeds) beside the best trivial baseline, by its regime."""
+    """Test AUC, 0 to 1, of the traditional arm (mean over its seeds) beside the best trivial baseline, by its
+    regime."""
 
     auc: float
     rival: str

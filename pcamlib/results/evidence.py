@@ -103,8 +103,8 @@ class Measured:
 
     judge: whose quality counts, the first extractor by default. profile: the run's settings, by default found by name
     and fingerprint; they say which `histogan` it trained. margin: the difference of AUC below which two arms count as
-    equal. lead: the difference of AUC that a gain must exceed; 0 in every verdict of the study, and a reader's choice on
-    the page that recomputes.
+    equal. lead: the difference of AUC that a gain must exceed; 0 in every verdict of the study, and a reader's choice
+    on the page that recomputes.
     """
 
     def __init__(
@@ -152,12 +152,14 @@ class Measured:
         return over_subsets((self.values(weights, metric) + offset).tolist())
 
     def share(self, arm: Arm, rivals: Sequence[Arm], metric: str = "auc", offset: float = 0.0) -> Estimate | None:
-        """Student's t over subsets of the share of rivals that the arm beats, plus offset; a lead within the margin is half."""
+        """Student's t over subsets of the share of rivals that the arm beats, plus offset; a lead within the margin is
+        half."""
         leads = pd.concat([self.values({arm: 1.0, rival: -1.0}, metric) for rival in rivals], axis=1).dropna()
         return over_subsets((_share(leads.to_numpy(), self.margin) + offset).tolist()) if len(leads) else None
 
     def ranks(self, *pairs: Ranked, offset: float = 0.0) -> Estimate | None:
-        """Student's t over subsets of a weighted sum of Spearman's rank correlations of two lists of contrasts, plus offset.
+        """Student's t over subsets of a weighted sum of Spearman's rank correlations of two lists of contrasts, plus
+        offset.
 
         Each pair is (weight, contrasts, their metric, other contrasts, their metric). Subsets in which one is missing
         or all values of a list are equal are left out.

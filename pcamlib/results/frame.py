@@ -25,7 +25,8 @@ CALIBRATION_BINS = 15
 
 PER_CLASS = ("requested", "kept", "seen", "passed", "accepted")
 LATER = ("fid_0", "fid_1", "fid_held_out", "fid_infinity", "vendi")
-"""Metrics of quality that older results lack, and a row where there are too few images. Such a row has no line for them."""
+"""Metrics of quality that older results lack, and a row where there are too few images. Such a row has no line for
+them."""
 LABEL_CONTENT = {
     "colour": "auc_colour", "half": "auc_half", "full": "auc_full",
     "apart_half": "auc_apart_half", "apart_full": "auc_apart_full",
@@ -42,7 +43,8 @@ METRICS = {
     "selection": tuple(f"{name}_{c}" for name in PER_CLASS for c in (0, 1)),
     "quality": ("fid", "precision", "recall", "f1", "label_auc", "kid", "kid_se", "density", "coverage", *LATER),
     "memorisation": (
-        "nearer_train", "nearer_train_expected", "nearer_train_p", "closer_than_new", "closer_than_new_p", "least_ratio",
+        "nearer_train", "nearer_train_expected", "nearer_train_p", "closer_than_new", "closer_than_new_p",
+        "least_ratio",
     ),
     "classification": (
         "accuracy", "auc", "sensitivity", "specificity", "ece", "valid_auc", "train_loss", "train_seconds",
@@ -54,7 +56,8 @@ METRICS = {
     "curves": ("auc_curve",),
     "known-labels": tuple(f"{name}{of}" for name in KNOWN_LABELS.values() for of in ("_0", "_1", "")),
 }  # fmt: skip
-"""The metrics by kind of line. Those of a selection are per class; `accepted` is passed / seen, without selection absent."""
+"""The metrics by kind of line. Those of a selection are per class; `accepted` is passed / seen, without selection
+absent."""
 OPTIONAL = {
     *LATER, "auc_apart_half", "auc_apart_full", "kept_right", "kept_right_0", "kept_right_1", "accepted_0", "accepted_1"
 }  # fmt: skip
@@ -72,18 +75,21 @@ PROVENANCE = {
 }  # fmt: skip
 COLUMNS = {
     "kind": "str", "subset": "int64", "arm": "str", "regime": "str", "generator": "str", "selection": "str",
-    "control": "bool", "seed": "int64", "extractor": "str", "centre": "str", "metric": "str", "value": "float64", "status": "str",
+    "control": "bool", "seed": "int64", "extractor": "str", "centre": "str", "metric": "str", "value": "float64",
+    "status": "str",
     "reason": "str", **ROW, "arm_version": "str", "arm_created": "str", "judge": "str", **PROVENANCE,
-    "processor": "str", "subsets_by": "str", "class_0": "str", "class_1": "str", "subset_size": "Int64", "study_seed": "Int64", "file": "str",
+    "processor": "str", "subsets_by": "str", "class_0": "str", "class_1": "str", "subset_size": "Int64",
+    "study_seed": "Int64", "file": "str",
 }  # fmt: skip
 """Name and type of every column.
 
-kind: "training", "selection", "quality", "memorisation", "classification", "probe", "label-content", "known-labels" or "curves" (see `results.curves`). centre:
-of a line of `BY_CENTRE`. arm: `Arm.name`, made of regime (the kind
-where no classifier is trained), generator and selection. status: "ok", or "not run" with its reason and without a value.
-n_real to model_choice: counts and settings of the arm. arm_version, arm_created: of a classifier, where its file holds
+kind: "training", "selection", "quality", "memorisation", "classification", "probe", "label-content", "known-labels" or
+"curves" (see `results.curves`). centre: of a line of `BY_CENTRE`. arm: `Arm.name`, made of regime (the kind where no
+classifier is trained), generator and selection. status: "ok", or "not run" with its reason and without a value. n_real
+to model_choice: counts and settings of the arm. arm_version, arm_created: of a classifier, where its file holds
 several. The rest is the provenance of the result file; `subset_size` is its count of real patches, and `seconds` are
-those of the whole file. `processor` and `subsets_by` ("patch" or "slide") are missing in results made before they were recorded.
+those of the whole file. `processor` and `subsets_by` ("patch" or "slide") are missing in results made before they were
+recorded.
 """
 
 
@@ -123,8 +129,8 @@ def of_kind(results: pd.DataFrame, kind: str, extractor: str | None = None) -> p
 def by_device(results: pd.DataFrame, device: str) -> pd.DataFrame:
     """The results as one of `DEVICES` measured them: without the lines of the other.
 
-    For "probe" its lines take the kind "classification", so everything that is made from results can be made from either.
-    The regressions of `NO_NETWORK` are kept with both.
+    For "probe" its lines take the kind "classification", so everything that is made from results can be made from
+    either. The regressions of `NO_NETWORK` are kept with both.
     """
     if device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}.")
@@ -165,7 +171,8 @@ def arm_of(line: Any) -> Arm:
 def by_subset(results: pd.DataFrame, metric: str, extractor: str | None = None) -> pd.DataFrame:
     """Values of a metric, subsets by arms (named by `Arm.name`), averaged over classifier seeds; NaN where not run.
 
-    Lines of kind "probe" are another device's and do not count: see `by_device`. Raises ValueError if values of several feature spaces would be averaged: give the extractor.
+    Lines of kind "probe" are another device's and do not count: see `by_device`. Raises ValueError if values of several
+    feature spaces would be averaged: give the extractor.
     """
     found = results[(results["metric"] == metric) & (results["status"] == "ok") & (results["kind"] != "probe")]
     if extractor is not None:

@@ -1,7 +1,8 @@
-"""The few differences that answer the question: each use of each generator, and twice the real patches, minus the control.
+"""The few differences that answer the question: each use of each generator, and twice the real patches, minus the
+control.
 
-The control is the stronger step control (`rivals.stronger_control`): real patches only, for as many steps. Every difference
-has one value per subset and is tested by Student's t over subsets.
+The control is the stronger step control (`rivals.stronger_control`): real patches only, for as many steps. Every
+difference has one value per subset and is tested by Student's t over subsets.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ DOUBLE = Arm("double-real")
 
 
 class Difference(NamedTuple):
-    """A row of the headline: `generator` is None for arms on real patches; `values`, one per subset, are fractions of AUC.
-    `test` is None with fewer than two subsets."""
+    """A row of the headline: `generator` is None for arms on real patches; `values`, one per subset, are fractions of
+    AUC. `test` is None with fewer than two subsets."""
 
     title: str
     generator: str | None
@@ -37,8 +38,8 @@ class Difference(NamedTuple):
 
 
 def differences(results: pd.DataFrame) -> list[Difference]:
-    """Twice the real patches, traditional augmentation, and each generator by each use, averaged over its selections; minus
-    the stronger step control.
+    """Twice the real patches, traditional augmentation, and each generator by each use, averaged over its selections;
+    minus the stronger step control.
 
     results: of one device. Only what ran in some subset together with the control; empty without a control.
     """
@@ -65,7 +66,8 @@ def differences(results: pd.DataFrame) -> list[Difference]:
 
 
 class Rate(NamedTuple):
-    """How many real patches one generated patch is worth. `low`, `high`: the 95 % interval, infinite where none can be given."""
+    """How many real patches one generated patch is worth. `low`, `high`: the 95 % interval, infinite where none can be
+    given."""
 
     value: float
     low: float
@@ -75,9 +77,10 @@ class Rate(NamedTuple):
 def exchange_rate(synthetic: Sequence[float], real: Sequence[float]) -> Rate | None:
     """The gain by as many generated patches divided by the gain by as many further real ones, with Fieller's interval.
 
-    synthetic, real: gains over the control, one per subset and paired. The interval holds every rate r for which the mean of
-    synthetic − r × real is not told from zero by a t test. It is a bounded one only where the gain by real patches is itself
-    told from zero; elsewhere both ends are infinite. None with fewer than two subsets, or where real patches gain nothing.
+    synthetic, real: gains over the control, one per subset and paired. The interval holds every rate r for which the
+    mean of synthetic − r × real is not told from zero by a t test. It is a bounded one only where the gain by real
+    patches is itself told from zero; elsewhere both ends are infinite. None with fewer than two subsets, or where real
+    patches gain nothing.
     """
     a, d = np.asarray(synthetic, float), np.asarray(real, float)
     if a.shape != d.shape or a.ndim != 1:
@@ -97,7 +100,8 @@ def exchange_rate(synthetic: Sequence[float], real: Sequence[float]) -> Rate | N
 
 
 def exchange_rates(results: pd.DataFrame) -> dict[str, Rate]:
-    """By generator, the exchange rate of its patches used as augmentation, averaged over its selections (`exchange_rate`).
+    """By generator, the exchange rate of its patches used as augmentation, averaged over its selections
+    (`exchange_rate`).
 
     Only over the subsets that have the control, twice the real patches and the generator; empty without them.
     """

@@ -27,8 +27,8 @@ SCORES = "scores.safetensors"
 class Estimate(NamedTuple):
     """A mean with its 95 % interval and two-sided p value against zero, all by Student's t over `n` values.
 
-    `flip_p`: the exact sign-flip p value of up to EXACT values, which cannot fall below 2 / 2^n; `effect`: Hedges' g, the
-    mean in units of the standard deviation, corrected for small n, from three values on. Both are None where only
+    `flip_p`: the exact sign-flip p value of up to EXACT values, which cannot fall below 2 / 2^n; `effect`: Hedges' g,
+    the mean in units of the standard deviation, corrected for small n, from three values on. Both are None where only
     summaries are known. `low` and `high` are infinite where values are too much alike to show a spread.
     """
 
@@ -110,7 +110,8 @@ def family(arm: Arm) -> str:
 
 
 def false_discovery(p: Mapping[Arm, float]) -> dict[Arm, float]:
-    """Benjamini and Hochberg's adjusted p values within each family of arms: the share of false finds up to this one."""
+    """Benjamini and Hochberg's adjusted p values within each family of arms: the share of false finds up to this
+    one."""
     found: dict[Arm, float] = {}
     for name in dict.fromkeys(map(family, p)):
         arms = [arm for arm in p if family(arm) == name]
@@ -121,8 +122,8 @@ def false_discovery(p: Mapping[Arm, float]) -> dict[Arm, float]:
 def compared(results: pd.DataFrame, against: Arm, metric: str = "auc") -> pd.DataFrame:
     """Every other arm minus `against`, paired by subset, a line per arm (`Arm.name`) that ran with it in some subset.
 
-    Columns: mean, sd (NaN with one subset), n, and of `over_subsets` low, high, p, flip_p and effect; these are NaN with
-    one subset. In units of the metric.
+    Columns: mean, sd (NaN with one subset), n, and of `over_subsets` low, high, p, flip_p and effect; these are NaN
+    with one subset. In units of the metric.
     """
     found = frame.differences(results, against, metric)
     tests = {arm: over_subsets(found[arm].dropna().tolist()) for arm in found}

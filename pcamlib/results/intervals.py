@@ -24,18 +24,18 @@ from pcamlib.study import Study
 
 REFERENCES = (BASELINE, TRADITIONAL, TWICE, AGAIN)
 TOO_NARROW = (
-    "Test patches count as independent. Those of one slide are not, and this data set does not say which slide a patch is "
-    "from, so intervals and p values are too narrow."
+    "Test patches count as independent. Those of one slide are not, and this data set does not say which slide a patch"
+    " is from, so intervals and p values are too narrow."
 )
 
 
 def compare(labels: np.ndarray, scores: Scores, groups: np.ndarray | None = None) -> dict[Arm, dict[str, Any]]:
     """Each arm's AUC and its differences to REFERENCES, with `nested_interval` over the subsets that both have.
 
-    labels: (N,) of 0 and 1; groups: (N,) slide ids, or None. Returns, by arm: "auc" and the name of each reference, each
-    with "mean", "low", "high" (95 %) and "p" (two-sided, of zero; None for "auc" and with one subset), all in fractions,
-    and how many "subsets" and "seeds" (fewest and most) there were. A reference that did not run gives None. A standard
-    error below RESOLUTION is printed as 0.00 and is no certainty: "low", "high" and "p" are then None.
+    labels: (N,) of 0 and 1; groups: (N,) slide ids, or None. Returns, by arm: "auc" and the name of each reference,
+    each with "mean", "low", "high" (95 %) and "p" (two-sided, of zero; None for "auc" and with one subset), all in
+    fractions, and how many "subsets" and "seeds" (fewest and most) there were. A reference that did not run gives None.
+    A standard error below RESOLUTION is printed as 0.00 and is no certainty: "low", "high" and "p" are then None.
     """
     found = {}
     for arm, by_subset in scores.items():
@@ -79,7 +79,8 @@ def saved_scores(study: Study, results: pd.DataFrame) -> Scores:
 
 
 def score_files(run: Path, results: pd.DataFrame) -> list[tuple[Path, Any]]:
-    """The files of test scores that exist for the arms of one device (see `frame.by_device`), each with a line of results."""
+    """The files of test scores that exist for the arms of one device (see `frame.by_device`), each with a line of
+    results."""
     ran = frame.of_kind(results, "classification").drop_duplicates(["subset", "arm", "seed"])
     found = []
     for line in ran.itertuples():
@@ -98,11 +99,11 @@ def path_of(run: Path, subsets: int, device: str) -> Path:
 def evaluate(study: Study, results: pd.DataFrame, subsets: int) -> dict[str, Any] | None:
     """The intervals of a run as one device measured it, written to `path_of` and returned; None if no scores were kept.
 
-    results: of one device (see `frame.by_device`). "rows" has one entry per arm: "regime", "generator", "selection", what
-    `compare` returns for it, and in each reference the p value adjusted within its family of arms ("q"; None where there
-    is no p). "slides": how many, None where the data set does not say or a class has fewer than two. "groups": a number
-    from 0 for the slide of every test patch, or None. "power": the rows of `planning.power_table`. "design": what slides
-    do to each arm, see `designs`; None without slides.
+    results: of one device (see `frame.by_device`). "rows" has one entry per arm: "regime", "generator", "selection",
+    what `compare` returns for it, and in each reference the p value adjusted within its family of arms ("q"; None where
+    there is no p). "slides": how many, None where the data set does not say or a class has fewer than two. "groups": a
+    number from 0 for the slide of every test patch, or None. "power": the rows of `planning.power_table`. "design":
+    what slides do to each arm, see `designs`; None without slides.
     """
     path = path_of(study.root, subsets, "probe" if frame.is_probe(results) else "classification")
     scores = saved_scores(study, results)
@@ -140,10 +141,12 @@ def assemble(
 
 
 def designs(labels: np.ndarray, scores: Scores, groups: np.ndarray) -> list[dict[str, Any]]:
-    """For each arm, what slides do to its AUC ("auc") and to its difference to TRADITIONAL (None for itself or without it).
+    """For each arm, what slides do to its AUC ("auc") and to its difference to TRADITIONAL (None for itself or without
+    it).
 
-    labels (N,), groups (N,) slide ids. Both have "icc", "effect" and "effective" of `clusters.design`, means over subsets
-    and seeds ("effective" None where slides cancel out); a difference takes the traditional run of the same subset with its first seed.
+    labels (N,), groups (N,) slide ids. Both have "icc", "effect" and "effective" of `clusters.design`, means over
+    subsets and seeds ("effective" None where slides cancel out); a difference takes the traditional run of the same
+    subset with its first seed.
     """
 
     def mean(runs: list[clusters.Design]) -> dict[str, float | None]:
@@ -162,8 +165,8 @@ def designs(labels: np.ndarray, scores: Scores, groups: np.ndarray) -> list[dict
 
 
 def table(result: dict[str, Any] | None, key: str) -> pd.DataFrame:
-    """From a result of `evaluate`, by arm (`Arm.name`): mean, low, high, p and q of its "auc", or of its difference to one of
-    REFERENCES by name. low and high are NaN where there is no spread; empty without a result."""
+    """From a result of `evaluate`, by arm (`Arm.name`): mean, low, high, p and q of its "auc", or of its difference to
+    one of REFERENCES by name. low and high are NaN where there is no spread; empty without a result."""
     rows = [row for row in (result["rows"] if result else []) if row.get(key)]
     names = [Arm(row["regime"], row["generator"], row["selection"]).name for row in rows]
     columns = ["mean", "low", "high", "p", "q"]

@@ -33,7 +33,8 @@ ONE_CLASS = "the test patches of this centre are of one class"
 
 
 def files(generators: Iterable[str], folders: Iterable[str] = ()) -> dict[str, list[Arm]]:
-    """The result files of a subset, without ".json", and the arms of each; `folders` are generators that are not trained."""
+    """The result files of a subset, without ".json", and the arms of each; `folders` are generators that are not
+    trained."""
     generators, folders = tuple(generators), tuple(folders)
     return {
         **{name: [Arm("training", name)] for name in ("autoencoder", *generators) if name not in folders},
@@ -81,8 +82,8 @@ def load(run_folder: str | Path, subsets: int | Iterable[int] | None = None) -> 
         How many (0, 1, …), or which. All subsets that have results by default.
 
     Arms of a result file that does not exist have status "not run". Raises StudyError if a subset has no results, if a
-    file is damaged or holds a number out of range, if an arm occurs twice, and if files differ in data, profile, feature
-    spaces or judge, since such numbers do not belong in one table.
+    file is damaged or holds a number out of range, if an arm occurs twice, and if files differ in data, profile,
+    feature spaces or judge, since such numbers do not belong in one table.
     """
     run = Path(run_folder)
     if subsets is None:
@@ -99,8 +100,8 @@ def load(run_folder: str | Path, subsets: int | Iterable[int] | None = None) -> 
     for subset in wanted:
         if not _files(run, subset):
             raise StudyError(
-                f"{run / f'subset-{subset}' / 'results'} holds no results: run notebooks 01 to 07 with -p subset {subset} "
-                "first, or give a smaller number of subsets."
+                f"{run / f'subset-{subset}' / 'results'} holds no results: run notebooks 01 to 07 with -p subset"
+                f" {subset} first, or give a smaller number of subsets."
             )
         for path in _files(run, subset):
             lines += _read(path, subset, run)
@@ -266,6 +267,6 @@ def _agree(values: pd.Series, what: str, files: pd.Series, run: Path) -> None:
     if different.any():
         at = different.argmax()
         raise StudyError(
-            f"{run / files.iloc[at]}: {what} is {values.iloc[at]!r} but {values.iloc[0]!r} in {run / files.iloc[0]}. Results "
-            "of different scales do not belong in one table: remove the older one or use another runs_dir."
+            f"{run / files.iloc[at]}: {what} is {values.iloc[at]!r} but {values.iloc[0]!r} in {run / files.iloc[0]}."
+            " Results of different scales do not belong in one table: remove the older one or use another runs_dir."
         )

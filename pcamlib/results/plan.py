@@ -5,9 +5,9 @@ The file is committed before the first result. These are its keys; text is for r
 - registered: the day (YYYY-MM-DD). run: the name that the run is published by. question: text.
 - data: name, and the number of patches of train, valid and test. profile, seed: those of the run.
 - subsets: count, and size in real patches. generators, selections: names.
-- devices: probe and fine-tuned, each with "arms: all" in the numbered `subsets` and the arms of `also` in every other one;
-  `seeds` of a classifier; `half_interval`, half of the expected 95 % interval of a headline difference in points of AUC, or
-  null where no useful width was expected; and the `reason` for these numbers.
+- devices: probe and fine-tuned, each with "arms: all" in the numbered `subsets` and the arms of `also` in every other
+  one; `seeds` of a classifier; `half_interval`, half of the expected 95 % interval of a headline difference in points
+  of AUC, or null where no useful width was expected; and the `reason` for these numbers.
 - headline: texts. claims, curves: text. stopping: rule, fallback and unseen. would_change_our_mind: for and against.
   later: texts. known_before: text.
 - departures: added later, each with its date, what differs ("of", one of SUBJECTS), what was done and the reason.
@@ -149,8 +149,8 @@ class Plan(Section):
     def planned(self, device: str, subset: int) -> set[str]:
         """The arms, by `Arm.name`, that one of `frame.DEVICES` measures in a subset.
 
-        A regression has no steps to double, and stronger augmentation is for networks. Pseudo-labels are the plan's `later`:
-        a run may have them or not.
+        A regression has no steps to double, and stronger augmentation is for networks. Pseudo-labels are the plan's
+        `later`: a run may have them or not.
         """
         if device == "probe":
             which, real = self.devices.probe, [arm for arm in PROBED if arm not in (TWICE, *PSEUDO)]
@@ -163,7 +163,8 @@ class Plan(Section):
 
 
 def read(path: Path | None = None) -> Plan:
-    """The registration in a file, by default that of the published study; StudyError, in one sentence, if it is none."""
+    """The registration in a file, by default that of the published study; StudyError, in one sentence, if it is
+    none."""
     path = path or published_folder() / "plan.yml"
     if not path.is_file():
         raise StudyError(f"{path} does not exist: a published study has its registration there.")
@@ -311,9 +312,9 @@ def _arms(plan: Plan, results: pd.DataFrame) -> Iterator[Found]:
 class Decision(NamedTuple):
     """What the registered criteria say of a run, by the probe; differences of AUC as fractions.
 
-    best: the headline contrast of a generator with the highest mean, by title, with its test. holm: its p value after Holm's
-    correction over the contrasts. highest: where the interval that reaches furthest ends. real: the mean gain by twice the
-    real patches.
+    best: the headline contrast of a generator with the highest mean, by title, with its test. holm: its p value after
+    Holm's correction over the contrasts. highest: where the interval that reaches furthest ends. real: the mean gain by
+    twice the real patches.
     """
 
     best: str
@@ -334,11 +335,12 @@ class Decision(NamedTuple):
 
 
 def decision(plan: Plan, results: pd.DataFrame) -> Decision | None:
-    """The plan's `would_change_our_mind` put to a run: transfer and augmentation by each planned generator, by the probe.
+    """The plan's `would_change_our_mind` put to a run: transfer and augmentation by each planned generator, by the
+    probe.
 
-    None unless each of these contrasts and the gain by twice the real patches has an interval, and the probe beats the trivial
-    baselines. Texts of the plan say the same: a best contrast of at least MATTERS with p < ALPHA after Holm's correction;
-    or all intervals below the gain by real patches and the best contrast below MATTERS.
+    None unless each of these contrasts and the gain by twice the real patches has an interval, and the probe beats the
+    trivial baselines. Texts of the plan say the same: a best contrast of at least MATTERS with p < ALPHA after Holm's
+    correction; or all intervals below the gain by real patches and the best contrast below MATTERS.
     """
     probe = frame.by_device(results, "probe")
     rows = headline.differences(probe)

@@ -23,7 +23,8 @@ The first is of every row; the second, in results published before that, is of 6
 
 
 def data_name(results: pd.DataFrame) -> str:
-    """What readers call the data of a run: EXCERPT for that excerpt, by its fingerprint, else the name that was given."""
+    """What readers call the data of a run: EXCERPT for that excerpt, by its fingerprint, else the name that was
+    given."""
     if set(results["data_sha"]) & set(JPEG_SLICE):
         return EXCERPT
     provenance = frame.merged_provenance(results)
@@ -47,8 +48,8 @@ def check_published_name(name: str) -> None:
     """StudyError for the name of a run that cannot be that of its files, paths in pages and Markdown alike."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise StudyError(
-            f"{name[:60]!r} cannot be the name of a published run, which becomes that of files and stands in pages: rename "
-            "the folder or file with letters, digits, '_', '.' and '-'."
+            f"{name[:60]!r} cannot be the name of a published run, which becomes that of files and stands in pages:"
+            " rename the folder or file with letters, digits, '_', '.' and '-'."
         )
 
 
@@ -65,7 +66,8 @@ def intervals_file(where: Path, name: str, device: str) -> Path:
 def published_scores(where: Path, name: str, subsets: Container[int] | None = None) -> dict[str, dict[str, np.ndarray]]:
     """The files of test scores of a published run by name, "subset-<k>" or "subset-<k>-probe", in some subsets or all.
 
-    Each has scores float32 (N,) by `Arm.id`, and "labels", uint8 (N,). StudyError for a damaged file, or if labels differ.
+    Each has scores float32 (N,) by `Arm.id`, and "labels", uint8 (N,). StudyError for a damaged file, or if labels
+    differ.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for path in sorted((where / "scores" / name).glob("subset-*.npz")):

@@ -17,8 +17,8 @@ from pcamlib.results.nested import chosen_then_reported
 
 
 class Trust(NamedTuple):
-    """Whether a run's classifiers can measure anything: `measures` is None where that is unknown, `sentence` says why. `device`:
-    the means behind it."""
+    """Whether a run's classifiers can measure anything: `measures` is None where that is unknown, `sentence` says why.
+    `device`: the means behind it."""
 
     measures: bool | None
     sentence: str
@@ -26,7 +26,8 @@ class Trust(NamedTuple):
 
 
 def trust(results: pd.DataFrame) -> Trust:
-    """Whether traditional augmentation beats the best trivial baseline (`paper.TRIVIAL`) in mean AUC over common subsets.
+    """Whether traditional augmentation beats the best trivial baseline (`paper.TRIVIAL`) in mean AUC over common
+    subsets.
 
     results: of one device. Where it does not, or where it is unknown, differences between arms have no verdict.
     """
@@ -44,9 +45,9 @@ def trust(results: pd.DataFrame) -> Trust:
     ahead = sum(d.measures for d in found)
     return Trust(
         whole.measures,
-        f"Traditional augmentation reaches AUC {100 * whole.auc:.2f} %, {'above' if whole.measures else 'not above'} the best "
-        f"trivial baseline ({paper.REGIME_NAMES[whole.rival].lower()}, {100 * whole.rival_auc:.2f} %); it is above the best "
-        f"one in {ahead} of {len(found)} subset{'s' * (len(found) != 1)}",
+        f"Traditional augmentation reaches AUC {100 * whole.auc:.2f} %, {'above' if whole.measures else 'not above'}"
+        f" the best trivial baseline ({paper.REGIME_NAMES[whole.rival].lower()}, {100 * whole.rival_auc:.2f} %); it is"
+        f" above the best one in {ahead} of {len(found)} subset{'s' * (len(found) != 1)}",
         whole,
     )
 
@@ -56,7 +57,8 @@ def _device(line: pd.Series):  # noqa: ANN202
 
 
 def step_controls(results: pd.DataFrame) -> list[Arm]:
-    """The controls that an arm with synthetic images must beat: real images only, for as many steps, in one or two stages.
+    """The controls that an arm with synthetic images must beat: real images only, for as many steps, in one or two
+    stages.
 
     A probe has no steps, so that traditional augmentation is its control of equal steps. Only those that ran.
     """
@@ -74,8 +76,9 @@ def stronger_control(results: pd.DataFrame) -> Arm | None:
 
 
 class Choice(NamedTuple):
-    """An arm chosen on validation. `values`: its difference on test to the reference, one per subset (fractions). `arms`: the
-    arms chosen with how often, most often first. `by`: what chose, "seed" or "subset" (see `chosen_then_reported`)."""
+    """An arm chosen on validation. `values`: its difference on test to the reference, one per subset (fractions).
+    `arms`: the arms chosen with how often, most often first. `by`: what chose, "seed" or "subset" (see
+    `chosen_then_reported`)."""
 
     values: list[float]
     arms: list[tuple[Arm, int]]

@@ -1,4 +1,5 @@
-"""One training's whole state in one safetensors file: written aside and renamed, refused if anything about it is wrong."""
+"""One training's whole state in one safetensors file: written aside and renamed, refused if anything about it is
+wrong."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ def save(path: Path, task: Task, tag: str, state: dict) -> None:
 def load(path: Path, task: Task, tag: str) -> dict:
     """Put a checkpoint into `task` and return its state. Another version of the code may have written it.
 
-    Raises StudyError, with nothing loaded, if the file cannot be read, is damaged, or is not a checkpoint of this training: other
-    format, model family, data, profile or network.
+    Raises StudyError, with nothing loaded, if the file cannot be read, is damaged, or is not a checkpoint of this
+    training: other format, model family, data, profile or network.
     """
     try:
         with safe_open(path, framework="pt") as f:

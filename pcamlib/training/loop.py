@@ -78,7 +78,8 @@ def batches(n: int, batch_size: int, *seed: Any) -> torch.Tensor:
 
 
 def layout(precision: str) -> torch.memory_format:
-    """The memory format in which convolutions of this precision are fastest here: on a CPU, float32 is not channels_last."""
+    """The memory format in which convolutions of this precision are fastest here: on a CPU, float32 is not
+    channels_last."""
     fast = torch.accelerator.is_available() or number_format(precision) == "bf16"
     return torch.channels_last if fast else torch.contiguous_format
 
@@ -109,9 +110,10 @@ def fit(
     """Train `task` for `epochs` over n rows; resume from `folder`/checkpoint.safetensors if it is there.
 
     Writes folder/log.csv as epochs end (a row each: epoch, step, images seen, mean losses, seconds, code version) and
-    now and then ``folder/samples/step-*.png``. `identity` is anything JSON that must not differ between a checkpoint and
-    the run that resumes it (profile section, data rows). Returns the rows of the log. Raises StudyError for a damaged
-    or foreign checkpoint, a full disk, a loss that is not finite, and a batch that does not divide over the processes.
+    now and then ``folder/samples/step-*.png``. `identity` is anything JSON that must not differ between a checkpoint
+    and the run that resumes it (profile section, data rows). Returns the rows of the log. Raises StudyError for a
+    damaged or foreign checkpoint, a full disk, a loss that is not finite, and a batch that does not divide over the
+    processes.
     """
     task.accelerator = accelerator(precision)
     processes, batch_size = task.accelerator.num_processes, min(batch_size, n)
@@ -195,9 +197,11 @@ def _mean(task: Task, losses: dict[str, torch.Tensor | float]) -> dict[str, torc
     device = task.accelerator.device
     scalars = [
         # filled on the device: a copy to it would wait
-        v.detach().to(device, torch.float32)
-        if isinstance(v, torch.Tensor)
-        else torch.full((), v, dtype=torch.float32, device=device)
+        (
+            v.detach().to(device, torch.float32)
+            if isinstance(v, torch.Tensor)
+            else torch.full((), v, dtype=torch.float32, device=device)
+        )
         for v in losses.values()
     ]
     return dict(zip(losses, task.accelerator.reduce(torch.stack(scalars), "mean").unbind()))

@@ -123,7 +123,8 @@ class Watch:
             self._plan_sheet(cost=time.monotonic() - clock)
 
     def epoch(self, log: Log) -> None:
-        """After every epoch, or with the whole log at the end: log.csv is rewritten, if the last writing is not fresh."""
+        """After every epoch, or with the whole log at the end: log.csv is rewritten, if the last writing is not
+        fresh."""
         if not self.active or not log:
             return
         if self.board:
@@ -140,7 +141,8 @@ class Watch:
                 self.board.flush()
 
     def _plan_sheet(self, cost: float) -> None:
-        """Sheets come at ever longer distances, a tenth of the time so far, and never more often than their share allows."""
+        """Sheets come at ever longer distances, a tenth of the time so far, and never more often than their share
+        allows."""
         self.next_sheet = self.seconds + max(SHEET_SECONDS, self.seconds / 10, cost / SHEET_SHARE)
 
     def _write_sheet(self, images: np.ndarray, done: int) -> None:

@@ -51,7 +51,8 @@ def need_jupyter_book() -> None:
 
 
 def build_book(run: Path, subsets: int, root: Path) -> Path:
-    """Render the book that lies in `root` (_config.yml, _toc.yml, book/) with a run's notebooks; returns its index page.
+    """Render the book that lies in `root` (_config.yml, _toc.yml, book/) with a run's notebooks; returns its index
+    page.
 
     Strict: any warning of Sphinx is an error. Raises StudyError if the build fails, if the disk is full, or if another
     process builds the same book. After a build that was killed or failed, the next one starts from nothing.
@@ -160,8 +161,9 @@ def without_paths(notebook: dict[str, Any], run: Path) -> dict[str, Any]:
 def render(root: Path, options: Sequence[str] = ()) -> Path:
     """Build the Jupyter Book in `root` strictly, with further `options` of its command, and return its index page.
 
-    While it runs, a file marks the build as unfinished; it goes when the build has succeeded. A build that finds the mark
-    removes what is there and renders every page again. Raises StudyError, with the first complaint, if the build fails.
+    While it runs, a file marks the build as unfinished; it goes when the build has succeeded. A build that finds the
+    mark removes what is there and renders every page again. Raises StudyError, with the first complaint, if the build
+    fails.
     """
     build = root / "_build"
     index, mark, log = build / "html" / "index.html", build / UNFINISHED, build / "build.log"

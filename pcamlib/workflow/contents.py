@@ -26,7 +26,8 @@ def _lists(entries: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def contents(toc: dict[str, Any], executed: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A table of contents with a chapter for every executed notebook, and pages for chapters whose notebook did not run.
+    """A table of contents with a chapter for every executed notebook, and pages for chapters whose notebook did not
+    run.
 
     toc: the content of _toc.yml; executed: names of notebooks without .ipynb. Returns the table, and Markdown by name.
     """
@@ -67,7 +68,8 @@ def with_title(notebook: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def follow(root: Path) -> list[str]:
-    """Make the book in `root` follow the notebooks in book/executed; returns the options that Jupyter Book needs for it."""
+    """Make the book in `root` follow the notebooks in book/executed; returns the options that Jupyter Book needs for
+    it."""
     toc, target = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")), root / EXECUTED
     executed = {path.stem for path in target.glob("[0-9][0-9]_*.ipynb")}
     found, pages = contents(toc, executed)

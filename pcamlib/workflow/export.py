@@ -35,7 +35,8 @@ FORMS = {
 }
 NOTICE = "LICENCE.md"
 USE = {
-    "pipeline": """# Generate patches
+    "pipeline": (
+        """# Generate patches
 
 ```python
 from pcamlib.models.pipeline import PatchPipeline
@@ -43,10 +44,13 @@ from pcamlib.models.pipeline import PatchPipeline
 images = PatchPipeline.from_pretrained("this folder")([0, 1], seed=0)  # uint8 (2, 96, 96, 3), one per label
 ```
 
-pcamlib must be installed. diffusers' own `DiffusionPipeline.from_pretrained` cannot load this folder, because it does not
-know pcamlib's classes. The folder `denoiser` alone is a diffusers model and loads without pcamlib. Weights are safetensors.
-""",
-    "histogan": """# Generate patches
+pcamlib must be installed. diffusers' own `DiffusionPipeline.from_pretrained` cannot load this folder, because it does
+not know pcamlib's classes. The folder `denoiser` alone is a diffusers model and loads without pcamlib. Weights are
+safetensors.
+"""
+    ),
+    "histogan": (
+        """# Generate patches
 
 ```python
 from pathlib import Path
@@ -57,7 +61,8 @@ images = histogan.sample(histogan.load(Path("this folder")), [0, 1], seed=0)  # 
 ```
 
 pcamlib must be installed.
-""",
+"""
+    ),
 }
 HALF = "\nThe weights are stored in half precision (float16) and become float32 when they are loaded.\n"
 LARGEST = 8_000_000
@@ -89,16 +94,23 @@ def licence(about: dict[str, Any]) -> str:
     if about.get("phantom"):
         return "# Licence\n\nThe phantom, procedural images: MIT, as the software that drew them.\n"
     if provenance is None:
-        return f"# Licence\n\nReal patches. Terms of use as stated by who converted them: {inert(about.get('licence', NO_CARD))}.\n"
+        return (
+            "# Licence\n\nReal patches. Terms of use as stated by who converted them:"
+            f" {inert(about.get('licence', NO_CARD))}.\n"
+        )
     source = f"{inert(provenance['data'])} (fingerprint {inert(provenance['data_sha'])})"
-    made = f"pcamlib {inert(provenance['version'])} (profile {inert(provenance['profile'])}, subset {inert(provenance['subset'])})"
+    made = (
+        f"pcamlib {inert(provenance['version'])} (profile {inert(provenance['profile'])}, subset"
+        f" {inert(provenance['subset'])})"
+    )
     if provenance.get("phantom"):
         terms = f"Learned from the phantom {source}, procedural images: MIT, as the software that drew them."
     else:
         terms = (
-            f"Learned from real patches: {source}. What a model made is no patient's tissue, but it may come close to patches it was "
-            "trained on, so what was agreed for those holds here too. PCam and CAMELYON16 are CC0 1.0: then this may be used as "
-            "CC0 1.0. For patches of your own ask who holds their rights, and the ethics approval, before you pass this on."
+            f"Learned from real patches: {source}. What a model made is no patient's tissue, but it may come close to"
+            " patches it was trained on, so what was agreed for those holds here too. PCam and CAMELYON16 are CC0 1.0:"
+            " then this may be used as CC0 1.0. For patches of your own ask who holds their rights, and the ethics"
+            " approval, before you pass this on."
         )
     return f"# Licence\n\nMade with {made}.\n\n{terms}\n\nNot for diagnosis.\n"
 
@@ -106,8 +118,8 @@ def licence(about: dict[str, Any]) -> str:
 def export(source: Path, dest: Path, form: str) -> list[Path]:
     """Write `source` to the new folder `dest`, in a form of FORMS. Returns the folders written.
 
-    Everything is read and checked first. Raises StudyError if the source is damaged or holds nothing of that form; `dest`
-    is then not created.
+    Everything is read and checked first. Raises StudyError if the source is damaged or holds nothing of that form;
+    `dest` is then not created.
     """
     source, dest = plain_path(source), vacant(dest)
     found = _generators(source) if form == "generator" else sets(source)
@@ -124,7 +136,8 @@ def export(source: Path, dest: Path, form: str) -> list[Path]:
                 (_generator if form == "generator" else _set)(folder, target, form)
     except OSError as error:
         raise StudyError(
-            f"{dest} could not be written ({error.strerror or error}): nothing is left of it; make room or choose another folder."
+            f"{dest} could not be written ({error.strerror or error}): nothing is left of it; make room or choose"
+            " another folder."
         ) from None
     return [dest / name for name, _ in found]
 
@@ -190,8 +203,8 @@ def publish(
 ) -> Path:
     """`report.publish.publish_run`, with the generators of subset `weights` in half precision if it is given.
 
-    They go to book/reference/generators/<run>/. One that has a file of more than LARGEST bytes is left out; `say` is told.
-    Raises StudyError, before anything is written, as `publish_run` and for a subset without trained generators.
+    They go to book/reference/generators/<run>/. One that has a file of more than LARGEST bytes is left out; `say` is
+    told. Raises StudyError, before anything is written, as `publish_run` and for a subset without trained generators.
     """
     from pcamlib.report.publish import publish_run
 
@@ -201,8 +214,8 @@ def publish(
         folder = Path(scratch) / "generators"
         for name, size in _half(run, weights, folder).items():
             say(
-                f"{name}: left out, a file of {size / 1e6:.1f} MB is larger than the {LARGEST / 1e6:g} MB that are kept in git; "
-                f"`pcamlib data export {run} DEST --as generator` writes it elsewhere."
+                f"{name}: left out, a file of {size / 1e6:.1f} MB is larger than the {LARGEST / 1e6:g} MB that are kept"
+                f" in git; `pcamlib data export {run} DEST --as generator` writes it elsewhere."
             )
         return publish_run(run, subsets, root, folder)
 

@@ -3,8 +3,8 @@
     pcamlib run notebooks/03_diffusion.md OUT.ipynb -p subset 2 -p backbone dit
 
 What plain papermill leaves to chance is settled here: an unknown parameter is an error, values must have the type of
-the notebook's own, the kernel is this interpreter, progress goes to the terminal and not into the file, a failing cell fails the
-command and keeps the partial notebook aside as OUT.failed.ipynb.
+the notebook's own, the kernel is this interpreter, progress goes to the terminal and not into the file, a failing cell
+fails the command and keeps the partial notebook aside as OUT.failed.ipynb.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]
 
 
 def check(given: dict[str, str], known: dict[str, Literal], name: str) -> dict[str, Literal]:
-    """Values from the command line in the types of the notebook's defaults; StudyError for an unknown or ill-typed one."""
+    """Values from the command line in the types of the notebook's defaults; StudyError for an unknown or ill-typed
+    one."""
     values: dict[str, Literal] = {}
     for key, text in given.items():
         if key not in known:
@@ -214,7 +215,8 @@ def _last_line(error: PapermillExecutionError) -> str:
 
 
 def tidy(source: Path, target: Path) -> None:
-    """Show the reader one parameters cell, with the values of this run; drop papermill's marks and lines of progress."""
+    """Show the reader one parameters cell, with the values of this run; drop papermill's marks and lines of
+    progress."""
     notebook = nbformat.read(source, as_version=4)
     cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
     injected = [c for c in cells if "injected-parameters" in c.metadata.get("tags", [])]
@@ -232,7 +234,7 @@ def tidy(source: Path, target: Path) -> None:
                 name, _, rest = line.partition(" = ")
                 if name in values:
                     lines[i] = (
-                        f"{name} = {ast.unparse(values[name])}  {rest[rest.find('# ') :] if '# ' in rest else ''}".rstrip()
+                        f"{name} = {ast.unparse(values[name])}  {rest[rest.find('# ') :] * ('# ' in rest)}".rstrip()
                     )
             cell.source = "\n".join(lines)
     notebook.cells = [c for c in cells if c not in injected]

@@ -133,7 +133,8 @@ def snakemake(
 
 
 def _progress(done: int, every: int, seconds: float) -> str:
-    """A line that says how much of the study is done, and how long the rest takes if notebooks go on as fast; "" at the end."""
+    """A line that says how much of the study is done, and how long the rest takes if notebooks go on as fast; "" at the
+    end."""
     if done >= every - 1:  # the last one is Snakemake's target, which runs nothing
         return ""
     minutes = math.ceil(seconds / 60 * (every - 1 - done) / done)
@@ -170,11 +171,10 @@ def run_study(
 ) -> tuple[Path, range]:
     """Run every notebook that is not up to date. Returns the run folder and the subsets.
 
-    `subsets`: how many, or which (all of the profile's if None). Later ones than the first run without notebook 08, which
-    puts the first ones together.
-    `cores` counts for executor "local"; elsewhere the executor's own profile says how many jobs run (`executor_folder`).
-    Raises StudyError for bad input (before anything starts), if another study holds the run folder, or if a notebook
-    fails; what is finished stays.
+    `subsets`: how many, or which (all of the profile's if None). Later ones than the first run without notebook 08,
+    which puts the first ones together. `cores` counts for executor "local"; elsewhere the executor's own profile says
+    how many jobs run (`executor_folder`). Raises StudyError for bad input (before anything starts), if another study
+    holds the run folder, or if a notebook fails; what is finished stays.
     """
     executor, cluster = executor_folder(executor)
     if cluster:
@@ -285,7 +285,8 @@ def run_study(
 
 
 def targets(run: Path, subsets: range, names: Iterable[str]) -> list[Path]:
-    """The executed notebooks on which no other depends: Snakemake makes them and all that they need. names: of generators."""
+    """The executed notebooks on which no other depends: Snakemake makes them and all that they need. names: of
+    generators."""
     found = [run / f"subset-{k}" / "notebooks" / "01_dataset.ipynb" for k in subsets]
     if subsets.start == 0:
         return [*found, run / "notebooks" / f"08_results-{len(subsets)}.ipynb"]

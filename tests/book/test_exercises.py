@@ -76,7 +76,8 @@ def files(folder):
 
 @pytest.mark.parametrize("stem, given", VARIANTS, ids=["-".join([s, *map(str, g.values())]) for s, g in VARIANTS])
 def test_solutions_are_right(copy, monkeypatch, stem, given):
-    """Cells of the notebook, in order, in one namespace; then each solution in a copy of it. Nothing is written anew."""
+    """Cells of the notebook, in order, in one namespace; then each solution in a copy of it. Nothing is written
+    anew."""
     monkeypatch.chdir(project_root())
     notebook = jupytext.read(project_root() / "notebooks" / f"{stem}.md")
     module = types.ModuleType("__main__")  # inspect.getsource and pickling look a class's module up

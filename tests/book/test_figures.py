@@ -1,4 +1,5 @@
-"""The words of the drawn figures stay in their boxes and in the picture, in the fonts of this machine. Skipped without Chromium."""
+"""The words of the drawn figures stay in their boxes and in the picture, in the fonts of this machine. Skipped without
+Chromium."""
 
 import pytest
 from browser import CHROMIUM, playwright

@@ -1,4 +1,5 @@
-"""`make lab`: a double click opens a text notebook as a notebook, and saving leaves text that diffs by what was changed."""
+"""`make lab`: a double click opens a text notebook as a notebook, and saving leaves text that diffs by what was
+changed."""
 
 import json
 import os
@@ -21,7 +22,8 @@ ROOT = project_root()
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory):
-    """ask(path, content=None): GET or PUT on a JupyterLab server started on a copy of the notebooks as the Makefile does."""
+    """ask(path, content=None): GET or PUT on a JupyterLab server started on a copy of the notebooks as the Makefile
+    does."""
     pytest.importorskip("jupyterlab")
     root = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))

@@ -1,4 +1,5 @@
-"""All code that the book shows fits its column: 88 characters in a window of 1,280 pixels, measured with book/_static/book.css.
+"""All code that the book shows fits its column: 88 characters in a window of 1,280 pixels, measured with
+book/_static/book.css.
 
 `test_measure_pages.py` measures the same in the rendered book.
 """
@@ -19,7 +20,8 @@ from pcamlib.core.files import project_root
 from pcamlib.models import augmentation, autoencoder, diffusion, histogan
 
 FITS = 88
-"""Characters of 13 pixels in the narrowest listing of a page that is 1,280 pixels wide, a solution's: 89 of them fit."""
+"""Characters of 13 pixels in the narrowest listing of a page that is 1,280 pixels wide, a solution's: 89 of them
+fit."""
 HIDDEN = {"remove-cell", "remove-input"}
 FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.M | re.S)
 INCLUDED = re.compile(

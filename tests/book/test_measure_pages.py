@@ -64,12 +64,12 @@ def test_what_is_measured(tmp_path):
     """A page made by hand: what is folded has no words, and is cut all the same."""
     wide = "x" * 400
     (tmp_path / "page.html").write_text(
-        "<!doctype html><style>body { margin: 0 } article { width: 300px } .box { overflow-x: auto }</style><article>"
-        "<p style='height: 2000px'>three short words</p><details><summary>more</summary>not counted"
-        f"<div class='box'><table><caption>wide</caption><tr><td>{wide}</td></tr></table></div></details>"
-        f"<pre style='overflow-x: auto'>{wide}</pre><pre>short</pre><table><tr><td>fits</td></tr></table>"
-        f"<div class='math' style='overflow-x: auto'>{wide}</div><div class='math'>"
-        f"<mjx-container style='display: block; overflow: auto'>{wide}</mjx-container></div></article>"
+        "<!doctype html><style>body { margin: 0 } article { width: 300px } .box { overflow-x: auto"
+        " }</style><article><p style='height: 2000px'>three short words</p><details><summary>more</summary>not"
+        f" counted<div class='box'><table><caption>wide</caption><tr><td>{wide}</td></tr></table></div></details><pre"
+        f" style='overflow-x: auto'>{wide}</pre><pre>short</pre><table><tr><td>fits</td></tr></table><div class='math'"
+        f" style='overflow-x: auto'>{wide}</div><div class='math'><mjx-container style='display: block; overflow:"
+        f" auto'>{wide}</mjx-container></div></article>"
     )
     (page,) = measure_pages.measure(tmp_path, widths=[1280])
     assert page.words == 3 + 1 + 1 + 1 + 1 + 1 + 1 and page.height > 2000

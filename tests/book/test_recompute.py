@@ -264,7 +264,8 @@ def test_verdicts_of_any_choice_are_those_of_the_rules(run, exact, arithmetic):
 
 
 def made_up_run(rng) -> Published:
-    """Six subsets in which the claims hold by more or less; now and then an arm is missing, or a baseline is as good."""
+    """Six subsets in which the claims hold by more or less; now and then an arm is missing, or a baseline is as
+    good."""
     auc_of = {"baseline": 0.80, "traditional": 0.85, "colour": 0.7 + 0.2 * rng.random(), "texture": 0.7}
     by_metric = {"auc": {Arm(name): value for name, value in auc_of.items()}}
     quality = {"fid": (30, -60), "precision": (0.3, 0.2), "recall": (0.1, 0.1), "label_auc": (0.8, 0.05)}

@@ -68,7 +68,10 @@ def test_json_round_trip_and_errors(tmp_path):
 
 
 def test_lock_excludes_another_process_and_is_released_by_its_death(tmp_path):
-    code = f"from pcamlib.core import files\nwith files.lock({str(tmp_path)!r}):\n print('held', flush=True)\n import time; time.sleep(60)"
+    code = (
+        f"from pcamlib.core import files\nwith files.lock({str(tmp_path)!r}):\n print('held', flush=True)\n import"
+        " time; time.sleep(60)"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"

@@ -36,7 +36,8 @@ def write_csv(path, header, rows):
 
 @pytest.fixture(scope="module")
 def shuffled(tmp_path_factory, pcam):
-    """The tiny PCam files as PNG with shuffled names and a CSV in PCam's order, as another team would hand them over."""
+    """The tiny PCam files as PNG with shuffled names and a CSV in PCam's order, as another team would hand them
+    over."""
     root = tmp_path_factory.mktemp("png")
     rows = []
     for split in data.SPLITS:
@@ -377,10 +378,9 @@ def test_names_cannot_act_as_markup_on_the_card(tmp_path, patches):
 def waiting(source, dest):
     """A process that converts as soon as a line comes."""
     code = (
-        "import sys; from pathlib import Path; from pcamlib.data.convert import convert; from pcamlib.core.errors import StudyError\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        f"try: convert(Path({str(source)!r}), Path({str(dest)!r}))\n"
-        "except StudyError as error: print(error); sys.exit(2)"
+        "import sys; from pathlib import Path; from pcamlib.data.convert import convert; from pcamlib.core.errors"
+        f" import StudyError\nprint('ready', flush=True); sys.stdin.readline()\ntry: convert(Path({str(source)!r}),"
+        f" Path({str(dest)!r}))\nexcept StudyError as error: print(error); sys.exit(2)"
     )
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)

@@ -1,4 +1,5 @@
-"""Downloads that cannot lie: a local server that cuts, stalls, refuses, sends other bytes or another length; a full disk."""
+"""Downloads that cannot lie: a local server that cuts, stalls, refuses, sends other bytes or another length; a full
+disk."""
 
 import gzip
 import hashlib
@@ -23,7 +24,8 @@ QUOTA = (
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files` by name; `faults` is a list of words for the next answers (see Handler), `asked` what was asked for."""
+    """Serves `files` by name; `faults` is a list of words for the next answers (see Handler), `asked` what was asked
+    for."""
 
     daemon_threads = True
 
@@ -194,7 +196,10 @@ def test_what_does_not_pass_ends_in_one_sentence(server, tmp_path, pcam, fault, 
     server.faults = [fault]
     if message is None:  # killed while it waits: what has come in is kept, and the next call goes on from it
         entry = tuple(download.PCAM["train_x"])
-        code = f"from pcamlib.data import download as d; d.SLIDES = {{}}; d.PCAM = {{'train_x': d.Archive(*{entry})}}; d.download({str(root)!r}, {server.base!r})"
+        code = (
+            f"from pcamlib.data import download as d; d.SLIDES = {{}}; d.PCAM = {{'train_x': d.Archive(*{entry})}};"
+            f" d.download({str(root)!r}, {server.base!r})"
+        )
         victim = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 240
         while not ((root / PART).exists() and (root / PART).stat().st_size) and time.monotonic() < deadline:

@@ -258,7 +258,8 @@ def jpegs_taken(path, images, options):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"keep_rgb": True}])
 def test_damaged_jpeg_data_that_the_decoder_warns_of_are_refused(tmp_path, options):
-    """Zeros in the middle may leave codes that are valid to the end; that cannot be told, so they are not counted here."""
+    """Zeros in the middle may leave codes that are valid to the end; that cannot be told, so they are not counted
+    here."""
     taken = jpegs_taken(tmp_path / "a.jpg", [smooth(seed) for seed in range(20)], options)
     assert taken["whole"] == 20 and taken["cut"] == taken["cut and ended"] == taken["zero tail"] == 0
 

@@ -34,7 +34,8 @@ def test_kaggle(tmp_path):
 
 
 def wilds(root, centres):
-    """Six patches (four of train, two of its validation) for each of two nodes of each patient; patient and centre as in WILDS."""
+    """Six patches (four of train, two of its validation) for each of two nodes of each patient; patient and centre as
+    in WILDS."""
     rows = []
     for p, centre in enumerate(centres):
         for node in (1, 4):

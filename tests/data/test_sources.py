@@ -1,4 +1,5 @@
-"""Folders as people have them: links, folders of tools, splits beside or below classes; and labels and groups spelled in many ways."""
+"""Folders as people have them: links, folders of tools, splits beside or below classes; and labels and groups spelled
+in many ways."""
 
 import os
 

@@ -26,7 +26,23 @@ def test_auc_ranks_by_logits_where_probabilities_tie(scale):
 
 def test_auc_of_large_logits():
     # the example of torchmetrics' issue 2819, whose own answer is 0.5
-    logits = [98.0950, 98.4612, 98.1145, 98.1506, 97.6037, 98.9425, 99.2644, 99.5014, 99.7280, 99.6595, 99.6931, 99.4667, 99.9623, 99.8949, 99.8768]  # fmt: skip
+    logits = [
+        98.0950,
+        98.4612,
+        98.1145,
+        98.1506,
+        97.6037,
+        98.9425,
+        99.2644,
+        99.5014,
+        99.7280,
+        99.6595,
+        99.6931,
+        99.4667,
+        99.9623,
+        99.8949,
+        99.8768,
+    ]
     found = metrics.classification_metrics([0] + [1] * 14, [1.0] * 15, logits=logits)
     assert found["auc"] == pytest.approx(13 / 14, abs=1e-7)
     for wrong in ([float("inf")] * 15, [0.0] * 14):

@@ -112,7 +112,7 @@ def test_an_export_reads_back_as_it_was(pcam, tmp_path):
     for split in ("valid", "test"):
         for path in (tmp_path / "out").glob(f"*/{split}-*.png"):
             path.unlink()
-    (images, labels) = data.load(pcam, "train")
+    images, labels = data.load(pcam, "train")
     made = ImageFolder(tmp_path / "out", CLASSES)
     for c in (0, 1):
         np.testing.assert_array_equal(made.take(c, 0, 64), images[labels == c])

@@ -65,7 +65,11 @@ def test_all_numbers_of_the_sentences_are_those_of_the_run(df, tmp_path):
     ("gain", "says"), [(0.05, "yes, in part: "), (-0.5, "no: 0 of 6 uses are above"), (None, "cannot say")]
 )
 def test_the_verdict_follows_the_numbers(df, gain, says):
-    changes = {f"{regime}_{g}": (gain or 0, (gain or 0) + 0.001, (gain or 0) - 0.001) for regime in ("transfer", "augmentation") for g in ("unet", "dit", "histogan")}  # fmt: skip
+    changes = {
+        f"{regime}_{g}": (gain or 0, (gain or 0) + 0.001, (gain or 0) - 0.001)
+        for regime in ("transfer", "augmentation")
+        for g in ("unet", "dit", "histogan")
+    }
     tuned = frame.by_device(vary(df, **changes), "classification")
     if gain is None:
         tuned = tuned[~tuned["regime"].isin(("colour", "texture", "colour-texture", "random-features"))]

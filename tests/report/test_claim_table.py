@@ -51,8 +51,9 @@ def test_a_device_below_the_baselines_has_its_sentence_in_place_of_verdicts(tmp_
     assert not claim_table.verdict(claims.rule_8, probe).startswith("no verdict"), "87.5 is above it"
     assert "8 no verdict" in claim_table.counts(tuned) and "no verdict" not in claim_table.counts(probe)
     without = df[~df["regime"].isin(("colour", "texture", "colour-texture", "random-features"))]
-    assert claim_table.verdict(claims.rule_8, claim_table.sources(without, [])[1]) == (
-        "no verdict: No trivial baseline was run"
+    assert (
+        claim_table.verdict(claims.rule_8, claim_table.sources(without, [])[1])
+        == "no verdict: No trivial baseline was run"
     )
 
 

@@ -56,8 +56,9 @@ def test_the_table_has_a_cell_for_every_mixture(points):
 
 def test_captions_tell_the_gains(points):
     assert curve_plots.gain(points, 100) == "From 100 to 200 real patches the probe's mean AUC changes by +2.00 points."
-    assert curve_plots.gains(points, 100) == (
-        "Beside 100 real patches, synthetic ones change the probe's mean AUC by −5.15 to +1.00 points."
+    assert (
+        curve_plots.gains(points, 100)
+        == "Beside 100 real patches, synthetic ones change the probe's mean AUC by −5.15 to +1.00 points."
     )
     without = points[points["generator"] == "unet"]
     assert curve_plots.gain(without, 100) == curve_plots.gains(without, 100) == ""

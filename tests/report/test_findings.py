@@ -127,8 +127,10 @@ def test_gaps(run):
     (run / "subset-1/results/memorisation.json").unlink()
     assert findings.gaps(load(run, 2)) == [
         'subset-1/results/memorisation.json does not exist: its cells say "not run".',
-        "Not run in classification, because kept 3 of 256: HistoGAN transfer (class-based), subset 0 and 1; "
-        "Twice the real data, subset 1.",
+        (
+            "Not run in classification, because kept 3 of 256: HistoGAN transfer (class-based), subset 0 and 1; "
+            "Twice the real data, subset 1."
+        ),
         probe,
         "Not run in quality, because kept 3 of 256: Real against other real (the floor), subset 1.",
     ]
@@ -138,8 +140,9 @@ def test_images_or_steps(run):
     augmentation, transfer, closely = findings.images_or_steps(load(run, 2))
     # traditional 85, real to real 85.5, and twice the steps 86, the stronger
     # augmentation: U-Net 85, 85.4, 85.2; transfer: U-Net 87 and more, DiT 86, 86.4, 86.2
-    assert augmentation == (
-        "By augmentation, 0 of 9 arms are above the stronger control, Traditional, twice the steps (mean AUC; "
+    assert (
+        augmentation
+        == "By augmentation, 0 of 9 arms are above the stronger control, Traditional, twice the steps (mean AUC; "
         "2 above Traditional augmentation, 0 above Transfer, real to real)."
     )
     assert (

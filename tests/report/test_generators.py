@@ -18,7 +18,8 @@ from pcamlib.results.arms import ARMS, IMAGE_SETS, PSEUDO, Arm, classifiers, gen
 
 
 def with_generators(run, listed, names):
-    """A run of made-up numbers in which `names` are further generators, which have the U-Net's; study.json lists `listed`."""
+    """A run of made-up numbers in which `names` are further generators, which have the U-Net's; study.json lists
+    `listed`."""
     write_json(run / "study.json", {"settings": {"generators": listed}})
     for path in sorted(run.glob("subset-*/results/*.json")):
         content = read_json(path)

@@ -1,4 +1,5 @@
-"""Hostile names in every field of results and cards, at every door: pages, README, tables, claims, cards, licences, figures.
+"""Hostile names in every field of results and cards, at every door: pages, README, tables, claims, cards, licences,
+figures.
 
 A page with them must have the same elements as the page with a plain word in their place, and show them as written.
 """

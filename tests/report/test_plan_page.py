@@ -55,7 +55,10 @@ def test_a_run_that_follows_the_plan(page, run):
         "- First result: 2026-01-01 00:00 UTC.",
         "- Fine-tuned network: unfinished, 2 of 3 subsets.",
         "- Linear probe: unfinished, 2 of 3 subsets.",
-        "- What would change our mind cannot be judged: it takes intervals of all contrasts, by a probe that measures something.",
+        (
+            "- What would change our mind cannot be judged: it takes intervals of all contrasts, by a probe that"
+            " measures something."
+        ),
         "- No departure from the plan.",
     ):
         assert f"{line}\n" in text
@@ -68,8 +71,14 @@ def test_widths_stand_beside_the_expected_ones(page, run):
     text = page(run.assign(value=run["value"].mask(uneven, run["value"] + 0.003)))
     # one selection of three: the difference varies by 0.1 points, so that the interval is 12.706 x 0.1 / 2
     for line in (
-        "- Linear probe: half of the 95 % intervals of the headline differences is 0.64 to 0.64 points of AUC, median 0.64; 0.35 was expected.",
-        "- Fine-tuned network: half of the 95 % intervals of the headline differences is 0.64 to 0.64 points of AUC, median 0.64; no width was promised.",
+        (
+            "- Linear probe: half of the 95 % intervals of the headline differences is 0.64 to 0.64 points of AUC,"
+            " median 0.64; 0.35 was expected."
+        ),
+        (
+            "- Fine-tuned network: half of the 95 % intervals of the headline differences is 0.64 to 0.64 points of"
+            " AUC, median 0.64; no width was promised."
+        ),
     ):
         assert line in text
 
@@ -82,12 +91,12 @@ def test_the_registered_criteria_are_judged(page, run):
     # 89.2 against 87.5 by transfer from real to real, with a standard error of 0.1 and one degree of freedom:
     # p = 0.037 alone, and four times that, since two of the six contrasts (of HistoGAN, below the control) are surer
     assert (
-        "- To convince us that generated patches help: **not met**. The highest contrast by the probe is U-Net transfer, +1.70 "
-        "points (+0.43 to +2.97) over 2 subsets, p = 0.150 after Holm's correction.\n" in text
+        "- To convince us that generated patches help: **not met**. The highest contrast by the probe is U-Net"
+        " transfer, +1.70 points (+0.43 to +2.97) over 2 subsets, p = 0.150 after Holm's correction.\n" in text
     )
     assert (
-        "- To convince us that they do not: **not met**. The intervals of the generators' contrasts end at +2.97 points or below, "
-        "and twice the real patches gain +4.50.\n" in text
+        "- To convince us that they do not: **not met**. The intervals of the generators' contrasts end at +2.97 points"
+        " or below, and twice the real patches gain +4.50.\n" in text
     )
 
 

@@ -36,9 +36,11 @@ def test_slides_and_coverage_have_tables(df):
     scores |= {Arm("transfer", "unet", s): {0: [made.scores]} for s in ("none", "realism")}
     found = intervals.assemble(made.labels, scores, made.groups, frame.merged_provenance(df))
     table = power_tables.table_slides(found)
-    assert list(table.data.index.get_level_values(1)) == ["Baseline", "Traditional augmentation", "U-Net transfer"], (
-        "one selection"
-    )
+    assert list(table.data.index.get_level_values(1)) == [
+        "Baseline",
+        "Traditional augmentation",
+        "U-Net transfer",
+    ], "one selection"
     known = clusters.design(made.labels, made.scores, groups=made.groups)
     shown = [f"{known.icc:.3f}".replace("-", "−"), f"{known.effect:.2f}", f"{known.effective:,.0f}"]
     assert table.data["AUC"].iloc[0].tolist() == shown and known.effective < len(made.labels) / 2

@@ -71,8 +71,8 @@ def test_table_2_has_20_9_and_3_rows_in_order(df):
     assert images["Class-based realism score", "U-Net transfer"] == "256 + 256"
     assert images["Synthetic images only", "HistoGAN (realism)"] == "0 + 256"
     assert set(data["seeds"]) == {"1"}
-    interval = (
-        f"{80.5 - 12.706204736432095 * 0.5:.2f} to {80.5 + 12.706204736432095 * 0.5:.2f}"  # 80 and 81: t from a table
+    interval = (  # 80 and 81: t from a table
+        f"{80.5 - 12.706204736432095 * 0.5:.2f} to {80.5 + 12.706204736432095 * 0.5:.2f}"
     )
     assert data.loc[("Real images only", "Baseline"), "95 % interval of the AUC"] == interval
     more = tables.table_2_more(df).data

@@ -1,4 +1,5 @@
-"""Linked pictures hold what they are given, small, and are linked in the browser; the book's scripts come from packages."""
+"""Linked pictures hold what they are given, small, and are linked in the browser; the book's scripts come from
+packages."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def wins_of_slides(y: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> np.n
 
 
 def bootstrap(labels, scores, *, groups, reference=None, draws=2000):
-    """(AUCs or differences of redrawn whole slides, draws that lack a class): a draw is a quadratic form in the slides' counts."""
+    """(AUCs or differences of redrawn whole slides, draws that lack a class): a draw is a quadratic form in the slides'
+    counts."""
     y, codes = labels == 1, np.unique(groups, return_inverse=True)[1]
     slides = int(codes.max()) + 1
     counts = np.random.default_rng(0).multinomial(slides, np.full(slides, 1 / slides), draws).astype(np.float64)

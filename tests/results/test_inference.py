@@ -22,9 +22,12 @@ def test_over_subsets_is_the_one_sample_t_test():
     assert inference.over_subsets([0.1, 0.2]).effect is None
     assert inference.over_subsets([0.1]) is None
     same = inference.over_subsets([0.1, 0.1, 0.1])
-    assert (same.low, same.high, same.p, same.effect) == (-np.inf, np.inf, 0.25, None), (
-        "sign flips have at best 2 / 2^3"
-    )
+    assert (same.low, same.high, same.p, same.effect) == (
+        -np.inf,
+        np.inf,
+        0.25,
+        None,
+    ), "sign flips have at best 2 / 2^3"
     assert inference.over_subsets([0.0, 0.0]).p == 1
 
 

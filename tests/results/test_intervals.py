@@ -40,9 +40,9 @@ def test_variances_by_hand():
     )
     row = found[SYNTHETIC]["traditional"]
     assert row["mean"] == pytest.approx(0.375)
-    # terms (V - AUC) / 2 of subset 1: positives (1, 0.5) - 0.75, negatives (0.5, 1) - 0.75, so +-0.125; subset 0: all 0.
-    # Their mean is +-0.0625, and its variance in each class 2 * 2 * 0.0625^2 = 0.015625, together 0.03125; each subset's
-    # terms minus the mean have the same, so the patches' common part is 0.03125 - 2 * 0.03125 / (2 * 1) = 0.
+    # terms (V - AUC) / 2 of subset 1: positives (1, 0.5) - 0.75, negatives (0.5, 1) - 0.75, so +-0.125; subset 0: all
+    # 0. Their mean is +-0.0625, and its variance in each class 2 * 2 * 0.0625^2 = 0.015625, together 0.03125; each
+    # subset's terms minus the mean have the same, so the patches' common part is 0.03125 - 2 * 0.03125 / (2 * 1) = 0.
     half = 12.706204736432095 * (0.03125 / 2) ** 0.5  # t quantile 0.975 with 1 degree of freedom, from a table
     assert (row["low"], row["high"]) == pytest.approx((0.375 - half, 0.375 + half))
     assert found[SYNTHETIC]["auc"]["p"] is None and found[TRADITIONAL]["traditional"] is None

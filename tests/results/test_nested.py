@@ -1,4 +1,5 @@
-"""The nested interval: its parts by hand, its coverage on made-up truth beside adding redrawn variances; choosing fairly."""
+"""The nested interval: its parts by hand, its coverage on made-up truth beside adding redrawn variances; choosing
+fairly."""
 
 from __future__ import annotations
 

@@ -60,7 +60,10 @@ def test_a_run_that_follows_the_plan_is_unfinished_and_no_more(run):
         "fine-tuned network: unfinished, 2 of 3 subsets",
         "linear probe: unfinished, 2 of 3 subsets",
     ]
-    whole = made(subsets={"count": 2, "size": 256}, devices={k: d | {"subsets": [0, 1]} for k, d in made_up.registration()["devices"].items()})  # fmt: skip
+    whole = made(
+        subsets={"count": 2, "size": 256},
+        devices={k: d | {"subsets": [0, 1]} for k, d in made_up.registration()["devices"].items()},
+    )
     assert plan.unfinished(whole, run) == [] and plan.departures(whole, run) == []
 
 
@@ -122,7 +125,8 @@ def test_a_run_may_have_pseudo_labels_or_not(run):
 
 
 def of_gains(results, best, others=0.0, real=0.02, sd=0.001):
-    """The run's probes, where U-Net transfer gains `best` over the stronger control, other uses `others`, real patches `real`."""
+    """The run's probes, where U-Net transfer gains `best` over the stronger control, other uses `others`, real patches
+    `real`."""
     sign = results["subset"].map({0: 0, 1: 1, 2: -1})
     gain = others + sd * sign
     gain = gain.mask(results["arm"].str.startswith("transfer-unet"), best + sd * sign)

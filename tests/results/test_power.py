@@ -1,4 +1,5 @@
-"""Power: components against simulated truth, power against simulated tests, and the subsets that the paper's claims need."""
+"""Power: components against simulated truth, power against simulated tests, and the subsets that the paper's claims
+need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The loop: exact resume after an interruption at any step, what a checkpoint must be, a full disk. Kills: test_kill.py."""
+"""The loop: exact resume after an interruption at any step, what a checkpoint must be, a full disk. Kills:
+test_kill.py."""
 
 import contextlib
 import functools

@@ -1,4 +1,5 @@
-"""Two processes follow one: losses, images seen, equal weights, one writer, and checkpoints that either count goes on from."""
+"""Two processes follow one: losses, images seen, equal weights, one writer, and checkpoints that either count goes on
+from."""
 
 import os
 import shutil

@@ -118,7 +118,11 @@ def test_sheets_of_the_families_leave_the_training_as_it_is(open_tiny, tmp_path,
     assert not np.array_equal(drawn[0], drawn[-1])
 
 
-CODE = "import sys; from pathlib import Path; from pcamlib.training import progress as watch\nwith watch.Watch(Path(sys.argv[1]) / 'line', 50, 0, 0.0) as w:\n for i in range(50): w.step(i + 1, {'loss': 1.0}, None)"
+CODE = (
+    "import sys; from pathlib import Path; from pcamlib.training import progress as watch\nwith"
+    " watch.Watch(Path(sys.argv[1]) / 'line', 50, 0, 0.0) as w:\n for i in range(50): w.step(i + 1, {'loss': 1.0},"
+    " None)"
+)
 
 
 def test_a_terminal_gets_one_bar_and_a_file_none(tmp_path):

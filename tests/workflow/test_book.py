@@ -37,7 +37,8 @@ def tiny_book(root, text="As in {doc}`page0`."):
 
 
 def content(root):
-    """What a reader gets: each file of the built book. A page that is rendered again names style sheets with their hash."""
+    """What a reader gets: each file of the built book. A page that is rendered again names style sheets with their
+    hash."""
     files = (path for path in (root / "_build" / "html").rglob("*") if path.is_file())
     return {
         path.relative_to(root / "_build" / "html"): re.sub(rb"(mystnb\.\w+\.css)\?v=\w+", rb"\1", path.read_bytes())
@@ -156,8 +157,9 @@ def test_files_that_the_profile_names_lose_their_place_too(tmp_path):
 def test_a_short_path_leaves_other_words_and_end_tags_alone(tmp_path):
     notebook = executed_notebook(tmp_path / "runs" / "r", "/p")
     notebook.cells[1].outputs[0].text = "either/p or </p> and /p2, but /p and /p/x"
-    assert book.without_paths(notebook, tmp_path / "runs" / "r").cells[1].outputs[0].text == (
-        "either/p or </p> and /p2, but p and p/x"
+    assert (
+        book.without_paths(notebook, tmp_path / "runs" / "r").cells[1].outputs[0].text
+        == "either/p or </p> and /p2, but p and p/x"
     )
 
 

@@ -49,7 +49,8 @@ def fake_slurm(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     programs = {
-        "sbatch": """
+        "sbatch": (
+            """
             import json, os, re, sys
             jobs = os.path.join(os.path.dirname(__file__), "jobs.jsonl")
             count = sum(1 for _ in open(jobs)) if os.path.exists(jobs) else 0
@@ -65,8 +66,10 @@ def fake_slurm(tmp_path, monkeypatch):
             os.makedirs(os.path.dirname(out), exist_ok=True)
             open(out, "w").close()
             print(count + 1)
-            """,
-        "squeue": """
+            """
+        ),
+        "squeue": (
+            """
             import os, sys
             jobs = os.path.join(os.path.dirname(__file__), "jobs.jsonl")
             left = os.environ.get("LEFT", "")
@@ -75,10 +78,13 @@ def fake_slurm(tmp_path, monkeypatch):
             elif os.path.exists(jobs):
                 for i, _ in enumerate(open(jobs), 1):
                     print(f"{i}|COMPLETED")
-            """,
-        "scontrol": """
+            """
+        ),
+        "scontrol": (
+            """
             print("MinJobAge               = 300 sec")
-            """,
+            """
+        ),
         "sinfo": "",
         "sacct": "raise SystemExit('Slurm accounting storage is disabled')",
     }
@@ -238,7 +244,7 @@ def test_several_gpus_are_shared_out(tmp_path, monkeypatch):
     for n in (0, 1, 2):
         monkeypatch.setattr(workflow.torch.cuda, "device_count", lambda n=n: n)
         study(tmp_path, "local")
-    (none, one, two) = [(" ".join(command), environment.get(notebook.GPUS)) for command, environment in calls]
+    none, one, two = [(" ".join(command), environment.get(notebook.GPUS)) for command, environment in calls]
     assert "gpu=" not in none[0] and "--resources gpu=1" in one[0] and "--resources gpu=2" in two[0]
     assert none[1] is one[1] is None and two[1] == f"{tmp_path}/runs/phantom-smoke/.gpus:2,5"
 
@@ -298,7 +304,8 @@ def until(holds, process, seconds=600):
 @pytest.mark.torture
 @needs_slurm
 def test_a_study_through_slurm_with_a_killed_job_equals_the_local_one(tmp_path):
-    """Every job through sbatch, the autoencoder's killed in mid-training; then all numbers against a run without SLURM."""
+    """Every job through sbatch, the autoencoder's killed in mid-training; then all numbers against a run without
+    SLURM."""
     profile = tmp_path / "killed.yml"
     changes = {"name": "killed", "subsets.size": 32, "quality.judge.size": 32, "autoencoder.epochs": 20}
     profile.write_text(yaml.safe_dump(settings(**changes)))

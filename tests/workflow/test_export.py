@@ -138,7 +138,8 @@ def test_generators_leave_as_pipelines_and_sample_what_they_sampled(open_tiny, t
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, pcam):
-    """A run folder with made-up results and a trained U-Net, DiT, flow and HistoGAN, and what each draws from seed 5."""
+    """A run folder with made-up results and a trained U-Net, DiT, flow and HistoGAN, and what each draws from seed
+    5."""
     folder = tmp_path_factory.mktemp("trained")
     profile = conftest.settings(**{"subsets.size": 32, "quality.judge.size": 32})
     profile["generators"] = ["histogan", "unet", "dit", "flow"]
