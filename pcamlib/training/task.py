@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 
 class Task:
@@ -54,4 +58,6 @@ class Task:
 
 def make_ema(module: torch.nn.Module, decay: float) -> EMAModel:
     """diffusers' EMA with its warm-up (1 + n) / (10 + n), so that short runs are not averages of their start."""
+    from diffusers.training_utils import EMAModel  # takes seconds, and classifiers do without it
+
     return EMAModel(module.parameters(), decay=decay)
