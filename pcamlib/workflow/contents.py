@@ -14,7 +14,7 @@ from pcamlib.core.files import atomic
 from pcamlib.models import generators
 
 EXECUTED = "book/executed/"
-TITLES = {"05_selection": "Selection", "07_classification": "Classification"}
+TITLES = {"05_selection": "05 Selection", "07_classification": "07 Classification"}
 NOT_RUN = "The profile of this run does not list this generator, so this notebook was not run."
 
 

@@ -38,9 +38,9 @@ def test_other_generators_get_chapters_and_absent_ones_a_page_that_says_so():
         files[at - 1].startswith("book/executed/05_selection_") and files[at + 1] == "book/executed/05_selection_my_gan"
     )
     titles = {c["file"]: c.get("title") for part in toc["parts"] for c in entries(part["chapters"])}
-    assert titles["book/executed/07_classification_flow"] == "Classification: Rectified flow"
-    assert titles["book/executed/05_selection_my_gan"] == "Selection: my_gan"
-    assert pages["05_selection_dit"] == f"# Selection: DiT\n\n{contents.NOT_RUN}\n" and "04_histogan" in pages
+    assert titles["book/executed/07_classification_flow"] == "07 Classification: Rectified flow"
+    assert titles["book/executed/05_selection_my_gan"] == "05 Selection: my_gan"
+    assert pages["05_selection_dit"] == f"# 05 Selection: DiT\n\n{contents.NOT_RUN}\n" and "04_histogan" in pages
     assert not set(pages) & executed
 
 
