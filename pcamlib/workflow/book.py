@@ -92,8 +92,11 @@ def collect_pages(run: Path, subsets: int, target: Path, published: Path) -> Non
         "reference.md": published_page.page(own, kept, published),
     }
     pages |= answer_page.pictures(published)
-    for name, source in executed(run, subsets).items():
+    notebooks = executed(run, subsets)
+    stems = {source.stem for source in notebooks.values()}
+    for name, source in notebooks.items():
         notebook = contents.with_title(without_paths(read_json(source), run), source.stem)
+        notebook = contents.told_once(notebook, source.stem, stems)
         pages[name] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     target.mkdir(parents=True, exist_ok=True)
     for stale in {path.name for path in target.iterdir() if path.suffix in (".ipynb", ".png")} - set(pages):

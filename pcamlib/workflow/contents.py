@@ -15,6 +15,8 @@ from pcamlib.models import generators
 
 EXECUTED = "book/executed/"
 TITLES = {"05_selection": "05 Selection", "07_classification": "07 Classification"}
+MAIN = {"03_diffusion": "unet", "05_selection": "unet", "07_classification": "real"}
+"""Of the notebooks that run several times: whose page keeps what is the same in all of them."""
 NOT_RUN = "The profile of this run does not list this generator, so this notebook was not run."
 
 
@@ -64,6 +66,24 @@ def with_title(notebook: dict[str, Any], name: str) -> dict[str, Any]:
         of = "real patches" if named[1] == "real" else generators.label(named[1])
         cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
         cell["source"] = re.sub(r"\A# .+", lambda heading: f"{heading[0]}, {of}", "".join(cell["source"]))
+    return notebook
+
+
+def told_once(notebook: dict[str, Any], name: str, executed: Iterable[str]) -> dict[str, Any]:
+    """An executed notebook (JSON) without summary and exercises, if the page of another generator, linked instead, has
+    them; changed in place.
+
+    name: of the notebook without .ipynb; executed: the names of all.
+    """
+    kind = re.match(r"\d\d_[a-z]+|", name)[0]
+    page = f"{kind}_{MAIN.get(kind)}"
+    if name == page or page not in executed:
+        return notebook
+    link = f"Summary and exercises are the same as on the page {{doc}}`/{EXECUTED}{page}`.\n\n"
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            cell["source"] = re.sub(r"^## Summary\n.*?(?=^\*\*What comes next)", link, text, flags=re.M | re.S)
     return notebook
 
 

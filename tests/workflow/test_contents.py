@@ -72,3 +72,27 @@ def test_titles_tell_the_pages_of_a_notebook_apart():
     assert title("05_selection_my_gan") == "# Notebook 05: Selection, my_gan\n\n# and text"
     assert title("07_classification_real").startswith("# Notebook 05: Selection, real patches\n")
     assert title("06_quality") == title("08_results-2") == "# Notebook 05: Selection\n\n# and text"
+
+
+def test_the_same_exercises_stand_on_one_page_only():
+    executed = {"03_diffusion_unet", "03_diffusion_dit", "06_quality", "07_classification_dit"}
+
+    def told(name):
+        text = "## Summary\n\n- one\n\n## Exercises\n\n### Exercise 3.1: A\n\n**What comes next.** The end."
+        cells = [{"cell_type": "code", "source": [text]}, {"cell_type": "markdown", "source": [text]}]
+        code, prose = contents.told_once({"cells": cells}, name, executed)["cells"]
+        assert code["source"] == [text]
+        return "".join(prose["source"])
+
+    assert "Exercise 3.1" not in told("03_diffusion_dit") and told("03_diffusion_dit").endswith(
+        "**What comes next.** The end."
+    )
+    assert "page {doc}`/book/executed/03_diffusion_unet`." in told("03_diffusion_dit")
+    for name in ("03_diffusion_unet", "06_quality", "07_classification_dit", "08_results-2"):
+        assert "Exercise 3.1" in told(name), "the page that others link to, and one whose main page was not run"
+
+
+def test_every_notebook_that_runs_several_times_has_a_main_page():
+    kinds = [name.rsplit("_", 1)[0] for name in notebooks()]
+    assert set(contents.MAIN) == {kind for kind in kinds if kinds.count(kind) > 1}
+    assert {f"{kind}_{name}" for kind, name in contents.MAIN.items()} <= notebooks()
