@@ -1,6 +1,7 @@
 """Figures and sentences of the curves: the worth of real and of synthetic patches, from `results.curves.points`.
 
-Lines are means over subsets, bands their 95 % t intervals (from three subsets on).
+Lines are means over subsets, bands their 95 % t intervals (from three subsets on). Generators have the order of every
+table and figure.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _finish(place: Axes, label: str, ticks: list[float], texts: list[str]) -> No
 
 def label_fraction(found: pd.DataFrame, note: str = "") -> Figure:
     """AUC of the probe over the number of real patches: alone, and with as many synthetic ones of each generator."""
-    table, colours = curves.summary(found), COLOURS | generators.colours(_generators(found))
+    table, colours = _summary(found), COLOURS | generators.colours(_generators(found))
     figure, axes = new_figure(1, 1, 3.6, note)
     place = axes[0, 0]
     real = table[table["generator"] == ""]
@@ -52,12 +53,13 @@ def label_fraction(found: pd.DataFrame, note: str = "") -> Figure:
     ticks = sorted({*real["n_real"], *equal["n_real"]})
     _finish(place, "real patches", ticks, [f"{n:,}" for n in ticks])
     place.tick_params(axis="x", labelsize=7.5, rotation=45)
+    figure.set_label(_rise(real))
     return figure
 
 
 def ratio(found: pd.DataFrame, n: int, note: str = "") -> Figure:
     """AUC of the probe over synthetic patches per real one, at n real patches, beside as many other real patches."""
-    table, colours = curves.summary(found), COLOURS | generators.colours(_generators(found))
+    table, colours = _summary(found), COLOURS | generators.colours(_generators(found))
     figure, axes = new_figure(1, 1, 3.6, note)
     place = axes[0, 0]
     real = table[(table["generator"] == "") & (table["n_real"] > n)]
@@ -71,7 +73,20 @@ def ratio(found: pd.DataFrame, n: int, note: str = "") -> Figure:
         _draw(place, part, part["n_synthetic"] / n, colours[name], STYLES[chosen], text)
     ticks = sorted({*(mixed["n_synthetic"] / n), *(real["n_real"] / n - 1)})
     _finish(place, f"further patches per real one, beside {n:,} real patches", ticks, [f"{x:g}" for x in ticks])
+    figure.set_label(gains(found, n))
     return figure
+
+
+def _rise(real: pd.DataFrame) -> str:
+    """The ends of the curve of real patches, lines of `curves.summary`, in a sentence; empty for fewer than two
+    points."""
+    if len(real) < 2:
+        return ""
+    first, last = real.iloc[0], real.iloc[-1]
+    return (
+        f"The probe's mean AUC is {100 * first['mean']:.2f} % with {first['n_real']:,} real patches and"
+        f" {100 * last['mean']:.2f} % with {last['n_real']:,}."
+    )
 
 
 def gain(found: pd.DataFrame, n: int) -> str:
@@ -98,7 +113,7 @@ def gains(found: pd.DataFrame, n: int) -> str:
 def sentences(found: pd.DataFrame, n: int) -> list[str]:
     """What the curves say: the gain of doubling real patches, and the exchange rate of each generator, ratio 1."""
     said = [text] if (text := gain(found, n)) else []
-    rates = curves.exchange(found, n)
+    rates = _ordered(curves.exchange(found, n))
     for row in rates[rates["n_synthetic"] == n].itertuples():
         name = f"{generators.label(row.generator)} ({_selection(row.selection)})"
         bound = {">": "more than ", "<": "less than ", "": ""}[row.limit]
@@ -114,8 +129,7 @@ def table(found: pd.DataFrame, n: int) -> Table | None:
     rates = curves.exchange(found, n)
     if rates.empty:
         return None
-    order = [*paper.GENERATORS, *rates["generator"].unique(), *paper.SELECTIONS]
-    rates = rates.sort_values(["generator", "selection"], key=lambda names: names.map(order.index), kind="stable")
+    rates = _ordered(rates)
     texts = {
         (generators.label(row.generator), _selection(row.selection), row.n_synthetic): rate(row)
         for row in rates.itertuples()
@@ -148,3 +162,13 @@ def _selection(name: str) -> str:
 
 def _generators(found: pd.DataFrame) -> list[str]:
     return [name for name in found["generator"].unique() if name]
+
+
+def _summary(found: pd.DataFrame) -> pd.DataFrame:
+    return _ordered(curves.summary(found))
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines of a table sorted by generator, the paper's before others, and by selection."""
+    order = ["", *paper.GENERATORS, *table["generator"].unique(), *paper.SELECTIONS]
+    return table.sort_values(["generator", "selection"], key=lambda names: names.map(order.index), kind="stable")

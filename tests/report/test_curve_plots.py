@@ -21,13 +21,16 @@ def points():
 def test_label_fraction_shows_real_patches_and_equal_mixtures(points):
     place = curve_plots.label_fraction(points, "note").axes[0]
     lines = {line.get_label(): line.get_xydata() for line in place.lines}
-    assert list(lines) == ["real patches only", "and as many of mine", "and as many of U-Net"]
+    assert list(lines) == ["real patches only", "and as many of U-Net", "and as many of mine"]
     np.testing.assert_allclose(lines["and as many of U-Net"], [[50, 84.0], [100, 86.15]])
     assert len(lines["real patches only"]) == 4
+    said = curve_plots.label_fraction(points).get_label()
+    assert said == "The probe's mean AUC is 83.15 % with 50 real patches and 87.15 % with 200."
 
 
 def test_ratio_shows_other_real_patches_beside_the_generators(points):
     place = curve_plots.ratio(points, 100).axes[0]
+    assert place.figure.get_label() == curve_plots.gains(points, 100) != ""
     lines = {line.get_label(): line.get_xydata() for line in place.lines}
     np.testing.assert_allclose(lines["other real patches"][:, 0], [0.5, 1])
     assert {"U-Net", "U-Net (realism)", "mine"} <= set(lines)
