@@ -102,7 +102,8 @@ def _chosen(results: pd.DataFrame, arms: Sequence[Arm], against: Arm) -> tuple[s
 
 
 def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
-    """Sentences on Table 1: order of generators, what selection did to FID, floor and cap, FID beside use by subset."""
+    """Sentences on Table 1: order of generators, what selection did to FID, the calibration rows, FID beside use by
+    subset."""
     of, names, sentences = results["subset"].nunique(), _names(results), []
     plain = {Arm("quality", g, "none").name: g for g in names}
     for metric, best in (("fid", "lowest"), ("precision", "highest"), ("recall", "highest")):
@@ -133,12 +134,12 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
         name = paper.SELECTION_NAMES[selection].capitalize()
         sentences.append(f"{name} selection changed the distance: {', '.join(parts)}.")
     distances = frame.summary(results, "fid", extractor)
-    floor, cap = (Arm("quality", source).name for source in CALIBRATION)
-    if floor in distances.index and cap in distances.index:
+    real, again = (Arm("quality", source).name for source in CALIBRATION)
+    if real in distances.index and again in distances.index:
         sentences.append(
-            "For orientation: real patches against other real ones have distance"
-            f" {cell(*distances.loc[floor], 'fid', of)}, reconstructions by the autoencoder"
-            f" {cell(*distances.loc[cap], 'fid', of)}. Diffusion in its latent space can hardly do better than these."
+            f"For comparison: other real patches have distance {cell(*distances.loc[real], 'fid', of)}, reconstructions"
+            f" by the autoencoder {cell(*distances.loc[again], 'fid', of)}. Samples of the diffusion models pass"
+            " through the same autoencoder."
         )
     parts, auc = [], frame.by_subset(results, "auc")
     for g, name in names.items():

@@ -26,8 +26,8 @@ from pcamlib.results.arms import PLANTED, Arm, generators_of, judged
 from pcamlib.results.frame import LATER, NOT_RUN
 
 CALIBRATION = {
-    "real": "Real against other real (the floor)",
-    "autoencoder": "VAE reconstructions (the cap)",
+    "real": "Other real patches",
+    "autoencoder": "VAE reconstructions",
 }
 TOO_FEW = {
     "fid_infinity": "not run: fewer images than dimensions",

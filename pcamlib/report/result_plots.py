@@ -33,7 +33,7 @@ REFERENCES = {
     "baseline": (COLOURS["baseline"], "-"),
     "traditional augmentation": (COLOURS["traditional"], "-"),
 }
-FLOOR, CAP = (GREY, "--"), (INK, ":")
+REAL, RECONSTRUCTED = (GREY, "--"), (INK, ":")
 HATCHES = {"augmentation": "", "transfer": "////"}
 
 
@@ -95,7 +95,7 @@ def _legend(figure: Figure, bars: Mapping[str, tuple[str, str]], lines: Mapping[
 def quality_figure_4(results: pd.DataFrame, extractor: str, note: str = "") -> Figure:
     """Figure 4: FID, precision and recall by generator and selection, judged by one extractor.
 
-    Lines: real against other real (the floor) and VAE reconstructions (the cap).
+    Lines: other real patches, and VAE reconstructions.
     """
 
     def get(generator: str, name: str | None, metric: str) -> pd.Series:
@@ -107,8 +107,8 @@ def quality_figure_4(results: pd.DataFrame, extractor: str, note: str = "") -> F
         factor = 1 if metric == "fid" else 100
         bars = [(colour, "", [get(g, s, metric) for s in paper.SELECTIONS]) for g, colour in colours.items()]
         _bars(place, bars, factor)
-        _line(place, get("real", None, metric), factor, *FLOOR)
-        _line(place, get("autoencoder", None, metric), factor, *CAP)
+        _line(place, get("real", None, metric), factor, *REAL)
+        _line(place, get("autoencoder", None, metric), factor, *RECONSTRUCTED)
         title = (
             "Fréchet distance (FID), lower is better"
             if metric == "fid"
@@ -116,12 +116,12 @@ def quality_figure_4(results: pd.DataFrame, extractor: str, note: str = "") -> F
         )
         place.set_title(title, fontsize=9.5, loc="left")
         place.set_ylim(bottom=0)
-    _legend(figure, _generator_bars(colours), {"real against real": FLOOR, "VAE reconstructions": CAP})
+    _legend(figure, _generator_bars(colours), {"other real patches": REAL, "VAE reconstructions": RECONSTRUCTED})
     means = {g: get(g, "none", "fid").mean() for g in colours if len(get(g, "none", "fid"))}
     if means:
         best = min(means, key=means.get)
-        floor = get("real", None, "fid")
-        beside = f"; real patches against other real ones have {_short(floor.mean())}" if len(floor) else ""
+        real = get("real", None, "fid")
+        beside = f"; other real patches have {_short(real.mean())}" if len(real) else ""
         figure.set_label(
             f"Without selection {generators.label(best)} has the lowest Fréchet distance,"
             f" {_short(means[best])}{beside}."

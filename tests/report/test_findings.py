@@ -26,7 +26,9 @@ def test_quality_order_as_in_the_paper(run):
     assert "DiT 40.50 ± 0.71, U-Net 50.50 ± 0.71, HistoGAN 100.50 ± 0.71; the paper has the same order" in fid
     change = only(sentences, "Realism selection changed the distance")
     assert "HistoGAN +5.00 (paper +6.09)" in change and "DiT +5.00 (paper +4.32)" in change
-    assert "distance 2.500 ± 0.707, reconstructions by the autoencoder 10.50 ± 0.71" in only(sentences, "orientation")
+    assert "distance 2.500 ± 0.707, reconstructions by the autoencoder 10.50 ± 0.71" in only(
+        sentences, "For comparison"
+    )
     beside = only(sentences, "on these images alone, subset by subset")
     assert "HistoGAN 100.0 and 67.0 %; 101.0 and 68.0 %. U-Net 50.0 and 71.0 %;" in beside
 
@@ -132,7 +134,7 @@ def test_gaps(run):
             "Twice the real data, subset 1."
         ),
         probe,
-        "Not run in quality, because kept 3 of 256: Real against other real (the floor), subset 1.",
+        "Not run in quality, because kept 3 of 256: Other real patches, subset 1.",
     ]
 
 
