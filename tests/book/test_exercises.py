@@ -104,15 +104,15 @@ def test_solutions_are_right(copy, monkeypatch, stem, given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["labs", "power"])
-def test_pages_with_code_run_from_top_to_bottom(name):
+@pytest.mark.parametrize("name, count", [("labs", 6), ("power", 3), ("conclusion", 1)])
+def test_pages_with_code_run_from_top_to_bottom(name, count):
     """The blocks of a page, in order, in one namespace; every exercise and every part with code claims something."""
     text = (project_root() / "book" / f"{name}.md").read_text(encoding="utf-8")
     namespace = {}
     for code in CODE.findall(text):
         exec(compile(code, name, "exec"), namespace)
     exercises = re.split(r"^### Exercise ", text, flags=re.M)[1:]
-    assert len(exercises) >= 3
+    assert len(exercises) == count
     for exercise in exercises:
         (solution,) = SOLUTION.findall(exercise)
         assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse("".join(CODE.findall(solution)))))
