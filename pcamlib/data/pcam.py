@@ -191,8 +191,12 @@ def subsets(
             )
     rng = np.random.Generator(np.random.PCG64(seed))
     rows = [rng.permutation(np.flatnonzero(labels == value)) for value in values]
-    dealt = ([of_class[k * t : (k + 1) * t] for of_class, t in zip(rows, take)] for k in range(n))  # subset k's
-    return [np.sort(np.concatenate(parts)).astype(np.int64) for parts in dealt]
+
+    def dealt(k: int) -> list[np.ndarray]:
+        """The rows of subset k, by class."""
+        return [of_class[k * t : (k + 1) * t] for of_class, t in zip(rows, take)]
+
+    return [np.sort(np.concatenate(dealt(k))).astype(np.int64) for k in range(n)]
 
 
 def scan(root: str | Path, splits: Sequence[str] = SPLITS) -> tuple[str, dict[str, list[bytes | None]]]:
