@@ -65,7 +65,7 @@ def verdict(results: pd.DataFrame) -> str:
         return "one subset cannot say"
     above, below = sum(t.low > 0 for t in tested), sum(t.high < 0 for t in tested)
     if not above and not below:
-        return f"not shown: none of {len(rows)} uses can be told from the control"
+        return f"not shown: none of {len(rows)} uses differs significantly from the control"
     return (
         f"{'yes, in part' if above else 'no'}: {above} of {len(rows)} uses are above the control and {below} below it"
     )

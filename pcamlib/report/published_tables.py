@@ -197,7 +197,7 @@ def shares(devices: dict[str, pd.DataFrame]) -> Table | None:
     notes = (
         "Each generator's patches by augmentation, averaged over selections, and twice the real patches, both minus the"
         " stronger step control, paired by subset. In brackets Fieller's 95 % interval, which has no ends where the"
-        " gain by real patches is not told from zero."
+        " gain by real patches does not differ significantly from zero."
     )
     data = pd.DataFrame(columns, index=[generators.label(name) for name in names])
     line = f"Ratio of mean gains of AUC. {tables.provenance_sentence(next(iter(devices.values())), 'classification')}"

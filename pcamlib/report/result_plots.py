@@ -202,7 +202,7 @@ def forest_takeaway(results: pd.DataFrame, found: dict[str, Any] | None = None) 
     ends = _ends(results, found)
     mixed = [arm.name for arm in arms_of(results) if arm.regime in MIXED and arm.name in ends.index]
     if not mixed:
-        return "No arm with synthetic images has an interval, so none can be told from traditional augmentation."
+        return "No arm with synthetic images has an interval, so none can be compared with traditional augmentation."
     above, below = (ends.loc[mixed, "low"] > 0).sum(), (ends.loc[mixed, "high"] < 0).sum()
     return (
         f"Of {len(mixed)} arms with synthetic and real images, {above} {'has its' if above == 1 else 'have their'}"
@@ -327,8 +327,8 @@ def headline_takeaway(results: Mapping[str, pd.DataFrame]) -> str:
         real = next((row for row in rows if row.title == headline_of.DOUBLE.title), None)
         worth.append(f"{points(real.mean)} points" if real else frame.NOT_RUN)
     return (
-        f"Uses of generated patches surely above the control: {', '.join(uses)}; twice the real patches:"
-        f" {' and '.join(worth)}."
+        f"Uses of generated patches whose whole interval is above the control: {', '.join(uses)}; twice the real"
+        f" patches: {' and '.join(worth)}."
         if results
         else ""
     )
