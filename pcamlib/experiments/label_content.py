@@ -24,7 +24,7 @@ from pcamlib.experiments.features import Extractor
 from pcamlib.models import autoencoder, regression
 from pcamlib.study import Study
 
-HALF = 48  # px, the size at which the paper trains its classifiers
+HALF = 48  # px, half of a patch
 STRENGTHS = regression.STRENGTHS[::3]  # 1e-6 to 1
 FOLDS = 5
 
