@@ -10,7 +10,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from pcamlib.core import paper
 from pcamlib.core.files import read_json
@@ -258,7 +260,8 @@ def _pictures(name: str, where: Path) -> list[str]:
     ]
     for generator, path in sheets.items():
         shown = generators.label(generator)
-        lines += _figure(path, where, f"Patches by {shown}, a row per subset: left without tumour, right with", shown)
+        alt = f"Patches by {shown}, a row per subset: left without tumour, right with"
+        lines += _figure(path, where, alt, f"{shown}. {_brightness(path)}")
     if sheets:
         text += dropdown("Generated patches", *lines)
     text += _strips(name, where)
@@ -272,6 +275,14 @@ def _pictures(name: str, where: Path) -> list[str]:
     if drawn:
         text += dropdown("How training went", *lines)
     return text
+
+
+def _brightness(sheet: Path) -> str:
+    """How bright the patches of a published sheet are, by class: the left half is without tumour, the right half
+    with."""
+    halves = np.array_split(np.asarray(Image.open(sheet).convert("RGB")), 2, axis=1)
+    left, right = (half.mean() for half in halves)
+    return f"The mean brightness, of 255, is {left:.0f} without tumour and {right:.0f} with."
 
 
 def _strips(name: str, where: Path) -> list[str]:

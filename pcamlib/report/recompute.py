@@ -18,6 +18,7 @@ import numpy as np
 
 from pcamlib.core import paper
 from pcamlib.core.text import inert
+from pcamlib.report.result_plots import forest_takeaway
 from pcamlib.report.tables import points
 from pcamlib.results import claims, frame, inference
 from pcamlib.results.arms import NO_NETWORK, TRADITIONAL, Arm, classifiers, generators_of
@@ -186,7 +187,7 @@ def page(where: Path) -> str:
         return f"# Recompute the results\n\nNo run is published in this copy of the book: {NOT_RUN}.\n"
     run = published[0]
     return PAGE.format(
-        still=_still(run.name, where),
+        still=_still(run, where),
         provenance=inert(frame.provenance_note(run.provenance)),
         csv=inert(f"book/reference/{run.name}.csv", "code"),
         scores=inert(f"book/reference/scores/{run.name}/", "code"),
@@ -195,16 +196,19 @@ def page(where: Path) -> str:
     )
 
 
-def _still(name: str, where: Path) -> str:
+def _still(run: Published, where: Path) -> str:
     """The figure that stands for the page on paper and where no script runs."""
-    if not (where / "forest" / f"{name}.png").exists():
+    if not (where / "forest" / f"{run.name}.png").exists():
         return ""
+    tuned = frame.by_device(run.results, "classification")
+    found = forest_takeaway(tuned, run.intervals.get("classification"))
     return f"""\
-:::{{figure}} ../reference/forest/{name}.png
+:::{{figure}} ../reference/forest/{run.name}.png
 :alt: Forest plot: the difference of every arm to traditional augmentation in points of AUC, with its interval
 :figclass: recompute-still
 
-The published differences to traditional augmentation, in points of AUC: means with 95 % intervals, circles the subsets.
+{found} The published differences to traditional augmentation, in points of AUC: means with 95 % intervals, circles the
+subsets.
 The page shows this figure on paper and where no JavaScript runs.
 :::
 """
