@@ -1,4 +1,4 @@
-"""Where the label lives: what a classifier can learn from samples through colour, at half and at full size.
+"""What carries the label: what a classifier can learn from samples through colour, at half and at full size.
 
 A sample can show its class in its colours and mislead in its fine structure. So a logistic regression is trained on the
 samples of a generator, without selection, and tested on real patches, in three spaces: colour histograms, which see no

@@ -194,7 +194,7 @@ def table_label_content(results: pd.DataFrame) -> Table:
         f" {provenance_sentence(results, 'label-content')}"
     )
     data = pd.DataFrame(columns, index=index)
-    return Table("Where the label lives", data, notes, line(results, "label-content"))
+    return Table("What carries the label", data, notes, line(results, "label-content"))
 
 
 def table_known_labels(results: pd.DataFrame) -> Table:

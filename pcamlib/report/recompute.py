@@ -274,7 +274,7 @@ them in a paper? Decide first what each choice means, and then try.
 :::{{dropdown}} Solution
 {answer}
 
-A choice that is made after the results are known can turn many verdicts. That is why the study fixes its own in
+A choice that is made after the results are known can change many verdicts. That is why the study fixes its own in
 advance.
 :::
 

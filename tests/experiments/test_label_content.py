@@ -1,4 +1,4 @@
-"""Where the label lives: colour, structure or neither; and class-based selection with the truth at hand."""
+"""What carries the label: colour, structure or neither; and class-based selection with the truth at hand."""
 
 import dataclasses
 
