@@ -17,6 +17,8 @@ EXECUTED = "book/executed/"
 TITLES = {"05_selection": "05 Selection", "07_classification": "07 Classification"}
 MAIN = {"03_diffusion": "unet", "05_selection": "unet", "07_classification": "real"}
 """Of the notebooks that run several times: whose page keeps what is the same in all of them."""
+ONCE = {"03_diffusion": ("The forward process: from a patch to noise", "The denoiser")}
+"""Sections that are the same for all generators, by notebook. Those with summary and exercises are so everywhere."""
 NOT_RUN = "The profile of this run does not list this generator, so this notebook was not run."
 
 
@@ -70,20 +72,32 @@ def with_title(notebook: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def told_once(notebook: dict[str, Any], name: str, executed: Iterable[str]) -> dict[str, Any]:
-    """An executed notebook (JSON) without summary and exercises, if the page of another generator, linked instead, has
-    them; changed in place.
+    """An executed notebook (JSON) without what is the same for all generators, if the page of another generator, linked
+    instead, has it; changed in place.
 
-    name: of the notebook without .ipynb; executed: the names of all.
+    The code of these sections stays in the file, unseen. name: of the notebook without .ipynb; executed: the names of
+    all.
     """
     kind = re.match(r"\d\d_[a-z]+|", name)[0]
     page = f"{kind}_{MAIN.get(kind)}"
     if name == page or page not in executed:
         return notebook
-    link = f"Summary and exercises are the same as on the page {{doc}}`/{EXECUTED}{page}`.\n\n"
+    there = f"on the page {{doc}}`/{EXECUTED}{page}`.\n\n"
+    summary = re.compile(r"^## Summary\n.*?(?=^\*\*What comes next)", re.M | re.S)
+    seen, within = [], False
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            text = "".join(cell["source"])
-            cell["source"] = re.sub(r"^## Summary\n.*?(?=^\*\*What comes next)", link, text, flags=re.M | re.S)
+            cell["source"] = summary.sub(f"Summary and exercises are {there}", "".join(cell["source"]))
+            if heading := re.match(r"## (.+)", cell["source"]):
+                within = heading[1] in ONCE.get(kind, ())
+                if within:
+                    seen.append({**cell, "source": f"“{heading[1]}” is {there}"})
+            if within:
+                continue
+        elif within:
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "remove-cell"]
+        seen.append(cell)
+    notebook["cells"] = seen
     return notebook
 
 

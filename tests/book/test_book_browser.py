@@ -141,7 +141,7 @@ def test_no_serious_barrier(visits, theme):
 
 def test_every_widget_moves_without_a_kernel(html, chromium, visits):
     shown = {name: visit.seen["views"] for name, visit in visits.items() if visit.seen["views"]}
-    assert sum(shown.values()) == 2 * 3 + 3 and all(visits[name].seen["sliders"] == n for name, n in shown.items())
+    assert sum(shown.values()) == 3 + 2 + 3 and all(visits[name].seen["sliders"] == n for name, n in shown.items())
     for name in shown:
         with opened(chromium) as page:
             page.goto((html / name).as_uri())

@@ -1,5 +1,6 @@
 """The book's chapters follow the notebooks that were run."""
 
+import re
 import shutil
 
 import yaml
@@ -90,6 +91,28 @@ def test_the_same_exercises_stand_on_one_page_only():
     assert "page {doc}`/book/executed/03_diffusion_unet`." in told("03_diffusion_dit")
     for name in ("03_diffusion_unet", "06_quality", "07_classification_dit", "08_results-2"):
         assert "Exercise 3.1" in told(name), "the page that others link to, and one whose main page was not run"
+
+
+def test_sections_that_are_the_same_are_left_out_and_their_code_is_kept():
+    def cell(kind, source):
+        return {"cell_type": kind, "metadata": {"tags": ["hide-input"]}, "source": [source]}
+
+    cells = [
+        cell("markdown", "# Notebook 03"),
+        cell("markdown", "## The denoiser\n\nIt learns."),
+        cell("code", "a = 1"),
+    ]
+    cells += [cell("markdown", "More of it."), cell("markdown", "## Training\n\nNow."), cell("code", "b = a")]
+    executed = {"03_diffusion_unet", "03_diffusion_dit"}
+    found = contents.told_once({"cells": cells}, "03_diffusion_dit", executed)["cells"]
+    assert ["".join(c["source"]).split(" is on")[0] for c in found] == [
+        "# Notebook 03", "“The denoiser”", "a = 1", "## Training\n\nNow.", "b = a",
+    ]  # fmt: skip
+    assert [c["metadata"]["tags"] for c in found if c["cell_type"] == "code"] == [
+        ["hide-input", "remove-cell"], ["hide-input"],
+    ]  # fmt: skip
+    headings = re.findall(r"^## (.+)$", (project_root() / "notebooks" / "03_diffusion.md").read_text(), re.M)
+    assert set(contents.ONCE["03_diffusion"]) <= set(headings)
 
 
 def test_every_notebook_that_runs_several_times_has_a_main_page():
