@@ -231,6 +231,8 @@ def run_study(
                 f"{s.root} has jobs of an earlier run in SLURM's queue: wait for them, or `scancel {' '.join(jobs)}` "
                 "and give the same command again."
             )
+        cost = f"study: {len(subsets)} of {count} subsets of profile {settings.name} ({settings.budget})"
+        print(f"{cost}; `make estimate` times it on this machine", file=sys.stderr, flush=True)
         with atomic(s.root / "snakemake.json") as tmp_path:
             tmp_path.write_text(json.dumps(config))
         command = [

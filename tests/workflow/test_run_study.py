@@ -29,6 +29,16 @@ def calls(monkeypatch):
     return made
 
 
+def test_the_cost_is_said_before_anything_runs(calls, tmp_path, capsys):
+    with pytest.raises(StudyError):
+        run(tmp_path)
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "study: 1 of 2 subsets of profile smoke (tests; the whole graph of one subset in under 3 minutes"
+    )
+    assert "`make estimate` times it on this machine" in said
+
+
 def test_names_that_snakemake_would_read_as_a_variable(calls, tmp_path):
     with pytest.raises(StudyError, match="has a < or >, .* rename the folder"):
         run(tmp_path / "a<b>")
@@ -82,7 +92,7 @@ def test_a_reason_is_always_shown(tmp_path, monkeypatch, capsys, line, shown, wh
     )
     with pytest.raises(StudyError, match=why):
         run(tmp_path)
-    assert capsys.readouterr().err == shown
+    assert capsys.readouterr().err.partition("on this machine\n")[2] == shown
 
 
 COUNTS = r"""
