@@ -117,7 +117,10 @@ class DiTSettings(Section):
 
 
 class DiffusionSettings(Section):
-    """Latent diffusion (§3.2), the same recipe for both denoisers."""
+    """Latent diffusion (§3.2), the same recipe for both denoisers.
+
+    `precision` is that of training, `sampling_precision` that of the trained network when it draws patches.
+    """
 
     unet: UNetSettings
     dit: DiTSettings
@@ -131,6 +134,7 @@ class DiffusionSettings(Section):
     sampling_steps: Positive
     guidance: Annotated[float, Field(ge=0)]
     precision: Precision = "fp32"
+    sampling_precision: Precision = "fp32"
 
     @model_validator(mode="after")
     def _guidance_needs_a_null_class(self) -> DiffusionSettings:

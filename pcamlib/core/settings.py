@@ -109,6 +109,7 @@ class Profile(Section):
         variant: set[str] = {"variant"} if self.histogan.variant == "stabilised" else set()
         by: set[str] = {"by"} if self.subsets.by == "patch" else set()
         late: dict[str, Any] = {"generators": True} if self.generators == list(paper.GENERATORS) else {}
+        late |= {"diffusion": {"sampling_precision"}} if self.diffusion.sampling_precision == "fp32" else {}
         late |= {"probe": {"layers"}} if self.probe.layers is None else {}
         late |= {name: True for name in ("curves", "pool") if getattr(self, name) is None}
         return digest(

@@ -15,7 +15,9 @@ the first curve at 2n. `results.curves` turns the curves into an exchange rate.
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,39 +95,55 @@ def _synthetic(study: Study, generator: str) -> list[Point]:
     settings, n = study.profile.curves, len(study.rows)
     assert settings is not None
     points: list[Point] = []
+
+    @functools.cache  # the batches of a smaller ratio are the first ones of a larger one
+    def batch(c: int, start: int) -> np.ndarray:
+        return sampler(np.full(BATCH, c), training.derive(study.seed, generator, "curves", c, start))
+
+    sampler = generators.find(study, generator).sampler(study)
+    further = sampler if isinstance(sampler, ImageFolder) else batch
     sets = {chosen: selection.synthetic(study, generator, chosen) for chosen in SELECTIONS}
     for size in sorted(size for size in settings.sizes if size < n):
-        points.append(_point(study, generator, "none", size, size, sets["none"]))
+        points.append(_point(study, generator, "none", size, size, sets["none"], further))
     for chosen in SELECTIONS:
         for ratio in sorted(settings.ratios):
             if chosen == "none" or ratio <= 1:
-                points.append(_point(study, generator, chosen, n, round(ratio * n), sets[chosen]))
+                points.append(_point(study, generator, chosen, n, round(ratio * n), sets[chosen], further))
     return points
 
 
-def _point(study: Study, generator: str, chosen: str, n_real: int, n_synthetic: int, found: Arrays | None) -> Point:
+def _point(
+    study: Study,
+    generator: str,
+    chosen: str,
+    n_real: int,
+    n_synthetic: int,
+    found: Arrays | None,
+    further: ImageFolder | Callable[[int, int], np.ndarray],
+) -> Point:
     if found is None:
         return n_real, n_synthetic, chosen, None, selection.shortage(study, generator, chosen)
     if n_synthetic > len(found.labels) and chosen == "none":
-        found = _more(study, generator, found, n_synthetic - len(found.labels))
+        found = _more(further, found, n_synthetic - len(found.labels))
     if n_synthetic > len(found.labels):
         return n_real, n_synthetic, chosen, None, f"the set holds only {len(found.labels):,} patches"
     some = _first(found, n_synthetic, study.seed)
     return n_real, n_synthetic, chosen, _joined(_first(study.real, n_real, study.seed), some), None
 
 
-def _more(study: Study, generator: str, found: Arrays, count: int) -> Arrays:
-    """A set without selection and `count` further candidates of its classes' shares, as far as there are any."""
-    sampler, parts = generators.find(study, generator).sampler(study), [found]
+def _more(further: ImageFolder | Callable[[int, int], np.ndarray], found: Arrays, count: int) -> Arrays:
+    """A set without selection and `count` further candidates of its classes' shares, as far as there are any.
+
+    further: the images made elsewhere, or the candidates (BATCH, 96, 96, 3) of a class from a number on.
+    """
+    parts = [found]
     for c in (0, 1):
         have = int((found.labels == c).sum())
         wanted = -(-count * have // len(found.labels))
-        if isinstance(sampler, ImageFolder):
-            images = sampler.take(c, have, min(wanted, sampler.counts[c] - have))
+        if isinstance(further, ImageFolder):
+            images = further.take(c, have, min(wanted, further.counts[c] - have))
         else:
-            batches = range(0, wanted, BATCH)
-            seeds = [training.derive(study.seed, generator, "curves", c, start) for start in batches]
-            made = [sampler(np.full(BATCH, c), seed) for seed in seeds]
+            made = [further(c, start) for start in range(0, wanted, BATCH)]
             images = np.concatenate(made)[:wanted] if made else found.images[:0]
         parts.append(Arrays(images, np.full(len(images), c, np.uint8)))
     return _joined(*parts)

@@ -22,6 +22,7 @@ from pcamlib import data, metrics, training
 from pcamlib.core.errors import StudyError, load_error
 from pcamlib.core.files import atomic, read_json, write_json
 from pcamlib.experiments.features import Extractor
+from pcamlib.models import generators
 from pcamlib.models.generators import Sampler
 from pcamlib.models.image_folder import ImageFolder
 from pcamlib.study import SELECTIONS, Study
@@ -116,9 +117,16 @@ def select(study: Study, generator: str, sample: Sampler | ImageFolder, gatekeep
             "scores": {s: [x[:: len(x) // SCORES_KEPT + 1] for x in by_class] for s, by_class in scores.items()},
         }
         | ({"images": images} if images else {}),
+        precision=_precision(study, generator),
     )
     shutil.rmtree(study.folder / "candidates" / generator)
     return result
+
+
+def _precision(study: Study, generator: str) -> str:
+    """The precision in which a generator draws patches, as in its profile."""
+    known = generators.REGISTRY.get(generator)
+    return study.profile.diffusion.sampling_precision if known and known.section == "diffusion" else "fp32"
 
 
 def _stored(scores: np.ndarray) -> list[float]:
@@ -190,7 +198,7 @@ def _assemble(
         folder / "card.json",
         {
             "about": f"Synthetic patches made by {generator}, selection {selection}: no patient's tissue.",
-            "provenance": study.provenance(),
+            "provenance": study.provenance(_precision(study, generator)),
             "counts": counts,
             "scores": scores,
         },

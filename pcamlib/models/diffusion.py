@@ -16,10 +16,13 @@ from torch import nn
 from pcamlib import training
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic_folder, digest
+from pcamlib.core.precision import number_format
 from pcamlib.core.sections import DiffusionSettings as Settings
 from pcamlib.models import autoencoder
 from pcamlib.study import Study
 
+SAMPLING = {"sampling_precision"}
+"""Settings that training does not see."""
 CLASSES = 2
 NULL = CLASSES  # the "no label" class that makes guidance possible
 SAMPLERS = ("ddpm", "dpm-solver++")
@@ -245,7 +248,13 @@ def train(
         seed=study.seed,
         precision=settings.precision,
         # the latents are an input of this stage, so their statistics belong to its identity
-        identity=[study.data_sha, settings.model_dump(), latents.mean.tolist(), latents.std.tolist(), *started],
+        identity=[
+            study.data_sha,
+            settings.model_dump(exclude=SAMPLING),
+            latents.mean.tolist(),
+            latents.std.tolist(),
+            *started,
+        ],
     )
     with training.main_first():
         if not (folder / "model").is_dir():
@@ -312,6 +321,7 @@ class DiffusionSampler:
         x = torch.randn((len(labels), *self.latents.values.shape[2:]), generator=noise).to(device)
         labels = labels.to(device)
         null = torch.full_like(labels, NULL)
+        reduced = number_format(settings.sampling_precision) == "bf16"
         marks = set(np.linspace(0, len(schedule.timesteps) - 1, keep).astype(int)) if keep else set()
         kept, times = [], []
         for i, t in enumerate(schedule.timesteps):
@@ -319,12 +329,13 @@ class DiffusionSampler:
                 kept.append(self.latents.denormalise(x))
                 times.append(int(t))
             tt = torch.full((len(labels),), int(t), device=device)
-            if guidance == 1:
-                eps = self.model(x, tt, labels)
-            else:
-                both = self.model(torch.cat([x, x]), torch.cat([tt, tt]), torch.cat([labels, null]))
-                eps_y, eps_null = both.chunk(2)
-                eps = eps_null + guidance * (eps_y - eps_null)
+            with torch.autocast(device.type, torch.bfloat16, enabled=reduced):  # the network; its solver is float32
+                if guidance == 1:
+                    eps = self.model(x, tt, labels)
+                else:
+                    both = self.model(torch.cat([x, x]), torch.cat([tt, tt]), torch.cat([labels, null]))
+                    eps_y, eps_null = both.chunk(2)
+                    eps = eps_null + guidance * (eps_y - eps_null)
             x = schedule.step(self._within_range(eps, x, t), t, x, generator=noise).prev_sample
         return [*kept, self.latents.denormalise(x)], [*times, 0]
 

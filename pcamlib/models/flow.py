@@ -19,9 +19,10 @@ from torch import nn
 from pcamlib import training
 from pcamlib.core.errors import StudyError, loading_weights
 from pcamlib.core.files import atomic_folder
+from pcamlib.core.precision import number_format
 from pcamlib.core.sections import DiffusionSettings as Settings
 from pcamlib.models import autoencoder, diffusion
-from pcamlib.models.diffusion import BATCH, NULL, integer
+from pcamlib.models.diffusion import BATCH, NULL, SAMPLING, integer
 from pcamlib.study import Study
 
 NAME = "flow"
@@ -98,13 +99,15 @@ class FlowSampler:
         noise = torch.Generator().manual_seed(seed)  # on the CPU: the same start on every device
         x = torch.randn((len(labels), *self.latents.values.shape[2:]), generator=noise).to(device)
         labels = labels.to(device)
+        reduced = number_format(self.settings.sampling_precision) == "bf16"
         times = torch.linspace(1, 0, steps + 1)
         for now, then in zip(times[:-1], times[1:]):
             t = now.expand(len(x)).to(device)
-            velocity = predict(self.model, x, t, labels)
-            if guidance != 1:
-                free = predict(self.model, x, t, torch.full_like(labels, NULL))
-                velocity = free + guidance * (velocity - free)
+            with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+                velocity = predict(self.model, x, t, labels).float()
+                if guidance != 1:
+                    free = predict(self.model, x, t, torch.full_like(labels, NULL)).float()
+                    velocity = free + guidance * (velocity - free)
             x = x + (then - now) * velocity
         return self.latents.denormalise(x)
 
@@ -139,7 +142,7 @@ def train(study: Study) -> tuple[FlowSampler, list[dict[str, float]]]:
         batch_size=settings.batch_size,
         seed=study.seed,
         precision=settings.precision,
-        identity=[study.data_sha, settings.model_dump(), latents.mean.tolist(), latents.std.tolist()],
+        identity=[study.data_sha, settings.model_dump(exclude=SAMPLING), latents.mean.tolist(), latents.std.tolist()],
     )
     with training.main_first():
         if not (folder / "model").is_dir():

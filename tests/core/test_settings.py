@@ -142,7 +142,8 @@ def test_the_hash_ignores_the_budget_and_nothing_else(tmp_path):
         path.write_text(yaml.safe_dump(settings(**changes)))
         return load_profile(str(path)).sha
 
-    assert sha() == sha(budget="another")
+    assert sha() == sha(budget="another") == sha(**{"diffusion.sampling_precision": "fp32"})
+    assert sha() != sha(**{"diffusion.sampling_precision": "bf16"})
     assert len({sha(), sha(seed=1), sha(**{"classifier.epochs": 2}), sha(threads=2)}) == 4
 
 

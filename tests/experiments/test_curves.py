@@ -70,15 +70,16 @@ def test_real_curve(open_tiny, cheap):
 
 
 def test_synthetic_curve_and_what_is_drawn_for_it(open_tiny, cheap, synthetic):
-    s = open_tiny(curves=POINTS)
+    s = open_tiny(curves=POINTS | {"ratios": [0.5, 1, 2, 4]})
     rows = {(row["regime"], row["selection"]): row for row in curves.evaluate(s, "unet")["rows"]}
-    wanted = [("16+16", "none"), *((f"32+{m}", "none") for m in (16, 32, 64))]
+    wanted = [("16+16", "none"), *((f"32+{m}", "none") for m in (16, 32, 64, 128))]
     wanted += [(f"32+{m}", chosen) for chosen in ("realism", "class") for m in (16, 32)]
     assert list(rows) == wanted and all(row["status"] == "ok" for row in rows.values())
-    assert len(set(synthetic)) == len(synthetic) == 2 and {n for n, _ in synthetic} == {curves.BATCH}
+    assert len(set(synthetic)) == len(synthetic) == 2, "a batch that two ratios share is drawn once"
+    assert {n for n, _ in synthetic} == {curves.BATCH}
     curves.evaluate(s, "real")
     found = read.points(loading.load(s.root))
-    assert set(found["generator"]) == {"", "unet"} and len(found) == len(rows) + 5
+    assert set(found["generator"]) == {"", "unet"} and len(found) == len(rows) + 6
     assert not read.exchange(found, 32).empty
 
 

@@ -130,3 +130,21 @@ def test_the_fast_solver_keeps_unit_variance_on_the_cosine_schedule(open_tiny):
             eps = (1 - schedule.alphas_cumprod[t]) ** 0.5 * x  # E[eps | x_t] for standard normal data
             x = schedule.step(eps, t, x, generator=g).prev_sample
         assert float(x.std()) == pytest.approx(1, abs=0.06), name
+
+
+@pytest.mark.parametrize("backbone", ["unet", "dit"])
+def test_samples_in_bf16_are_nearly_those_in_fp32(open_tiny, backbone):
+    settings = open_tiny().profile.diffusion
+    torch.manual_seed(0)
+    task = diffusion.DiffusionTask(settings, backbone, fake_latents())
+    for weights in task.modules["denoiser"].parameters():  # an untrained DiT says zero, in any format
+        weights.data += 0.02 * torch.randn(weights.shape)
+    labels, drawn = torch.tensor([0, 1] * 4), {}
+    for precision in ("fp32", "bf16"):
+        chosen = settings.model_copy(update={"sampling_precision": precision})
+        generator = diffusion.DiffusionSampler(chosen, task.modules["denoiser"], None, fake_latents())
+        one, again = (generator.denoise(labels, seed=1)[0][-1] for _ in range(2))
+        assert one.dtype == torch.float32 and torch.equal(one, again)
+        drawn[precision] = one
+    apart = (drawn["fp32"] - drawn["bf16"]).abs().mean()
+    assert 0 < apart < 0.05 * drawn["fp32"].std()
