@@ -53,7 +53,7 @@ class PatchPipeline(DiffusionPipeline):
 
     denoiser: diffusers' UNet2DModel or DiTTransformer2DModel. decoder: see `PatchDecoder`. process: "diffusion" if the
     network estimates noise, "flow" if it estimates the velocity of a rectified flow. The other arguments are the
-    profile's diffusion settings.
+    profile's diffusion settings. It computes in float32, also where the study drew its patches in bfloat16.
     """
 
     def __init__(
@@ -119,7 +119,8 @@ class PatchPipeline(DiffusionPipeline):
                     " call .to(torch.float32)."
                 )
         settings = SimpleNamespace(
-            **{k: self.config[k] for k in ("timesteps", "sampler", "sampling_steps", "guidance")}
+            **{k: self.config[k] for k in ("timesteps", "sampler", "sampling_steps", "guidance")},
+            sampling_precision="fp32",
         )
         if self.config["process"] == flow.NAME:
             return flow.FlowSampler(settings, self.denoiser, self.decoder.autoencoder, self.decoder.latents)
