@@ -281,7 +281,8 @@ def _generator(folder: Path, target: Path, form: str, half: bool = False) -> Non
             for value in part.state_dict().values():
                 _to_half(value, folder)
             part.half()
-        pipe.save_pretrained(target)
+        # weights for git are cut into files of a size that git may hold, with room for the names of the tensors
+        pipe.save_pretrained(target, **({"max_shard_size": int(0.9 * LARGEST)} if half else {}))
         for path in target.rglob("*.json"):
             config = read_json(path)
             if isinstance(config, dict) and config.pop("_name_or_path", None):  # the run's folder on this machine

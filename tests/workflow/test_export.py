@@ -210,6 +210,20 @@ def test_a_generator_that_is_too_large_or_does_not_fit_is_not_kept(half, tmp_pat
         export._half(run, 0, tmp_path / "large")
 
 
+def test_large_weights_are_cut_into_files_that_git_may_hold(half, tmp_path, monkeypatch):
+    run, drawn = half
+    assert export._half(run, 0, tmp_path / "whole") == {}
+    monkeypatch.setattr(export, "LARGEST", 375_000)
+    left_out = export._half(run, 0, tmp_path / "cut")
+    kept = sorted(set(drawn) - set(left_out))
+    assert [name for name in kept if list((tmp_path / "cut" / name).rglob("*-00002-of-*.safetensors"))]
+    for name in kept:
+        assert max(path.stat().st_size for path in (tmp_path / "cut" / name).rglob("*")) <= 375_000
+        np.testing.assert_array_equal(
+            published(tmp_path / "cut" / name, name), published(tmp_path / "whole" / name, name)
+        )
+
+
 def draws(markdown, root, monkeypatch):
     """Run the one listing of `markdown` in `root`, where it must draw two patches."""
     (lines,) = re.findall(r"```python\n(.*?)```", markdown, re.DOTALL)
