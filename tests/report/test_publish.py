@@ -16,7 +16,7 @@ from pcamlib.core.errors import StudyError
 from pcamlib.core.files import project_root, read_json, write_json
 from pcamlib.report import answer_page, curve_plots, publish, published_page
 from pcamlib.results import compact, frame, inference, intervals, load, planning
-from pcamlib.results.arms import Arm
+from pcamlib.results.arms import SHUFFLED, Arm
 from pcamlib.results.published import published_runs
 
 FILES = sorted((project_root() / "book" / "reference").glob("*.csv"))
@@ -57,6 +57,9 @@ def test_published_scores_give_the_published_numbers(path):
     scores: planning.Scores = {}
     for line in lines.itertuples():
         arms, arm = kept[line.subset], frame.arm_of(line)
+        if arm.regime == SHUFFLED:  # a mean over several regressions keeps no scores
+            assert arm.id not in arms
+            continue
         assert metrics.classification_metrics(arms["labels"], arms[arm.id])["auc"] == pytest.approx(
             line.value, abs=1e-7
         )

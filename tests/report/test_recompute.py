@@ -7,6 +7,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_up import write_run
 
@@ -54,11 +55,23 @@ def test_the_content_holds_every_score_in_its_room(run):
     assert found["labels"] == "".join(map(str, kept.labels.tolist()))
 
 
-def test_later_subsets_give_way(run, monkeypatch):
-    every = recompute.content(run, published_folder())
+@pytest.fixture
+def three(run, tmp_path):
+    """A run of three subsets, and the folder of its scores: the first published subset three times."""
+    first = run.results[run.results["subset"] == 0]
+    (tmp_path / "scores" / run.name).mkdir(parents=True)
+    for path in (published_folder() / "scores" / run.name).glob("subset-0*.npz"):
+        for k in range(3):
+            shutil.copy(path, tmp_path / "scores" / run.name / path.name.replace("-0", f"-{k}"))
+    return run._replace(results=pd.concat([first.assign(subset=k) for k in range(3)], ignore_index=True)), tmp_path
+
+
+def test_later_subsets_give_way(three, monkeypatch):
+    every = recompute.content(*three)
     monkeypatch.setattr(recompute, "ROOM", len(recompute.written(every)) - 1)
-    fewer = recompute.content(run, published_folder())
-    assert {name[1] for name in fewer["curves"]} == set(every["subsets"][:-1])
+    fewer = recompute.content(*three)
+    whole, kept = ({tuple(name[:2]) for name in found["curves"]} for found in (every, fewer))
+    assert kept < whole and {subset for _, subset in whole - kept} == {2}
     assert len(recompute.written(fewer)) <= recompute.ROOM
     assert fewer["devices"] == every["devices"], "values stay"
 
@@ -109,8 +122,8 @@ def test_the_page_says_where_it_comes_from(run, tmp_path):
     assert "recompute-still" not in bare, "no figure was published"
 
 
-def test_scores_that_disagree_are_refused(run, tmp_path):
-    shutil.copytree(published_folder() / "scores" / run.name, tmp_path / "scores" / run.name)
+def test_scores_that_disagree_are_refused(three):
+    run, tmp_path = three
     path = tmp_path / "scores" / run.name / "subset-1.npz"
     with np.load(path) as file:
         arrays = dict(file)
