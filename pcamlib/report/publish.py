@@ -46,7 +46,13 @@ from pcamlib.results import compact, curves, frame, intervals, load, plan, plann
 from pcamlib.results.arms import generators_of
 from pcamlib.results.evidence import Measured
 from pcamlib.results.loading import check
-from pcamlib.results.published import check_published_name, intervals_file, published_folder, published_scores
+from pcamlib.results.published import (
+    check_published_name,
+    data_name,
+    intervals_file,
+    published_folder,
+    published_scores,
+)
 
 START, END = "<!-- results: written by pcamlib publish -->", "<!-- end of results -->"
 SHEET = 4  # samples per class and subset
@@ -96,7 +102,8 @@ def publish(run: Path, subsets: int | range, folder: Path) -> Path:
             write_json(beside, kept)
         else:
             beside.unlink(missing_ok=True)
-    note = frame.provenance_note(frame.merged_provenance(results))
+    provenance = frame.merged_provenance(results)
+    note = frame.provenance_note(provenance | ({} if provenance["phantom"] else {"data": data_name(results)}))
     measured = frame.by_device(results, "classification")
     _figure(
         result_plots.forest(measured, found["classification"], note), folder / "forest" / f"{run.name}.png", dpi=120
