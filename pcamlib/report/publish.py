@@ -104,9 +104,12 @@ def publish(run: Path, subsets: int | range, folder: Path) -> Path:
             beside.unlink(missing_ok=True)
     provenance = frame.merged_provenance(results)
     note = frame.provenance_note(provenance | ({} if provenance["phantom"] else {"data": data_name(results)}))
-    measured = frame.by_device(results, "classification")
+    device = frame.fullest(results)
+    by = f"By the {frame.DEVICES[device]}. {note}"
     _figure(
-        result_plots.forest(measured, found["classification"], note), folder / "forest" / f"{run.name}.png", dpi=120
+        result_plots.forest(frame.by_device(results, device), found[device], by),
+        folder / "forest" / f"{run.name}.png",
+        dpi=120,
     )
     _worth(results, folder / "worth" / run.name, note)
     _curves(run, subsets, generators_of(results), folder / "curves" / run.name, note)

@@ -239,9 +239,10 @@ def _forest(run: Published, where: Path) -> list[str]:
     if not path.exists():
         return []
     alt = "Forest plot: the difference of every arm to traditional augmentation in points of AUC, with its interval"
-    results = frame.by_device(run.results, "classification")
+    device = frame.fullest(run.results)
+    results = frame.by_device(run.results, device)
     caption = (
-        f"{result_plots.forest_takeaway(results, run.intervals.get('classification'))} AUC minus traditional"
+        f"By the {frame.DEVICES[device]}: {result_plots.forest_takeaway(results, run.intervals.get(device))} AUC minus traditional"
         " augmentation of the same subset, in points: squares and diamonds (transfer) are means, circles the subsets,"
         " lines 95 % intervals."
     )

@@ -29,6 +29,7 @@ from pcamlib.results.arms import (
 from pcamlib.results.frame import NOT_RUN
 from pcamlib.results.published import EXCERPT, data_name
 
+STARTS = {"none": "random initialisation", "package": "ImageNet weights"}
 CHANGED = "not those of a profile as it is now"
 
 
@@ -101,7 +102,7 @@ def _protocol(results: pd.DataFrame) -> list[str]:
         names[0] if names else NOT_RUN,
         listed(judged["n_fake"]),
         f"{', '.join(names) or NOT_RUN}; k = {listed(judged['k'])}",
-        " or ".join("random initialisation" if s == "none" else s for s in start) or NOT_RUN,
+        " or ".join(STARTS.get(s, s) for s in start) or NOT_RUN,
         listed(ran["epochs"]),
         _classifier(profile),
         listed(ran["test_n"]),

@@ -200,14 +200,14 @@ def _still(run: Published, where: Path) -> str:
     """The figure that stands for the page on paper and where no script runs."""
     if not (where / "forest" / f"{run.name}.png").exists():
         return ""
-    tuned = frame.by_device(run.results, "classification")
-    found = forest_takeaway(tuned, run.intervals.get("classification"))
+    device = frame.fullest(run.results)
+    found = forest_takeaway(frame.by_device(run.results, device), run.intervals.get(device))
     return f"""\
 :::{{figure}} ../reference/forest/{run.name}.png
 :alt: Forest plot: the difference of every arm to traditional augmentation in points of AUC, with its interval
 :figclass: recompute-still
 
-{found} The published differences to traditional augmentation, in points of AUC: means with 95 % intervals, circles the
+{found} The published differences by the {frame.DEVICES[device]} to traditional augmentation, in points of AUC: means with 95 % intervals, circles the
 subsets.
 The page shows this figure on paper and where no JavaScript runs.
 :::

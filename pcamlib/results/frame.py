@@ -140,6 +140,12 @@ def by_device(results: pd.DataFrame, device: str) -> pd.DataFrame:
     return found.assign(kind=found["kind"].replace("probe", "classification").astype("str"))
 
 
+def fullest(results: pd.DataFrame) -> str:
+    """The one of `DEVICES` that measured most arms, over all subsets; the fine-tuned network if they are even."""
+    ran = results[(results["metric"] == "auc") & (results["status"] == "ok")]
+    return max(DEVICES, key=lambda device: int((ran["kind"] == device).sum()))
+
+
 def is_probe(results: pd.DataFrame) -> bool:
     """Whether these are results of `by_device` as the probes measured them."""
     return bool((results["kind"].eq("classification") & results["file"].str.contains("/probe-")).any())

@@ -25,8 +25,9 @@ def test_protocols_differ_line_by_line(own):
     assert lines["data"]["slice"].endswith("re-encoded as JPEG (quality 75, halved chroma)")
     assert lines["data"]["this run"] == "phantom: procedural patches, no tissue"
     assert (lines["classifier starts from"]["paper"], lines["classifier starts from"]["slice"]) == (
-        "ImageNet weights", "random initialisation",
-    )  # fmt: skip
+        "ImageNet weights",
+        "ImageNet weights",
+    )
     assert (lines["subsets × real patches"]["paper"], lines["subsets × real patches"]["this run"]) == (
         "5 × 26,215",
         "2 × 256",
