@@ -242,9 +242,9 @@ def _forest(run: Published, where: Path) -> list[str]:
     device = frame.fullest(run.results)
     results = frame.by_device(run.results, device)
     caption = (
-        f"By the {frame.DEVICES[device]}: {result_plots.forest_takeaway(results, run.intervals.get(device))} AUC minus traditional"
-        " augmentation of the same subset, in points: squares and diamonds (transfer) are means, circles the subsets,"
-        " lines 95 % intervals."
+        f"By the {frame.DEVICES[device]}: {result_plots.forest_takeaway(results, run.intervals.get(device))} AUC minus"
+        " traditional augmentation of the same subset, in points: squares and diamonds (transfer) are means, circles"
+        " the subsets, lines 95 % intervals."
     )
     return _figure(path, where, alt, caption)
 

@@ -207,8 +207,8 @@ def _still(run: Published, where: Path) -> str:
 :alt: Forest plot: the difference of every arm to traditional augmentation in points of AUC, with its interval
 :figclass: recompute-still
 
-{found} The published differences by the {frame.DEVICES[device]} to traditional augmentation, in points of AUC: means with 95 % intervals, circles the
-subsets.
+{found} The published differences by the {frame.DEVICES[device]} to traditional augmentation, in points of AUC:
+means with 95 % intervals, circles the subsets.
 The page shows this figure on paper and where no JavaScript runs.
 :::
 """
