@@ -26,7 +26,7 @@ def test_protocols_differ_line_by_line(own):
     assert lines["data"]["this run"] == "phantom: procedural patches, no tissue"
     assert (lines["classifier starts from"]["paper"], lines["classifier starts from"]["slice"]) == (
         "ImageNet weights",
-        "ImageNet weights",
+        "random initialisation",
     )
     assert (lines["subsets × real patches"]["paper"], lines["subsets × real patches"]["this run"]) == (
         "5 × 26,215",
