@@ -79,7 +79,7 @@ def test_synthetic_curve_and_what_is_drawn_for_it(open_tiny, cheap, synthetic):
     assert {n for n, _ in synthetic} == {curves.BATCH}
     curves.evaluate(s, "real")
     found = read.points(loading.load(s.root))
-    assert set(found["generator"]) == {"", "unet"} and len(found) == len(rows) + 6
+    assert set(found["generator"]) == {"", "unet"} and len(found) == len(rows) + 5
     assert not read.exchange(found, 32).empty
 
 
