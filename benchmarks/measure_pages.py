@@ -32,13 +32,15 @@ SIZE = """() => {
   const shown = (node) => {
     for (let e = node.parentElement; e && e !== article.parentElement; e = e.parentElement) {
       if (e.tagName === "DETAILS" && !e.open && !node.parentElement.closest("summary")) return false;
-      if (["SCRIPT", "STYLE", "MJX-ASSISTIVE-MML"].includes(e.tagName) || getComputedStyle(e).display === "none") return false;
+      if (["SCRIPT", "STYLE", "MJX-ASSISTIVE-MML"].includes(e.tagName)) return false;
+      if (getComputedStyle(e).display === "none") return false;
     }
     return true;
   };
   const walk = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
   let words = 0;
-  while (walk.nextNode()) if (shown(walk.currentNode)) words += walk.currentNode.data.split(/\\s+/).filter(Boolean).length;
+  while (walk.nextNode())
+    if (shown(walk.currentNode)) words += walk.currentNode.data.split(/\\s+/).filter(Boolean).length;
   return { height: document.documentElement.scrollHeight, words };
 }"""
 OPEN = """() => {
@@ -49,7 +51,8 @@ OPEN = """() => {
 }"""
 CUT = """() => {
   const article = document.querySelector("article") ?? document.body;
-  const inside = (e, box) => e.getBoundingClientRect().right <= box.getBoundingClientRect().left + box.clientLeft + box.clientWidth + 1;
+  const left = (e) => e.getBoundingClientRect().left + e.clientLeft;
+  const inside = (e, box) => e.getBoundingClientRect().right <= left(box) + box.clientWidth + 1;
   const scrolls = (e) => ["auto", "scroll", "hidden"].includes(getComputedStyle(e).overflowX);
   const cut = (e) => {
     for (let box = e; box && box !== article.parentElement; box = box.parentElement) {
@@ -61,7 +64,8 @@ CUT = """() => {
   const name = (e) => (e.querySelector("caption") ?? e).textContent.trim().replace(/\\s+/g, " ").slice(0, 60);
   const found = (selector) => [...article.querySelectorAll(selector)].filter((e) => e.offsetWidth && cut(e)).map(name);
   // MathJax's element inside the box is the one that scrolls
-  return { tables: found("table"), listings: found("pre"), equations: found("div.math:not(:has(mjx-container)), div.math mjx-container") };
+  const equations = "div.math:not(:has(mjx-container)), div.math mjx-container";
+  return { tables: found("table"), listings: found("pre"), equations: found(equations) };
 }"""
 
 

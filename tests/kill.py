@@ -173,8 +173,13 @@ def differences(straight: Path, killed: Path, only_straight: bool = False) -> li
 
     def names(root: Path) -> set[Path]:
         found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-        return {path for path in found if path.name not in (".lock", "study.json", "data.json") and not SKIPPED & {*path.parts}
-                and ".snakemake" not in path.parts}  # fmt: skip
+        return {
+            path
+            for path in found
+            if path.name not in (".lock", "study.json", "data.json")
+            and not SKIPPED & {*path.parts}
+            and ".snakemake" not in path.parts
+        }
 
     ours, theirs = names(straight), names(killed)
     missing = sorted(str(path) for path in (ours - theirs if only_straight else ours ^ theirs))
@@ -279,9 +284,11 @@ def wait_for_end(session: int) -> None:
     deadline = time.monotonic() + 120
     while living := [
         line
-        for line in subprocess.run(["ps", "-o", "stat=,args=", "-s", str(session)], capture_output=True, text=True).stdout.splitlines()
+        for line in subprocess.run(
+            ["ps", "-o", "stat=,args=", "-s", str(session)], capture_output=True, text=True
+        ).stdout.splitlines()
         if not line.startswith("Z")
-    ]:  # fmt: skip
+    ]:
         assert time.monotonic() < deadline, f"processes of the killed study are still running: {living}"
         time.sleep(0.5)
 

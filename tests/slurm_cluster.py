@@ -126,8 +126,16 @@ def cluster() -> Iterator[dict[str, str]]:
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
         srun.chmod(0o755)
         # a socket in a folder below /tmp is refused without --force, and its clients need no more than the path
-        start("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket",
-              f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed")  # fmt: skip
+        start(
+            "munged",
+            "--foreground",
+            "--force",
+            f"--key-file={key}",
+            f"--socket={folder}/munge.socket",
+            f"--pid-file={folder}/munged.pid",
+            f"--log-file={folder}/munged.log",
+            f"--seed-file={folder}/munge.seed",
+        )
         wait("munged", (folder / "munge.socket").exists)
         start("slurmctld", "-D")
         wait("slurmctld", lambda: "UP" in ask("scontrol", "ping"))

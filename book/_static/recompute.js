@@ -42,9 +42,9 @@ const recompute = (() => {
   }
 
   /**
-   * The scores of a classifier, from ranks and cuts (see recompute.py). `tumour` and `normal`: patches of each class from
-   * the lowest score to the highest. `below` and `upTo`: how many normal patches have a lower score than each of `tumour`,
-   * and at most its score. `missed` and `rejected`: how many of each class are below each threshold.
+   * The scores of a classifier, from ranks and cuts (see recompute.py). `tumour` and `normal`: patches of each class
+   * from the lowest score to the highest. `below` and `upTo`: how many normal patches have a lower score than each of
+   * `tumour`, and at most its score. `missed` and `rejected`: how many of each class are below each threshold.
    */
   function curve(numbers, labels) {
     const n = labels.length;
@@ -66,8 +66,14 @@ const recompute = (() => {
     return {
       tumour,
       normal,
-      below: count(normal, tumour.map((i) => ranks[i])),
-      upTo: count(normal, tumour.map((i) => ranks[i] + 1)),
+      below: count(
+        normal,
+        tumour.map((i) => ranks[i]),
+      ),
+      upTo: count(
+        normal,
+        tumour.map((i) => ranks[i] + 1),
+      ),
       missed: count(tumour, numbers.subarray(n)),
       rejected: count(normal, numbers.subarray(n)),
       sums: new Float64Array(normal.length + 1),
@@ -75,8 +81,8 @@ const recompute = (() => {
   }
 
   /**
-   * [AUC, sensitivity, specificity] of patches that count `weights` times, at the threshold of number `place`; NaN without
-   * the class. This runs once per classifier and draw.
+   * [AUC, sensitivity, specificity] of patches that count `weights` times, at the threshold of number `place`; NaN
+   * without the class. This runs once per classifier and draw.
    */
   function measures({ tumour, normal, below, upTo, missed, rejected, sums }, weights, place) {
     for (let i = 0; i < normal.length; i++) sums[i + 1] = sums[i] + weights[normal[i]];
@@ -112,7 +118,10 @@ const recompute = (() => {
     if (x <= 0 || x >= 1) return x <= 0 ? 0 : 1;
     if (x > (a + 1) / (a + b + 2)) return 1 - incompleteBeta(b, a, 1 - x);
     const tiny = 1e-300;
-    let [c, d] = [1, 1 / Math.max(tiny, Math.abs(1 - ((a + b) * x) / (a + 1))) * Math.sign(1 - ((a + b) * x) / (a + 1))];
+    let [c, d] = [
+      1,
+      (1 / Math.max(tiny, Math.abs(1 - ((a + b) * x) / (a + 1)))) * Math.sign(1 - ((a + b) * x) / (a + 1)),
+    ];
     let h = d;
     for (let m = 1; m < 1000; m++) {
       let change = 1;
@@ -157,7 +166,13 @@ const recompute = (() => {
     const middle = mean(values);
     const sd = Math.sqrt(values.reduce((sum, v) => sum + (v - middle) ** 2, 0) / (n - 1));
     if (sd < resolution)
-      return { mean: middle, low: -Infinity, high: Infinity, p: Math.abs(middle) >= resolution ? 2 ** (1 - n) : 1, n };
+      return {
+        mean: middle,
+        low: -Infinity,
+        high: Infinity,
+        p: Math.abs(middle) >= resolution ? 2 ** (1 - n) : 1,
+        n,
+      };
     const error = sd / Math.sqrt(n);
     const half = tQuantile(1 - level, n - 1) * error;
     return { mean: middle, low: middle - half, high: middle + half, p: tValue(middle / error, n - 1), n };
@@ -165,7 +180,9 @@ const recompute = (() => {
 
   /** Quantiles of values by linear interpolation, as NumPy's; NaN are left out. */
   function quantile(values, ...shares) {
-    const sorted = Float64Array.from(values).filter((v) => !Number.isNaN(v)).sort();
+    const sorted = Float64Array.from(values)
+      .filter((v) => !Number.isNaN(v))
+      .sort();
     return shares.map((share) => {
       const place = share * (sorted.length - 1);
       const [low, high] = [sorted[Math.floor(place)], sorted[Math.ceil(place)]];
@@ -255,7 +272,8 @@ const recompute = (() => {
       );
       if (unit === "subset") {
         for (const row of rows)
-          for (const cell of Object.values(row)) Object.assign(cell, overSubsets(cell.values, level, data.resolution));
+          for (const cell of Object.values(row))
+            Object.assign(cell, overSubsets(cell.values, level, data.resolution));
       } else if (used.length) {
         const draw = drawing(labels.length, unit === "slide" ? data.groups : null, seed);
         const drawn = rows.map((row) => Object.fromEntries(Object.keys(row).map((name) => [name, []])));
@@ -298,7 +316,9 @@ const recompute = (() => {
       if (asked.kind === "contrast") {
         const lead = asked.metric === "auc" ? choice.lead : 0;
         const offset = asked.absence ? choice.margin : asked.offset - lead;
-        return this.contrast(choice, asked.weights, asked.metric).filter((v) => v !== null).map((v) => v + offset);
+        return this.contrast(choice, asked.weights, asked.metric)
+          .filter((v) => v !== null)
+          .map((v) => v + offset);
       }
       if (asked.kind === "share") {
         const leads = asked.rivals.map((rival) => this.contrast(choice, { [asked.arm]: 1, [rival]: -1 }, "auc"));
@@ -334,15 +354,17 @@ const recompute = (() => {
       const name = trivial[ran[best]].toLowerCase();
       return {
         measures: own > others[best],
-        text: `traditional augmentation reaches AUC ${percent(own)} %, the best trivial baseline (${name}) ${percent(others[best])} %`,
+        text:
+          `traditional augmentation reaches AUC ${percent(own)} %, ` +
+          `the best trivial baseline (${name}) ${percent(others[best])} %`,
       };
     }
 
     /**
      * The verdicts on all claims: [{word, because, statements: [{text, found}]}], as `claims.verdict` gives them.
      *
-     * choice: device, subsets, level, margin and lead (fractions of AUC), and `ruled`: no verdict on classifiers where a
-     * trivial baseline is as good.
+     * choice: device, subsets, level, margin and lead (fractions of AUC), and `ruled`: no verdict on classifiers
+     * where a trivial baseline is as good.
      */
     verdicts(choice) {
       const alpha = 1 - choice.level;

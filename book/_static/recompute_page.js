@@ -53,7 +53,11 @@
   };
   const plain = (value, digits) => value.toFixed(digits).replace("-", "−");
   const span = ({ low, high }, show) =>
-    Number.isFinite(low) ? `${show(low)} to ${show(high)}` : Number.isNaN(low) ? "no interval" : "the same in every subset";
+    Number.isFinite(low)
+      ? `${show(low)} to ${show(high)}`
+      : Number.isNaN(low)
+        ? "no interval"
+        : "the same in every subset";
   const percent = (value) => plain(100 * value, 2);
   const points = (value) => signed(100 * value, 2);
   const subsetsOf = (count) => `${count} subset${count === 1 ? "" : "s"}`;
@@ -62,12 +66,23 @@
   function table(caption, headings, rows) {
     const head = element("tr", {}, ...headings.map((text) => element("th", { scope: "col" }, text)));
     const body = rows.map(([first, ...cells]) =>
-      element("tr", {}, element("th", { scope: "row" }, first), ...cells.map((cell) => element("td", {}, ...[cell].flat()))),
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, first),
+        ...cells.map((cell) => element("td", {}, ...[cell].flat())),
+      ),
     );
     return element(
       "div",
       { className: "recompute-table", tabIndex: 0, role: "region", "aria-label": caption },
-      element("table", { className: "table" }, element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, ...body)),
+      element(
+        "table",
+        { className: "table" },
+        element("caption", {}, caption),
+        element("thead", {}, head),
+        element("tbody", {}, ...body),
+      ),
     );
   }
 
@@ -98,7 +113,9 @@
   const first = select([]);
   const second = select([]);
   const threshold = number(0.5, 0.01, 0.99, 0.01);
-  const units = Object.entries(UNITS).filter(([name]) => name === "subset" || (data.curves.length && (name === "patch" || data.groups)));
+  const units = Object.entries(UNITS).filter(
+    ([name]) => name === "subset" || (data.curves.length && (name === "patch" || data.groups)),
+  );
   const unit = select(units, "subset");
   const seed = number(0, 0, 4294967295, 1);
   const said = element("p", { className: "recompute-said", role: "status" });
@@ -120,7 +137,9 @@
   );
 
   function fillArms() {
-    const arms = data.devices[device.value].arms.filter(({ name }) => !data.curves.length || run.curves[device.value][name]);
+    const arms = data.devices[device.value].arms.filter(
+      ({ name }) => !data.curves.length || run.curves[device.value][name],
+    );
     for (const [control, preferred] of [
       [first, "transfer-unet-realism"],
       [second, data.traditional],
@@ -149,7 +168,14 @@
       return;
     }
     const arms = [first.value, second.value].filter(Boolean);
-    const asked = { device: device.value, subsets: chosenSubsets(), arms, threshold: at, unit: unit.value, level: level / 100 };
+    const asked = {
+      device: device.value,
+      subsets: chosenSubsets(),
+      arms,
+      threshold: at,
+      unit: unit.value,
+      level: level / 100,
+    };
     const began = performance.now();
     const { rows, used } = run.compare({ ...asked, draws: DRAWS, seed: from });
     const took = Math.round(performance.now() - began);
@@ -161,9 +187,15 @@
     const left = chosenSubsets().length - used.length;
     const { mean, low, high } = rows.at(-1).auc;
     const show = arms[1] ? points : percent;
-    const drawn = `over ${DRAWS.toLocaleString("en")} draws of ${unit.value === "slide" ? "slides" : "test patches"} (${took} ms)`;
+    const drawnOf = unit.value === "slide" ? "slides" : "test patches";
+    const drawn = `over ${DRAWS.toLocaleString("en")} draws of ${drawnOf} (${took} ms)`;
     const how = unit.value === "subset" ? `over ${subsetsOf(used.length)}` : drawn;
-    const judged = !arms[1] || !Number.isFinite(low) ? "" : low > 0 || high < 0 ? " It does not contain zero." : " It contains zero.";
+    const judged =
+      !arms[1] || !Number.isFinite(low)
+        ? ""
+        : low > 0 || high < 0
+          ? " It does not contain zero."
+          : " It contains zero.";
     said.textContent =
       `${names[0]}${arms[1] ? ` minus ${names[1]}` : ""}: ${show(mean)} ${arms[1] ? "points of AUC" : "% AUC"}. ` +
       `${plain(level, level % 1 ? 1 : 0)} % interval ${how}: ${span(rows.at(-1).auc, show)}.${judged}` +
@@ -188,7 +220,10 @@
         table(
           "AUC of each subset, %",
           ["subset", ...names.slice(0, arms.length), ...(arms[1] ? ["difference"] : [])],
-          used.map((subset, k) => [String(subset), ...rows.map((row, i) => (i === 2 ? points : percent)(row.auc.values[k]))]),
+          used.map((subset, k) => [
+            String(subset),
+            ...rows.map((row, i) => (i === 2 ? points : percent)(row.auc.values[k])),
+          ]),
         ),
       ),
     );
@@ -206,11 +241,18 @@
       return made;
     };
     const label = (at, text) => {
-      const made = node("text", { x: x(at), y: 90, "text-anchor": at - left > 0.8 * (right - left) ? "end" : at - left < 0.2 * (right - left) ? "start" : "middle" });
+      const made = node("text", {
+        x: x(at),
+        y: 90,
+        "text-anchor":
+          at - left > 0.8 * (right - left) ? "end" : at - left < 0.2 * (right - left) ? "start" : "middle",
+      });
       made.textContent = text;
       return made;
     };
-    const title = `Difference in AUC: ${points(mean)} points, interval ${span({ low, high }, points)}; subsets ${values.map(points).join(", ")}`;
+    const title =
+      `Difference in AUC: ${points(mean)} points, interval ${span({ low, high }, points)}; ` +
+      `subsets ${values.map(points).join(", ")}`;
     const picture = node("svg", { viewBox: "0 0 640 96", role: "img", "aria-label": title });
     picture.append(
       node("rect", { class: "recompute-margin", x: x(-margin), y: 8, width: x(margin) - x(-margin), height: 56 }),
@@ -220,7 +262,11 @@
       ...values.map((value) => node("circle", { class: "recompute-subset", cx: x(value), cy: 52, r: 6 })),
       label(0, "0"),
     );
-    const caption = element("figcaption", {}, "Square: the mean, with its interval. Circles: the subsets. Band: the margin around zero.");
+    const caption = element(
+      "figcaption",
+      {},
+      "Square: the mean, with its interval. Circles: the subsets. Band: the margin around zero.",
+    );
     return element("figure", {}, picture, caption);
   }
 
@@ -235,11 +281,21 @@
   const cells = data.claims.map(() => [element("td"), element("td"), element("ul")]);
   const lines = data.claims.map((claim, i) => {
     const rule = element("p", {}, element("strong", {}, "Rule. "), claim.rule);
-    const details = element("details", {}, element("summary", {}, `${claim.number}. ${claim.text}`), rule, cells[i][2]);
+    const details = element(
+      "details",
+      {},
+      element("summary", {}, `${claim.number}. ${claim.text}`),
+      rule,
+      cells[i][2],
+    );
     details.addEventListener("toggle", () => showStatements(i));
     return element("tr", {}, element("th", { scope: "row" }, details), cells[i][0], cells[i][1]);
   });
-  const heading = element("tr", {}, ...["Claim", "Published", "By your choices"].map((text) => element("th", { scope: "col" }, text)));
+  const heading = element(
+    "tr",
+    {},
+    ...["Claim", "Published", "By your choices"].map((text) => element("th", { scope: "col" }, text)),
+  );
   verdicts.append(
     element(
       "form",
@@ -249,7 +305,12 @@
       element(
         "div",
         { className: "recompute-control recompute-wide" },
-        element("label", { htmlFor: "recompute-ruled" }, ruled, " No verdict on classifiers that a trivial baseline equals, or where none was run"),
+        element(
+          "label",
+          { htmlFor: "recompute-ruled" },
+          ruled,
+          " No verdict on classifiers that a trivial baseline equals, or where none was run",
+        ),
         reason,
       ),
       back,

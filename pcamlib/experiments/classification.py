@@ -116,7 +116,8 @@ def run_arms(study: Study, generator: str) -> list[dict[str, Any]]:
         generators.find(study, generator)
     plain, splits = {name: study.split(name) for name in ("valid", "test")}, {}
     for name, (images, labels) in plain.items():
-        splits[name] = Arrays(classifier.prepare(images, study.profile.classifier.image_size), labels)  # type: ignore[arg-type]
+        small = classifier.prepare(images, study.profile.classifier.image_size)
+        splits[name] = Arrays(small, labels)  # type: ignore[arg-type]
     rows = [_run(study, arm, splits) for arm in runs(generator, study.profile.classifier)]
     trivial = baselines.Baselines(study, plain)
     for arm in baseline_arms(generator):

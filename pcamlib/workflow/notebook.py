@@ -220,7 +220,8 @@ def tidy(source: Path, target: Path) -> None:
     notebook = nbformat.read(source, as_version=4)
     cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
     injected = [c for c in cells if "injected-parameters" in c.metadata.get("tags", [])]
-    values = {node.targets[0].id: node.value for c in injected for node in ast.parse(c.source).body}  # type: ignore[attr-defined]
+    lines = [node for c in injected for node in ast.parse(c.source).body]
+    values = {node.targets[0].id: node.value for node in lines}  # type: ignore[attr-defined]
     for cell in cells:
         cell.metadata.pop("papermill", None)
         for output in cell.get("outputs", []):

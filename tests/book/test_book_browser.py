@@ -29,7 +29,8 @@ LOOK = """() => ({
   ids: [...document.querySelectorAll("[id], a[name]")].flatMap((e) => [e.id, e.getAttribute("name")]).filter(Boolean),
   broken: [...document.images].filter((i) => !i.naturalWidth).map((i) => i.src.slice(0, 200)),
   silent: [...document.images].filter((i) => !i.alt.trim()).map((i) => i.src.slice(0, 200)),
-  untypeset: [...document.querySelectorAll(".math")].filter((e) => !e.querySelector("mjx-container")).map((e) => e.textContent),
+  untypeset: [...document.querySelectorAll(".math")].filter((e) => !e.querySelector("mjx-container"))
+    .map((e) => e.textContent),
   wrong: [...document.querySelectorAll("mjx-merror")].map((e) => e.textContent),
   formulas: document.querySelectorAll("mjx-container").length,
   sliders: document.querySelectorAll(".linked-frames [role=slider]").length,

@@ -77,17 +77,37 @@ MARKED = {"diffusion.timesteps": 123, "diffusion.guidance": 1.25, "classifier.le
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("  timesteps: 123\n", "  timesteps: 123\n  timesteps: 400\n", "the key 'timesteps' stands in line {0} and again in line {1}: remove one"),
-        ("seed: 0\nselection:\n", "seed: 0\n'seed': 1\nselection:\n", "the key 'seed' stands in line {0} and again in line {1}"),
-        ("timesteps: 123\n", "timesteps: 010\n", "the number 010 in line {0} is not decimal .YAML 1.1 reads it as 8.: write a decimal"),
-        ("timesteps: 123\n", "timesteps: 1:30\n", "the number 1:30 in line {0} is not decimal .YAML 1.1 reads it as 90."),
-        ("guidance: 1.25\n", "guidance: 1:30.5\n", "the number 1:30.5 in line {0} is not decimal .YAML 1.1 reads it as 90.5."),
+        (
+            "  timesteps: 123\n",
+            "  timesteps: 123\n  timesteps: 400\n",
+            "the key 'timesteps' stands in line {0} and again in line {1}: remove one",
+        ),
+        (
+            "seed: 0\nselection:\n",
+            "seed: 0\n'seed': 1\nselection:\n",
+            "the key 'seed' stands in line {0} and again in line {1}",
+        ),
+        (
+            "timesteps: 123\n",
+            "timesteps: 010\n",
+            "the number 010 in line {0} is not decimal .YAML 1.1 reads it as 8.: write a decimal",
+        ),
+        (
+            "timesteps: 123\n",
+            "timesteps: 1:30\n",
+            "the number 1:30 in line {0} is not decimal .YAML 1.1 reads it as 90.",
+        ),
+        (
+            "guidance: 1.25\n",
+            "guidance: 1:30.5\n",
+            "the number 1:30.5 in line {0} is not decimal .YAML 1.1 reads it as 90.5.",
+        ),
         ("timesteps: 123\n", "timesteps: 0x10\n", "the number 0x10 in line {0} is not decimal"),
         ("timesteps: 123\n", "timesteps: yes\n", "'diffusion.timesteps' is True: yes, no, on, off"),
         ("guidance: 1.25\n", "guidance: off\n", "'diffusion.guidance' is False: yes, no, on, off"),
         ("rate: 0.0125\n", "rate: .inf\n", "'classifier.learning_rate' is inf: input should be a finite"),
     ],
-)  # fmt: skip
+)
 def test_what_yaml_1_1_reads_in_its_own_way_is_refused_with_its_line(tmp_path, old, new, message):
     text = yaml.safe_dump(settings(**MARKED))
     before, found, after = text.partition(old)

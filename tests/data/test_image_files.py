@@ -173,9 +173,13 @@ def test_an_orientation_tag_means_the_same_in_every_container(tmp_path, orientat
     stored = Image.fromarray(np.vstack([smooth(0), smooth(1)]))
     turned = ImageOps.exif_transpose(with_exif(stored, orientation))
     for name, options in {
-        "a.png": {}, "a.webp": {"lossless": True}, "a.jpg": {"quality": 95}, "a.tif": {}, "b.tif": {"compression": "tiff_lzw"},
+        "a.png": {},
+        "a.webp": {"lossless": True},
+        "a.jpg": {"quality": 95},
+        "a.tif": {},
+        "b.tif": {"compression": "tiff_lzw"},
         "c.tif": {"compression": "tiff_adobe_deflate"},
-    }.items():  # fmt: skip
+    }.items():
         stored.save(tmp_path / name, exif=exif(orientation), **options)
         info = image_files.inspect_image(tmp_path / name, "tile", ())
         assert info == (*turned.size, (), 2, orientation > 1), name
@@ -278,8 +282,14 @@ def test_damaged_jpegs_of_real_patches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "number, message", [(errno.EACCES, "Permission denied"), (errno.ESTALE, "Stale file handle"), (errno.EAGAIN, "temporarily unavailable"), (errno.EMFILE, "Too many open files")]
-)  # fmt: skip
+    "number, message",
+    [
+        (errno.EACCES, "Permission denied"),
+        (errno.ESTALE, "Stale file handle"),
+        (errno.EAGAIN, "temporarily unavailable"),
+        (errno.EMFILE, "Too many open files"),
+    ],
+)
 def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch, number, message):
     mode("RGB").save(tmp_path / "a.png")
 

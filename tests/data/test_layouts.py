@@ -107,9 +107,11 @@ def test_nct_crc_he(tmp_path):
 def test_breakhis(tmp_path):
     root = tmp_path / "b" / "BreaKHis_v1" / "histology_slides" / "breast"
     for year, slide, letters, kind, name in (
-        [(14, 22549 + i, ("AB", "CD")[i % 2], "B_A", "adenosis") for i in range(4)] + [(14, 4659, "", "B_TA", "tubular_adenoma")]
-        + [(14, 15570 + i, "", "M_LC", "lobular_carcinoma") for i in range(4)] + [(14, 22549, "CD", "B_A", "adenosis")]
-    ):  # fmt: skip
+        [(14, 22549 + i, ("AB", "CD")[i % 2], "B_A", "adenosis") for i in range(4)]
+        + [(14, 4659, "", "B_TA", "tubular_adenoma")]
+        + [(14, 15570 + i, "", "M_LC", "lobular_carcinoma") for i in range(4)]
+        + [(14, 22549, "CD", "B_A", "adenosis")]
+    ):
         for magnification in (40, 100, 200, 400):
             folder = (
                 root

@@ -14,7 +14,9 @@ conclusion: Guidance is kept.
 samples: 50
 trials:
   - {family: histogan, changes: {epochs: 1}}
-  - {family: unet, changes: {epochs: 1, unet: {layers_per_block: 1}}, sampling: [{guidance: 1.0}, {guidance: 2.0, steps: 3}]}
+  - family: unet
+    changes: {epochs: 1, unet: {layers_per_block: 1}}
+    sampling: [{guidance: 1.0}, {guidance: 2.0, steps: 3}]
   - {family: flow, changes: {epochs: 1}, sampling: [{steps: 2}]}
 """
 

@@ -88,16 +88,25 @@ def test_two_sample_auc_does_not_reward_copies():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: metrics.frechet_infinity(real=gaussians(0, 9), fake=gaussians(0, 15), seed=0), "fake: .* 20 rows, got 15"),
-        (lambda: metrics.frechet_infinity(real=gaussians(0, 9), fake=gaussians(0, 99), sizes=2, seed=0), "sizes: .* at least 3"),
+        (
+            lambda: metrics.frechet_infinity(real=gaussians(0, 9), fake=gaussians(0, 15), seed=0),
+            "fake: .* 20 rows, got 15",
+        ),
+        (
+            lambda: metrics.frechet_infinity(real=gaussians(0, 9), fake=gaussians(0, 99), sizes=2, seed=0),
+            "sizes: .* at least 3",
+        ),
         (lambda: metrics.frechet_infinity(real=gaussians(0, 9, 3), fake=gaussians(0, 99), seed=0), "dimensions"),
         (lambda: metrics.vendi_score(fake=np.zeros((3, 2))), "zeros has no direction"),
         (lambda: metrics.vendi_score(fake=np.full((3, 2), np.nan)), "without NaN"),
         (lambda: metrics.two_sample_auc(real=gaussians(0, 9), fake=gaussians(0, 4), seed=0), "fake: 5 folds .* got 4"),
-        (lambda: metrics.two_sample_auc(real=gaussians(0, 9), fake=gaussians(0, 9), seed=0, folds=1), "folds: .* at least 2"),
+        (
+            lambda: metrics.two_sample_auc(real=gaussians(0, 9), fake=gaussians(0, 9), seed=0, folds=1),
+            "folds: .* at least 2",
+        ),
         (lambda: metrics.two_sample_auc(real=gaussians(0, 9), fake=gaussians(0, 9), seed=1.5), "seed: .* whole"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_said(call, words):
     with pytest.raises(ValueError, match=words):
         call()

@@ -154,10 +154,17 @@ def test_the_card_and_the_licence():
 
     def made(name):
         return {
-            "name": name, "classes": [name, name], "report": {"train": counts, "across": {}}, "source": name, name: name,
-            "notes": [name, name], "converted": {name: 3}, "labels": {name: {"class": name, "images": 5}}, "sha256": {},
+            "name": name,
+            "classes": [name, name],
+            "report": {"train": counts, "across": {}},
+            "source": name,
+            name: name,
+            "notes": [name, name],
+            "converted": {name: 3},
+            "labels": {name: {"class": name, "images": 5}},
+            "sha256": {},
             "licence": name,
-        }  # fmt: skip
+        }
 
     def provenance(name):
         return dict.fromkeys(("data", "data_sha", "version", "profile", "subset"), name)

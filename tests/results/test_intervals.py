@@ -23,9 +23,12 @@ def made_scores(shift: float, n: int = 400, subsets: int = 3, seeds: int = 1, se
     hard = rng.normal(size=n)
     gain = {BASELINE: 0.5, TRADITIONAL: 1.0, SYNTHETIC: 1.0 + shift}
     scores = {
-        arm: {k: [(g * labels + hard + 0.5 * rng.normal(size=n)).astype(np.float32) for _ in range(seeds)] for k in range(subsets)}
+        arm: {
+            k: [(g * labels + hard + 0.5 * rng.normal(size=n)).astype(np.float32) for _ in range(seeds)]
+            for k in range(subsets)
+        }
         for arm, g in gain.items()
-    }  # fmt: skip
+    }
     return labels, scores
 
 

@@ -188,11 +188,17 @@ def test_a_run_is_older_only_if_all_of_it_is(run):
         ({"would_change_our_mind": {"for": "a", "again": "b", "against": "c"}}, "did you mean 'against'?"),
         ({"generators": ["unet", "unet"]}, "'unet' is used twice"),
         ({"subsets": {"count": 2, "size": 256}}, "names subset 2, but subsets.count is 2"),
-        ({"departures": [{"date": "2025-01-01", "of": "arms", "what": "w", "reason": "r"}]}, "is older than the registration"),
-        ({"departures": [{"date": "2026-01-01", "of": "arm", "what": "w", "reason": "r"}]}, "'departures.0.of' is 'arm'"),
+        (
+            {"departures": [{"date": "2025-01-01", "of": "arms", "what": "w", "reason": "r"}]},
+            "is older than the registration",
+        ),
+        (
+            {"departures": [{"date": "2026-01-01", "of": "arm", "what": "w", "reason": "r"}]},
+            "'departures.0.of' is 'arm'",
+        ),
         ({"departures": [{"day": 1}]}, "the key 'departures.0."),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_registration_is_refused_in_one_sentence(tmp_path, changes, says):
     path = tmp_path / "plan.yml"
     path.write_text(yaml.safe_dump(made_up.registration(**changes)))

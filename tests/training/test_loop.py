@@ -115,16 +115,24 @@ def one_too_many(tensors):
         (lambda path: path.write_bytes(path.read_bytes()[:-7]), "is damaged"),
         (lambda path: path.write_bytes(path.read_bytes()[:3]), "is damaged"),
         (lambda path: path.write_bytes(b""), "is damaged"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-5] + bytes([path.read_bytes()[-5] ^ 1]) + path.read_bytes()[-4:]), "is damaged .its checksum differs"),
+        (
+            lambda path: path.write_bytes(
+                path.read_bytes()[:-5] + bytes([path.read_bytes()[-5] ^ 1]) + path.read_bytes()[-4:]
+            ),
+            "is damaged .its checksum differs",
+        ),
         (lambda path: torch.save({"step": 1}, path), "is damaged"),
         (lambda path: save_file({"a": torch.zeros(1)}, path), "is not a checkpoint of this program's format"),
         (lambda path: rewritten(path, dict, family="GanTask"), "other data or another profile"),
-        (lambda path: rewritten(path, other_shape, version="9"), "by pcamlib 9 for another network .module/line/0.weight is .9, 4."),
+        (
+            lambda path: rewritten(path, other_shape, version="9"),
+            "by pcamlib 9 for another network .module/line/0.weight is .9, 4.",
+        ),
         (lambda path: rewritten(path, other_type), "for another network .ema/line/0 is"),
         (lambda path: rewritten(path, one_missing), "for another network .it has no module/line/3.bias"),
         (lambda path: rewritten(path, one_too_many), "for another network .optimizer/adam/9/exp_avg does not belong"),
     ],
-)  # fmt: skip
+)
 def test_a_spoilt_checkpoint_is_refused_before_anything_is_loaded(tmp_path, spoil, message):
     fit(Line(), tmp_path)
     path = tmp_path / "checkpoint.safetensors"

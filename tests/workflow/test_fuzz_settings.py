@@ -108,10 +108,28 @@ def test_profiles_that_are_any_text(cases, tmp_path, outcome):
 WORDS = st.one_of(
     st.text(max_size=30),
     st.sampled_from(
-        ["(" * 3000, "[" * 500 + "]" * 500, "9" * 6000, "1e999", "nan", "True", "0x10", "1_0", "1 if 1 else 2", "__import__('os')", "\0", "$(touch x)", "';touch x;'",
-         "-" * 4000 + "1", "None", "1j", "b'a'", "'a'"]
+        [
+            "(" * 3000,
+            "[" * 500 + "]" * 500,
+            "9" * 6000,
+            "1e999",
+            "nan",
+            "True",
+            "0x10",
+            "1_0",
+            "1 if 1 else 2",
+            "__import__('os')",
+            "\0",
+            "$(touch x)",
+            "';touch x;'",
+            "-" * 4000 + "1",
+            "None",
+            "1j",
+            "b'a'",
+            "'a'",
+        ]
     ),
-)  # fmt: skip
+)
 
 
 @few_and_many
