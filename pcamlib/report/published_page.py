@@ -20,6 +20,7 @@ from pcamlib.core.text import inert, printable
 from pcamlib.experiments import tuning
 from pcamlib.models import generators
 from pcamlib.report import (
+    auc_tables,
     curve_plots,
     findings,
     plots,
@@ -81,9 +82,9 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
                 render(table)
                 for device, results in shown.items()
                 for table in (
-                    tables.table_2(results, run.intervals.get(device)),
-                    tables.table_2_more(results),
-                    tables.table_centres(results),
+                    auc_tables.table_2(results, run.intervals.get(device)),
+                    auc_tables.table_2_more(results),
+                    auc_tables.table_centres(results),
                     power_tables.table_slides(run.intervals.get(device)),
                 )
                 if table
@@ -94,7 +95,7 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
             *(
                 render(table)
                 for device, results in shown.items()
-                for table in tables.tables_differences(results, found=run.intervals.get(device))
+                for table in auc_tables.tables_differences(results, found=run.intervals.get(device))
             ),
         ),
         *dropdown(
@@ -130,7 +131,7 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
             render(quality_tables.table_memorisation(run.results)),
         ),
         *dropdown(
-            "Tables 1 and 2 of the paper", render(quality_tables.paper_table_1()), render(tables.paper_table_2())
+            "Tables 1 and 2 of the paper", render(quality_tables.paper_table_1()), render(auc_tables.paper_table_2())
         ),
         *dropdown(
             "What separates the run from the paper",

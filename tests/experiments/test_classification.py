@@ -15,7 +15,7 @@ from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import load_profile
 from pcamlib.experiments import baselines, classification, features
-from pcamlib.report import tables
+from pcamlib.report import auc_tables
 from pcamlib.results import frame, inference, intervals, load
 from pcamlib.results.arms import Arm
 from pcamlib.results.inference import SCORES
@@ -110,7 +110,7 @@ def test_seeds_are_trained_kept_and_averaged(open_tiny, monkeypatch):
     df = load(s.root, 1)
     mean = (by_id["traditional"]["auc"] + by_id["traditional-seed1"]["auc"]) / 2
     assert frame.by_subset(df, "auc")["traditional"].to_dict() == {0: pytest.approx(mean)}
-    assert tables.table_2(df).data["seeds"].iloc[:2].tolist() == ["not run", "2"]
+    assert auc_tables.table_2(df).data["seeds"].iloc[:2].tolist() == ["not run", "2"]
     found = intervals.evaluate(s, df, 1)
     assert {row["regime"] for row in found["rows"]} == {"traditional", "transfer-real", *paper.TRIVIAL}
 

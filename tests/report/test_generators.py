@@ -12,7 +12,15 @@ from pcamlib.core import paper
 from pcamlib.core.files import read_json, write_json
 from pcamlib.experiments import selection
 from pcamlib.models import generators
-from pcamlib.report import findings, patch_plots, publish, published_page, quality_tables, result_plots, tables
+from pcamlib.report import (
+    auc_tables,
+    findings,
+    patch_plots,
+    publish,
+    published_page,
+    quality_tables,
+    result_plots,
+)
 from pcamlib.results import compact, load
 from pcamlib.results.arms import ARMS, IMAGE_SETS, PSEUDO, Arm, classifiers, generators_of, image_sets
 
@@ -79,10 +87,10 @@ def test_tables_and_figures_have_them(results):
     assert list(first.index[:5]) == rows and rows[3][1] == "Rectified flow"
     unet, flow = (first.loc[("Realism score", generators.label(g))] for g in ("unet", "flow"))
     assert flow.tolist() == unet.tolist()
-    second = tables.table_2(results).data
+    second = auc_tables.table_2(results).data
     assert ("Synthetic images only", "mine (class-based)") in second.index
     assert ("Realism score", "Rectified flow transfer") in second.index and len(second) == len(ARMS) + 18 - 2
-    assert all(len(table.data) == len(second) for table in tables.tables_differences(results))
+    assert all(len(table.data) == len(second) for table in auc_tables.tables_differences(results))
     for figure in (result_plots.quality_figure_4(results, "judge-a"), result_plots.auc_figure_6(results)):
         legend = [text.get_text() for text in figure.legends[0].get_texts()]
         assert legend[:5] == ["HistoGAN", "U-Net", "DiT", "Rectified flow", "mine"]

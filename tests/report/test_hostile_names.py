@@ -18,6 +18,7 @@ from pcamlib.core.text import inert, printable
 from pcamlib.data import card
 from pcamlib.report import (
     answer_page,
+    auc_tables,
     claim_table,
     findings,
     plots,
@@ -131,9 +132,9 @@ def test_tables(results):
     def page(name):
         df = results(name)
         evidence = claim_table.sources(df, [])
-        made = [quality_tables.table_1(df, name), quality_tables.table_1_more(df, name), tables.table_2(df)]
-        made += [quality_tables.table_memorisation(df), *tables.tables_differences(df), tables.table_provenance(df)]
-        made += [quality_tables.table_1_distances(df, name), tables.table_2_more(df)]
+        made = [quality_tables.table_1(df, name), quality_tables.table_1_more(df, name), auc_tables.table_2(df)]
+        made += [quality_tables.table_memorisation(df), *auc_tables.tables_differences(df), tables.table_provenance(df)]
+        made += [quality_tables.table_1_distances(df, name), auc_tables.table_2_more(df)]
         made += [claim_table.table(evidence), claim_table.numbers(1, evidence), published_tables.protocol({name: df})]
         return "\n\n".join(map(tables.render, made))
 

@@ -11,7 +11,7 @@ from made_up import edit, measured, not_run, write_run
 
 from pcamlib.core import paper
 from pcamlib.core.text import inert
-from pcamlib.report import quality_tables, tables
+from pcamlib.report import auc_tables, quality_tables, tables
 from pcamlib.report.tables import HEADINGS, Table
 from pcamlib.results import frame, load
 from pcamlib.results.arms import BASELINE, TRADITIONAL
@@ -31,7 +31,7 @@ def df(run):
 
 def differences(df, found=None):
     """The tables of differences by what is subtracted."""
-    return {table.title.split(": ")[1]: table.data for table in tables.tables_differences(df, found=found)}
+    return {table.title.split(": ")[1]: table.data for table in auc_tables.tables_differences(df, found=found)}
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_cell(summary, metric, of, text):
 
 
 def test_table_2_has_20_9_and_3_rows_in_order(df):
-    data = tables.table_2(df).data
+    data = auc_tables.table_2(df).data
     assert len(data) == 20 + 9 + 3 + 4 + 5
-    printed = tables.paper_table_2().data
+    printed = auc_tables.paper_table_2().data
     assert printed[AUC].tolist() == [row.auc.printed for row in paper.TABLE_2]
     assert list(printed.index) == list(data.index[:20]), "the same rows, so that they can be laid beside each other"
     sections = data.index.get_level_values(0)
@@ -60,7 +60,7 @@ def test_table_2_has_20_9_and_3_rows_in_order(df):
     assert set(sections[29:32]) == {"Controls (ours, not in the paper)"}
     assert set(sections[32:36]) == {"Stronger augmentation of real images (ours)"}
     assert set(sections[36:]) == {"Trivial baselines (ours)"}
-    probed = tables.table_2(frame.by_device(df, "probe")).data
+    probed = auc_tables.table_2(frame.by_device(df, "probe")).data
     controls = probed.loc["Controls (ours, not in the paper)"]
     assert list(controls.index[-2:]) == ["Pseudo-labels, as many as real", "Pseudo-labels, up to 4,000"]
     assert controls[AUC].iloc[-1] == "89.50 ± 0.71"  # 87 and 88, two points more by the probe
@@ -75,7 +75,7 @@ def test_table_2_has_20_9_and_3_rows_in_order(df):
         f"{80.5 - 12.706204736432095 * 0.5:.2f} to {80.5 + 12.706204736432095 * 0.5:.2f}"
     )
     assert data.loc[("Real images only", "Baseline"), "95 % interval of the AUC"] == interval
-    more = tables.table_2_more(df).data
+    more = auc_tables.table_2_more(df).data
     assert list(more.index) == list(data.index) and list(more) == [
         HEADINGS[m] for m in ("accuracy", "sensitivity", "specificity", "ece")
     ]
@@ -86,7 +86,7 @@ def test_cells_of_partial_results(run):
     for subset in (0, 1):
         not_run(run / f"subset-{subset}/results/classification-histogan.json", selection="realism")
     df = load(run, 2)
-    data, best = tables.table_2(df).data, ("Class-based realism score", "U-Net transfer")
+    data, best = auc_tables.table_2(df).data, ("Class-based realism score", "U-Net transfer")
     assert data.loc[best, AUC] == "88.20 (n = 1)"
     assert data.loc[best, "95 % interval of the AUC"] == tables.ONE_SUBSET
     assert set(data.loc[("Realism score", "HistoGAN augmentation")]) == {"not run"}
@@ -112,7 +112,7 @@ def test_differences(df):
 def test_equal_differences_have_no_interval():
     """Three subsets that show the same difference are no certainty: no interval, and the exact p of the sign flips."""
     df = measured({BASELINE: [0.7, 0.8, 0.9], TRADITIONAL: [0.75, 0.85, 0.95]})
-    table = tables.tables_differences(df)[-1]
+    table = auc_tables.tables_differences(df)[-1]
     row = table.data.loc[("Real images only", "Traditional augmentation")]
     assert row.tolist() == ["+5.00 ± 0.00", "not run", "0.250", "none: the same in every subset", "0.25", "–"]
     assert (
@@ -120,7 +120,7 @@ def test_equal_differences_have_no_interval():
     )
     assert "at best 0.25 with 3 subsets" in table.notes and "No verdict. No trivial baseline was run." in table.notes
     assert "equal in all subsets have no interval" in table.notes
-    interval = tables.table_2(measured({BASELINE: [0.7] * 3}, n_real=256, n_synthetic=0)).data[
+    interval = auc_tables.table_2(measured({BASELINE: [0.7] * 3}, n_real=256, n_synthetic=0)).data[
         "95 % interval of the AUC"
     ]
     assert interval["Real images only", "Baseline"] == "none: the same in every subset"
@@ -143,7 +143,7 @@ def test_differences_show_the_intervals_with_patches(df):
         arm | {"regime": "double-real", "auc": same, "baseline": same, "traditional": same},
     ]
     found = {"slides": None, "test_n": 3000, "rows": arms}
-    table = tables.tables_differences(df, found=found)[0]
+    table = auc_tables.tables_differences(df, found=found)[0]
     minus = differences(df, found)[MINUS_BASELINE]
     row = minus.loc[("Real images only", "Traditional augmentation")]
     assert (row[tables.WITH_PATCHES], row["q"]) == ("−0.50 to +2.00", "0.060")
@@ -152,23 +152,23 @@ def test_differences_show_the_intervals_with_patches(df):
     stronger = differences(df, found)["minus the stronger control (Traditional, twice the steps)"]
     row = stronger.loc[("Real images only", "Traditional augmentation")]
     assert (row["mean ± sd"], row[tables.WITH_PATCHES]) == ("−1.00 ± 0.00", "−0.50 to +2.00")
-    interval = tables.table_2(df, found).data["95 % interval of the AUC"]
+    interval = auc_tables.table_2(df, found).data["95 % interval of the AUC"]
     assert interval["Real images only", "Traditional augmentation"] == "0.00 to 2.00"
     assert "3,000 test patches" in table.notes and "too narrow" in table.notes
-    by_slide = tables.tables_differences(df, found=found | {"slides": 40})[0].notes
+    by_slide = auc_tables.tables_differences(df, found=found | {"slides": 40})[0].notes
     assert "by slide (40 slides)" in by_slide and "too narrow" not in by_slide
-    assert "No test scores were kept" in tables.tables_differences(df, "accuracy", found)[0].notes
+    assert "No test scores were kept" in auc_tables.tables_differences(df, "accuracy", found)[0].notes
 
 
 def test_a_second_table_2_by_probes(df):
     probe = frame.by_device(df, "probe")
-    first, second = tables.table_2(df), tables.table_2(probe)
+    first, second = auc_tables.table_2(df), auc_tables.table_2(probe)
     assert second.title.startswith("Table 2 by probes") and list(second.data) == list(first.data)
     assert second.data.loc[("Real images only", "Baseline"), AUC] == "82.50 ± 0.71"
     assert second.data.loc[("Controls (ours, not in the paper)", "Traditional, twice the steps"), AUC] == "not run"
     assert second.data.loc[("Trivial baselines (ours)", "Colour histogram"), AUC] == "78.50 ± 0.71"
     assert ("Stronger augmentation of real images (ours)", "Mixup") not in second.data.index
-    assert [table.title for table in tables.tables_differences(probe)] == [
+    assert [table.title for table in auc_tables.tables_differences(probe)] == [
         "Paired differences of probes: minus traditional augmentation",
         "Paired differences of probes: minus the stronger control (Transfer, real to real)",
         "Paired differences of probes: minus baseline",
@@ -180,14 +180,14 @@ def test_no_negative_zero():
 
 
 def test_notes_state_the_provenance_and_what_is_not_comparable(df):
-    for table in (quality_tables.table_1(df, "judge-a"), tables.table_2(df)):
+    for table in (quality_tables.table_1(df, "judge-a"), auc_tables.table_2(df)):
         for part in ("phantom", "profile demo", "2 subsets of 256", "cpu", " s;", "pcamlib 0.1.0+abc"):
             assert part in table.notes
         assert "not comparable with ours in absolute value" in table.notes
-    for printed in (quality_tables.paper_table_1(), tables.paper_table_2()):
+    for printed in (quality_tables.paper_table_1(), auc_tables.paper_table_2()):
         for part in ("ImageNet", "ull PCam", "five subsets of 26,215"):
             assert part in printed.notes
-    assert "1,024 test patches, decision threshold 0.5" in tables.table_2(df).notes
+    assert "1,024 test patches, decision threshold 0.5" in auc_tables.table_2(df).notes
 
 
 def test_provenance_table(df):
@@ -226,8 +226,8 @@ class Cells(HTMLParser):
 
 
 def test_html_is_balanced_rectangular_and_complete(df):
-    everything = [quality_tables.table_1(df, "judge-a"), tables.table_2(df), *tables.tables_differences(df)]
-    everything += [tables.table_2_more(df), quality_tables.paper_table_1(), tables.paper_table_2()]
+    everything = [quality_tables.table_1(df, "judge-a"), auc_tables.table_2(df), *auc_tables.tables_differences(df)]
+    everything += [auc_tables.table_2_more(df), quality_tables.paper_table_1(), auc_tables.paper_table_2()]
     for table in [*everything, tables.table_provenance(df)]:
         html, parser = tables.render(table), Cells()
         parser.feed(html)
@@ -258,7 +258,7 @@ def test_html_is_escaped():
 
 
 def test_auc_by_centre_has_a_column_each(run):
-    assert tables.table_centres(load(run, 2)) is None, "nobody knows the centres"
+    assert auc_tables.table_centres(load(run, 2)) is None, "nobody knows the centres"
     for k in (0, 1):
         by_centre = {"A": {"patches": 600, "auc": 0.8 + k / 10}, "B": {"patches": 424, "auc": None}}
         for name in ("classification-real", "probe-real"):
@@ -266,11 +266,11 @@ def test_auc_by_centre_has_a_column_each(run):
             edit(path, lambda content: [r.update(centres=by_centre) for r in content["rows"] if r["status"] == "ok"])
     df = load(run, 2)
     for device in frame.DEVICES:
-        table = tables.table_centres(frame.by_device(df, device))
+        table = auc_tables.table_centres(frame.by_device(df, device))
         assert list(table.data) == ["A (600 patches)", "B (424 patches)"]
         assert table.data.loc[("Real images only", "Baseline")].tolist() == ["85.00 ± 7.07", "not run"]
         assert set(table.data.loc[("Synthetic images only", "DiT (none)")]) == {"not run"}
         assert "of one class: B." in table.notes and ("by probes" in table.title) == (device == "probe")
     whole, measured = load(run, 2), frame.by_device(df, "classification")
-    assert tables.table_2(measured).data.loc[("Real images only", "Baseline"), AUC] == "80.50 ± 0.71"
+    assert auc_tables.table_2(measured).data.loc[("Real images only", "Baseline"), AUC] == "80.50 ± 0.71"
     assert len(whole) == len(df)

@@ -8,7 +8,7 @@ import pytest
 from made_up import edit, measured, provenance, write_run
 
 from pcamlib.core.errors import StudyError
-from pcamlib.report import quality_tables, tables
+from pcamlib.report import auc_tables, quality_tables, tables
 from pcamlib.results import frame, load
 from pcamlib.results.arms import BASELINE, TRADITIONAL, Arm
 
@@ -90,7 +90,7 @@ def test_mixtures_are_told_where_numbers_are_shown(run):
     mixed = "Mixed: 2 versions of the code, 2 thread counts, 2 devices, 2 processors."
     assert note.endswith(f" {mixed}")
     assert mixed in tables.provenance_sentence(df, "quality") and mixed in quality_tables.table_1(df, "judge-a").notes
-    assert "Mixed" not in tables.table_2(df).notes, "the classifiers are all of one kind"
+    assert "Mixed" not in auc_tables.table_2(df).notes, "the classifiers are all of one kind"
     arm = df.assign(version="0.1.0+abc", arm_version=["0.1.0+xyz", *[None] * (len(df) - 1)])
     assert "Mixed: 2 versions" in frame.provenance_note(frame.merged_provenance(arm))
     one = frame.provenance_note(provenance(0, version="0.1.0+abc and 0.1.0+def"))
