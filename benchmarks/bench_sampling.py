@@ -1,4 +1,4 @@
-"""The profile's fast solver beside 1000 ancestral steps: `python benchmarks/bench_sampling.py [--data DIR]`.
+"""The fast solver beside 1000 ancestral steps, and in bfloat16: `python benchmarks/bench_sampling.py [--data DIR]`.
 
 Time: a batch of 64 samples of each backbone at the profile's sizes, guidance and decoding included, on an untrained
 network (its weights do not matter); of the ancestral steps, which all cost the same, some are timed. Quality: a U-Net
@@ -33,12 +33,16 @@ def timed(family: str):
         decoder = autoencoder.Autoencoder(p.autoencoder).eval().to(device)
         generator = diffusion.DiffusionSampler(p.diffusion, task.modules["denoiser"].to(device), decoder, task.latents)
         labels = torch.arange(EACH) % 2
+        generator.settings = p.diffusion.model_copy(update={"sampling_precision": "bf16"})
+        reduced = timing.seconds_of(lambda: generator.sample(labels.numpy(), 0), args.seconds)
+        generator.settings = p.diffusion.model_copy(update={"sampling_precision": "fp32"})
         fast = timing.seconds_of(lambda: generator.sample(labels.numpy(), 0), args.seconds)
         some = 5
         step = timing.seconds_of(lambda: generator.denoise(labels, 0, sampler="ddpm", steps=some), args.seconds) / some
         decode = timing.seconds_of(lambda: decoder.to_images(task.latents.values[0, :EACH]), 1)
         row = {
             "fast": fast,
+            "reduced": reduced,
             "steps": p.diffusion.sampling_steps,
             "ancestral": ANCESTRAL * step + decode,
             "decode": decode,
@@ -83,6 +87,10 @@ def quality(args) -> dict:
             sets = [space(generator.sample(np.arange(each) % 2, seed, guidance=1.0, **options)) for seed in range(SETS)]
             row[name] = [metrics.frechet_distance(real=real, fake=fake) for fake in sets]
             row[f"{name}, all"] = metrics.frechet_distance(real=real, fake=np.concatenate(sets))
+        generator.settings = s.profile.diffusion.model_copy(update={"sampling_precision": "bf16"})
+        sets = [space(generator.sample(np.arange(each) % 2, seed, guidance=1.0)) for seed in range(SETS)]
+        row["bf16"] = [metrics.frechet_distance(real=real, fake=fake) for fake in sets]
+        row["bf16, all"] = metrics.frechet_distance(real=real, fake=np.concatenate(sets))
     return row
 
 
@@ -101,13 +109,14 @@ def report(rows: dict, args) -> None:
         print(
             f"{row['sampler']}, {row['steps']} steps: {row['fast']:.2f} s, x{ratio:.0f}; decoding {row['decode']:.2f} s"
         )
+        print(f"the same in bf16: {row['reduced']:.2f} s, x{row['fast'] / row['reduced']:.2f}")
         print(f"time goes to: {row['where']}")
     q = rows["quality"]
     print(
         f"\nFréchet distance ({q['extractor']}) of {SETS} sets of {q['each']} to {q['n_real']} real patches,"
         f" {args.data}"
     )
-    for name in ("fast", "ancestral"):
+    for name in ("fast", "bf16", "ancestral"):
         spread = f"{np.mean(q[name]):.4g} ± {np.std(q[name], ddof=1):.2g}"
         print(f"{name:10} {spread} a set; all together {q[f'{name}, all']:.4g}")
 

@@ -12,8 +12,8 @@ import yaml
 from pcamlib.core import paper
 from pcamlib.core.errors import StudyError
 from pcamlib.core.settings import load_profile
-from pcamlib.results import load, plan
-from pcamlib.results.published import published_runs
+from pcamlib.results import compact, load, plan
+from pcamlib.results.published import published_folder, published_runs
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +239,11 @@ def test_git_knows_who_added_the_plan_and_says_when_it_does_not(tmp_path):
     assert git(path.parent, "rev-parse", "HEAD~").startswith(found[0].sha) and found[0].when.tzinfo
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{path.parent}", "shallow")
     assert plan.history(tmp_path / "shallow" / "plan.yml") is None, "the first commit there is not the first"
+
+
+def test_the_study_that_has_begun_follows_its_plan():
+    found = plan.read()
+    path = published_folder() / "begun" / f"{found.run}.csv"
+    results = compact.read(path)
+    assert not plan.predates(found, results) and plan.unexplained(found, results) == []
+    assert sorted(results["subset"].unique()) == list(range(results["subset"].nunique())), "the first ones, in order"
