@@ -63,7 +63,7 @@ def test_trials_are_judged_on_validation_and_go_on(plan, tmp_path, capsys, monke
     [
         ("base: smoke", "samples"),
         ("base: [", "plan"),
-        (PLAN.replace("unet, ", "gan, "), "histogan"),
+        (PLAN.replace("family: unet", "family: gan"), "histogan"),
         (PLAN + "more: 1", "more"),
         (PLAN.replace("guidance: 2.0", "guidence: 2.0"), "guidence"),
         (PLAN.replace("changes: {epochs: 1}}", "sampling: [{guidance: 2.0}]}"), "no options of sampling"),
