@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import skimage.color
 import torch
 import torch.nn.functional as F
 from torchvision.transforms import v2
 
 from pcamlib.core.sections import AugmentationSettings
-from pcamlib.models.tensors import orient
+from pcamlib.models.tensors import orient, to_float, to_uint8
 
 STAIN = 0.1  # of the factors and offsets of haematoxylin, eosin and residual; Tellez et al. 2019 try 0.05 and 0.2
 RANDAUGMENT = v2.RandAugment(num_ops=2, magnitude=9)  # torchvision's defaults, those of Cubuk et al. 2020 for ImageNet
@@ -44,6 +45,14 @@ def augment(x: torch.Tensor, settings: AugmentationSettings) -> torch.Tensor:
     matrix, offset = jitter(n, settings, x.mean((2, 3)).cpu())
     offset, matrix = offset.to(device).unsqueeze(2), matrix.to(device)
     return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x).clamp_(0, 1)
+
+
+def copies(patch: np.ndarray, count: int, settings: AugmentationSettings, seed: int) -> np.ndarray:
+    """`count` augmented copies of a patch uint8 (96, 96, 3), to be looked at: uint8 (count, 96, 96, 3)."""
+    x = to_float(patch[None]).add(1).div(2).expand(count, -1, -1, -1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return to_uint8(augment(x, settings).mul(2).sub(1))
 
 
 def rotate(x: torch.Tensor, angle: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ __all__ = [
     "accepted_rejected",
     "forward_noise",
     "guidance_scales",
+    "lines",
     "nearest_pairs",
     "patch_grid",
     "reconstructions",
@@ -129,9 +130,17 @@ def guidance_scales(samples: Mapping[float, np.ndarray], note: str = "") -> Figu
     return figure
 
 
-def reconstructions(real: np.ndarray, recon: np.ndarray, note: str = "") -> Figure:
-    """Real patches above their reconstructions, both uint8 (N, 96, 96, 3)."""
-    rows = [("real", _same_shape(real, "real"), None), ("reconstructed", _same_shape(recon, "recon"), None)]
+def lines(images: Mapping[str, np.ndarray], note: str = "") -> Figure:
+    """A line of patches, uint8 (N, 96, 96, 3), for each name."""
+    figure = _named_rows([(name, _same_shape(line, name), None) for name, line in images.items()], note)
+    spread = (f"{name} {np.std(line.mean((1, 2, 3))):.0f}" for name, line in images.items())
+    figure.set_label(f"Standard deviation of the brightness within a line, of 255: {', '.join(spread)}.")
+    return figure
+
+
+def reconstructions(real: np.ndarray, recon: np.ndarray, note: str = "", name: str = "reconstructed") -> Figure:
+    """Real patches above their reconstructions, both uint8 (N, 96, 96, 3); `name` says how these were made."""
+    rows = [("real", _same_shape(real, "real"), None), (name, _same_shape(recon, "recon"), None)]
     figure = _named_rows(rows, note)
     off = np.abs(np.asarray(real, float) - np.asarray(recon, float)).mean()
     figure.set_label(f"A reconstructed pixel differs from the real one by {off:.1f} of 255 on average.")

@@ -99,3 +99,13 @@ def test_cutmix_keeps_every_centre_with_its_label():
     assert 20 < changed.sum() < 44, "half are left whole"
     assert (out[changed] != x[changed]).float().mean() > 0.2
     assert all(len(image.unique()) <= 2 for image in out), "the surroundings come from one other patch"
+
+
+def test_copies_of_a_patch_differ_and_leave_the_random_numbers_alone():
+    patch = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    settings, before = AugmentationSettings(**NONE | {"hue": 0.1}), torch.get_rng_state()
+    copies = augmentation.copies(patch, 5, settings, seed=1)
+    assert copies.shape == (5, 96, 96, 3) and copies.dtype == np.uint8
+    assert len({copy.tobytes() for copy in copies}) == 5
+    assert (copies == augmentation.copies(patch, 5, settings, seed=1)).all()
+    assert (torch.get_rng_state() == before).all()

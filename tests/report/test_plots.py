@@ -94,6 +94,14 @@ def test_reconstructions_are_below_their_originals():
     assert "reconstructed" in texts(figure)
 
 
+def test_lines_of_patches_have_their_names():
+    figure = patch_plots.lines({"real": patches(3), "U-Net": patches(2, 1)})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["real", "", "", "U-Net", "", ""]
+    assert sum(bool(axes.images) for axes in figure.axes) == 5
+    with pytest.raises(ValueError, match="real"):
+        patch_plots.lines({"real": patches(3) / 255})
+
+
 def test_accepted_rejected():
     figure = patch_plots.accepted_rejected(patches(3), patches(2), ([1.5, 1.25, 1.0], [0.5, 0.25]))
     assert sum(bool(axes.images) for axes in figure.axes) == 5
@@ -310,6 +318,11 @@ def takeaways():
         "over the 6 labelled “tumour”",
     )
     yield patch_plots.reconstructions(dark, dark + 7), "differs", " 7.0 of 255"
+    yield (
+        patch_plots.lines({"real": np.concatenate([dark, dark + 20]), "GAN": dark}),
+        "Standard deviation",
+        "real 10, GAN 0",
+    )
     yield plots.loss_curves(log), "Mean absolute error falls from 0.2 to 0.05", "epoch 1 and 9"
     yield plots.loss_curves(log[::-1], ["l1"]), "rises", "0.05 to 0.2"
     yield plots.label_balance({"train": [0, 1, 1, 1]}), "75.0 % in train", "tumour"
