@@ -90,7 +90,7 @@
 
   const device = select(
     Object.entries(data.devices).map(([name, { title }]) => [name, title]),
-    "classification",
+    data.start,
   );
   const confidence = number(95, 50, 99.9, 0.1);
   const boxes = data.subsets.map((subset) => element("input", { type: "checkbox", checked: true, value: subset }));

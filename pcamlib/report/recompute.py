@@ -88,17 +88,18 @@ def sources(run: Published, **choices: Any) -> dict[str, Measured]:
 def content(run: Published, folder: Path) -> dict[str, Any]:
     """Everything that the page computes from, in kinds of JSON of at most ROOM characters.
 
-    "devices": by name its "title", the "values" of METRICS by arm (`Arm.name`; a value per entry of "subsets", None
-    where not run), the "verdicts" of the study, and the "arms" to choose from. "labels", "groups", "curves": of the
-    test patches; `curves` lists device, subset, arm and seed of each of `packed`, which is ranks and then cuts in
-    numbers of `bits` bits. Subsets whose curves have no room are left out, the later ones first. "claims": text, rule
-    and what it asks (`claims.Statement.asked`).
+    "start": the device shown first, that of most arms. "devices": by name its "title", the "values" of METRICS by arm
+    (`Arm.name`; a value per entry of "subsets", None where not run), the "verdicts" of the study, and the "arms" to
+    choose from. "labels", "groups", "curves": of the test patches; `curves` lists device, subset, arm and seed of each
+    of `packed`, which is ranks and then cuts in numbers of `bits` bits. Subsets whose curves have no room are left
+    out, the later ones first. "claims": text, rule and what it asks (`claims.Statement.asked`).
     """
     subsets = [int(k) for k in sorted(run.results["subset"].unique())]
     there = sources(run)
     found: dict[str, Any] = {
         "run": run.name,
         "subsets": subsets,
+        "start": frame.fullest(run.results),
         "devices": {name: _device(name, source, run, subsets) for name, source in there.items()},
         "claims": [_claim(*pair, there["classification"]) for pair in zip(paper.CLAIMS, claims.RULES, strict=True)],
         "alpha": claims.ALPHA,

@@ -184,15 +184,16 @@ def test_bootstrap_intervals_are_those_of_the_same_draws_in_python(run, scores, 
 
 
 def test_intervals_over_subsets_are_those_of_inference(run, exact, arithmetic):
-    page = arithmetic(recompute.content(run, published_folder()))
+    content = recompute.content(run, published_folder())
+    page = arithmetic(content)
     asked = {
-        "device": "classification",
+        "device": content["start"],
         "subsets": [int(k) for k in sorted(exact["subset"].unique())],
         "threshold": 0.5,
     }
     asked |= {"arms": ["transfer-unet-none", "traditional"], "unit": "subset", "level": 0.95}
     found = page.evaluate("(asked) => run.compare(asked).rows[2]", asked)
-    device = frame.by_device(exact, "classification")
+    device = frame.by_device(exact, content["start"])
     for metric in ("auc", "sensitivity", "specificity"):
         values = frame.differences(device, Arm("traditional"), metric)["transfer-unet-none"]
         expected = claims_estimate(values.tolist())
@@ -302,7 +303,7 @@ def test_verdicts_of_any_run_are_those_of_the_rules(arithmetic, tmp_path):
 def test_a_thousand_draws_take_less_than_two_seconds(run, arithmetic):
     content = recompute.content(run, published_folder())
     page = arithmetic(content)
-    asked = {"device": "classification", "subsets": content["subsets"], "arms": ["transfer-unet-none", "traditional"]}
+    asked = {"device": content["start"], "subsets": content["subsets"], "arms": ["transfer-unet-none", "traditional"]}
     asked |= {"threshold": 0.5, "unit": "patch", "level": 0.95, "draws": 1000}
     ask = "(asked) => { const began = performance.now(); run.compare(asked); return performance.now() - began; }"
     assert min(page.evaluate(ask, asked) for _ in range(3)) < 2000
@@ -338,7 +339,7 @@ def word(page, number):
 
 def test_the_exercise_is_solved_by_keyboard_as_the_solution_says(html, chromium, run):
     """Every choice that the solution names is made with keys alone, and gives the verdict that it names."""
-    source = recompute.sources(run)["classification"]
+    source = recompute.sources(run)[frame.fullest(run.results)]
     found = claims.rule_5(source)
     with opened(chromium) as page:
         page.goto(html.as_uri())
@@ -368,11 +369,11 @@ def test_the_exercise_is_solved_by_keyboard_as_the_solution_says(html, chromium,
         assert not page.complaints and not page.asked
 
 
-def test_choices_of_the_reader_are_followed_and_bad_ones_refused(html, chromium):
+def test_choices_of_the_reader_are_followed_and_bad_ones_refused(html, chromium, run):
     with opened(chromium) as page:
         page.goto(html.as_uri())
         said = page.locator("#recompute-difference [role=status]")
-        playwright.expect(said).to_contain_text("over 3 subsets")
+        playwright.expect(said).to_contain_text(f"over {run.results['subset'].nunique()} subsets")
         page.get_by_label("Resampling unit").select_option("patch")
         playwright.expect(said).to_contain_text("over 1,000 draws of test patches")
         page.get_by_label("Arm", exact=True).select_option("augmentation-dit-none")
