@@ -8,6 +8,7 @@ import re
 import unicodedata
 
 _MARKUP = re.compile(r"[\\`*{}\[\]<>|$&#~^]|(?<![^\W_])_|_(?![^\W_])")  # within a word "_" is no markup
+PROGRESS = re.compile(r"\S+: *\d+/\d+ steps, .* left$")  # a line of `training.progress.Watch` when nobody watches
 _AT_THE_START = re.compile(r"[-+=:%(]|\d+(?=[.)](?:\s|$))")
 
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from torchmetrics.functional.classification import binary_calibration_error
 
 from pcamlib import data, metrics, training
 from pcamlib.core.files import atomic, code_version, now, read_json, write_json
@@ -270,6 +269,8 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
     labels: (N,) of 0 and 1; probabilities: (N,) of class 1; equally wide bins of the probability.
     """
+    from torchmetrics.functional.classification import binary_calibration_error  # seconds
+
     p, y = torch.from_numpy(probabilities).double(), torch.from_numpy(labels.astype(np.int64))
     return float(binary_calibration_error(p, y, n_bins=CALIBRATION_BINS))
 

@@ -22,9 +22,9 @@ from pcamlib.data import SIDE, Arrays
 from pcamlib.experiments import baselines, features, selection
 from pcamlib.experiments.features import Extractor
 from pcamlib.models import autoencoder, regression
+from pcamlib.results.frame import HALF
 from pcamlib.study import Study
 
-HALF = 48  # px, half of a patch
 STRENGTHS = regression.STRENGTHS[::3]  # 1e-6 to 1
 FOLDS = 5
 

@@ -19,12 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_accuracy,
-    binary_auroc,
-    binary_recall,
-    binary_specificity,
-)
 
 from pcamlib.metrics.neighbours import Screen, exact_arithmetic, knn_radii, mean64
 
@@ -301,6 +295,8 @@ def classification_metrics(
     ranks by them. Probabilities tie at 1 from logits of 17 on in float32, of 37 on in float64, and logits do not.
     ValueError if a class is absent, for then the AUC is not defined.
     """
+    from torchmetrics.functional import classification  # seconds, and most that import this module do without
+
     y, p = (torch.as_tensor(v).detach().cpu() for v in (labels, probabilities))
     if y.ndim != 1 or y.shape != p.shape or not len(y):
         raise ValueError(
@@ -320,8 +316,8 @@ def classification_metrics(
     # torchmetrics puts whatever lies outside 0 to 1 through a sigmoid: ranks order and tie as the scores do
     rank = score.unique(return_inverse=True)[1].double()
     return {
-        "accuracy": float(binary_accuracy(called, y)),
-        "auc": float(binary_auroc(rank / rank.max().clamp(min=1), y)),
-        "sensitivity": float(binary_recall(called, y)),
-        "specificity": float(binary_specificity(called, y)),
+        "accuracy": float(classification.binary_accuracy(called, y)),
+        "auc": float(classification.binary_auroc(rank / rank.max().clamp(min=1), y)),
+        "sensitivity": float(classification.binary_recall(called, y)),
+        "specificity": float(classification.binary_specificity(called, y)),
     }

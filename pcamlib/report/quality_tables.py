@@ -8,7 +8,6 @@ import pandas as pd
 
 from pcamlib.core import paper
 from pcamlib.data import CLASSES, SIDE
-from pcamlib.experiments.label_content import HALF
 from pcamlib.models import generators
 from pcamlib.report.tables import (
     HEADINGS,
@@ -23,7 +22,7 @@ from pcamlib.report.tables import (
 )  # fmt: skip
 from pcamlib.results import frame
 from pcamlib.results.arms import PLANTED, Arm, generators_of, judged
-from pcamlib.results.frame import LATER, NOT_RUN
+from pcamlib.results.frame import HALF, LATER, NOT_RUN
 
 CALIBRATION = {
     "real": "Other real patches",

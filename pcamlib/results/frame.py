@@ -27,6 +27,7 @@ PER_CLASS = ("requested", "kept", "seen", "passed", "accepted")
 LATER = ("fid_0", "fid_1", "fid_held_out", "fid_infinity", "vendi")
 """Metrics of quality that older results lack, and a row where there are too few images. Such a row has no line for
 them."""
+HALF = 48  # px: half of a patch, for `experiments.label_content`
 LABEL_CONTENT = {
     "colour": "auc_colour", "half": "auc_half", "full": "auc_full",
     "apart_half": "auc_apart_half", "apart_full": "auc_apart_full",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib.util
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +25,6 @@ LINE_SECONDS = 60
 CURVE_SECONDS = 5  # between two writings of log.csv
 SHEET_SECONDS = 60  # until the first sample sheet; later ones are rarer
 SHEET_SHARE = 0.02  # of the time, at most, goes into sheets
-LINE = re.compile(r"\S+: *\d+/\d+ steps, .* left$")  # what `Watch` prints when nobody watches
 Log = list[dict[str, Any]]
 
 

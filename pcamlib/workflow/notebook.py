@@ -30,7 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import atomic, lock, plain_path, project_root
-from pcamlib.training.progress import LINE
+from pcamlib.core.text import PROGRESS
 
 Literal = int | float | str | bool | None
 GPUS = "PCAMLIB_GPUS"  # environment variable FOLDER:0,1: GPUs that the study shares out, and where their locks lie
@@ -203,7 +203,7 @@ class Progress:
 
     def write(self, text: str) -> None:
         """Print those lines of `text` that `watch.Watch` made."""
-        for line in filter(LINE.match, text.splitlines()):
+        for line in filter(PROGRESS.match, text.splitlines()):
             print(line, file=sys.stderr, flush=True)
 
     def flush(self) -> None:
@@ -226,7 +226,7 @@ def tidy(source: Path, target: Path) -> None:
         cell.metadata.pop("papermill", None)
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":
-                output.text = "".join(line for line in output.text.splitlines(True) if not LINE.match(line))
+                output.text = "".join(line for line in output.text.splitlines(True) if not PROGRESS.match(line))
         if "outputs" in cell:
             cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text]
         if "parameters" in cell.metadata.get("tags", []):

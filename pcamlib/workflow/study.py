@@ -30,10 +30,10 @@ from pcamlib import data
 from pcamlib.core.errors import StudyError
 from pcamlib.core.files import OWNER, atomic, digest, lock, project_root, resolve
 from pcamlib.core.settings import load_profile
-from pcamlib.experiments import classification, features
-from pcamlib.models import autoencoder, classifier, generators
+from pcamlib.core.text import PROGRESS
+from pcamlib.experiments import features
+from pcamlib.models import classifier, generators
 from pcamlib.study import REAL, Study, open_study
-from pcamlib.training.progress import LINE
 from pcamlib.workflow.notebook import GPUS
 
 COUNT = re.compile(r"(\d+) of (\d+) steps \(\d+%\) done")
@@ -42,6 +42,9 @@ STAGES = ("autoencoder", *generators.REGISTRY, *(f"classifiers:{g}" for g in (RE
 
 def train_stage(study: Study, stage: str) -> None:
     """Train one of STAGES as its notebook would, into the same run folder; what is finished is left alone."""
+    from pcamlib.experiments import classification  # these two take seconds to import
+    from pcamlib.models import autoencoder
+
     if stage == "autoencoder":
         model, _ = autoencoder.train(study)
         autoencoder.encode_subset(study, model)
@@ -113,10 +116,10 @@ def snakemake(
                 sys.stderr.write(_progress(*map(int, counted.groups()), time.monotonic() - began))
                 sys.stderr.flush()
                 continue
-            if everything or line.startswith("error:") or LINE.match(line):
+            if everything or line.startswith("error:") or PROGRESS.match(line):
                 sys.stderr.write(line)
                 sys.stderr.flush()
-            if not LINE.match(line):
+            if not PROGRESS.match(line):
                 last.append(line.rstrip())
 
     reader = threading.Thread(target=pass_on, daemon=True)

@@ -17,6 +17,7 @@ from PIL import Image
 from small_task import Line, fit
 
 from pcamlib import training
+from pcamlib.core import text
 from pcamlib.core.errors import StudyError
 from pcamlib.models import autoencoder, diffusion, histogan
 from pcamlib.report import plots
@@ -50,7 +51,7 @@ def test_curves_and_sheets_are_there_while_training_goes_and_change_nothing(tmp_
     assert task.rows == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert all(torch.equal(weights[key], again[key]) for key in weights)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 9 and all(progress.LINE.match(line) for line in lines)
+    assert len(lines) == 9 and all(text.PROGRESS.match(line) for line in lines)
     assert lines[3].startswith("b/line: 4/9 steps, ") and lines[3].endswith(" left") and " steps/s" in lines[3]
     sheets = progress.sheets(tmp_path / "b" / "line")
     assert [path.name for path in sheets][:2] == ["step-00000001.png", "step-00000002.png"] and len(sheets) == 9
