@@ -118,7 +118,7 @@ class Trials:
         return made
 
     def score(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-        """Fréchet and kernel distance of (N,) patches to the validation split, and the judge's AUC for their labels."""
+        """Fréchet and kernel distance of (N,) patches to the validation split; the judge's AUC for their labels."""
         auc = metrics.classification_metrics(labels, self.judge.predict(images))["auc"]
         return quality.distances(self.real, self.judge.extractor(images)) | {"label_auc": auc}
 

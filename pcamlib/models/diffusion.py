@@ -131,10 +131,10 @@ def start_from(model: nn.Module, trained: nn.Module) -> None:
 class Denoiser(nn.Module):
     """ε_θ(x_t, t, y): x (B, C, s, s), t int64 (B,) in 0..T-1, labels int64 (B,) in {0, 1, NULL} -> (B, C, s, s).
 
-    The network F is used as ε_θ = σ_t x_t + α_t F(x_t, t, y), with α_t² = ᾱ_t and σ_t² = 1 - ᾱ_t. Where x_t is nearly
-    pure noise, an untrained network then already predicts that noise. Without this, F would first have to learn to copy
-    its input, and the solver would divide its error at these steps by the small α_t. F predicts the v of Salimans & Ho
-    2022, but the loss and the returned value are the paper's ε.
+    The network F is used as ε_θ = σ_t x_t + α_t F(x_t, t, y), with α_t² = ᾱ_t and σ_t² = 1 - ᾱ_t. Where x_t
+    is nearly pure noise, an untrained network then already predicts that noise. Without this, F would first have to
+    learn to copy its input, and the solver would divide its error at these steps by the small α_t. F predicts the v
+    of Salimans & Ho 2022, but the loss and the returned value are the paper's ε.
     """
 
     def __init__(self, backbone: nn.Module, settings: Settings):
@@ -297,8 +297,8 @@ class DiffusionSampler:
 
         sampler, steps, guidance
             Name of the sampler (see `scheduler`), number of steps, guidance scale; by default the profile's. With
-            guidance g the noise estimate is ε_∅ + g (ε_y − ε_∅) (Ho & Salimans 2021); g = 1 is plain conditional
-            sampling.
+            guidance g the noise estimate is ε_∅ + g (ε_y − ε_∅) (Ho & Salimans 2021); g = 1 is plain
+            conditional sampling.
         keep
             How many evenly spaced intermediate states to return beside the final one.
 

@@ -1,8 +1,8 @@
 """Rectified flow (Liu et al. 2023; Lipman et al. 2023) with the study's U-Net on the same latents: the worked example
 of the page "Add a generator". No profile uses it unless its key `generators` lists "flow".
 
-A patch x_0 and noise ε are joined by a straight line, x_t = (1 - t) x_0 + t ε with t in [0, 1]. The network learns the
-velocity along it, ε - x_0, and sampling follows the learned velocity from t = 1 back to 0. Labels are dropped and
+A patch x_0 and noise ε are joined by a straight line, x_t = (1 - t) x_0 + t ε with t in [0, 1]. The network learns
+the velocity along it, ε - x_0, and sampling follows the learned velocity from t = 1 back to 0. Labels are dropped and
 guided as in `diffusion`, and the settings are those of the profile's section `diffusion`.
 """
 

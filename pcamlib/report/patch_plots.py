@@ -79,7 +79,8 @@ def _brightness(images: np.ndarray, labels: Sequence[int] | None) -> str:
     if labels is None or len(set(map(int, labels))) < 2:
         return f"The mean brightness of these {len(images)} patches is {images.mean():.0f} of 255."
     labels = np.asarray(labels)
-    parts = [f"{images[labels == c].mean():.0f} over the {np.sum(labels == c)} labelled “{CLASSES[c]}”" for c in (1, 0)]
+    means = {c: f"{images[labels == c].mean():.0f} over the {np.sum(labels == c)}" for c in (1, 0)}
+    parts = [f"{mean} labelled “{CLASSES[c]}”" for c, mean in means.items()]
     return f"The mean brightness, of 255, is {parts[0]} and {parts[1]}."
 
 
@@ -143,7 +144,7 @@ def reconstructions(real: np.ndarray, recon: np.ndarray, note: str = "", name: s
     rows = [("real", _same_shape(real, "real"), None), (name, _same_shape(recon, "recon"), None)]
     figure = _named_rows(rows, note)
     off = np.abs(np.asarray(real, float) - np.asarray(recon, float)).mean()
-    figure.set_label(f"A reconstructed pixel differs from the real one by {off:.1f} of 255 on average.")
+    figure.set_label(f"A pixel differs from the real one by {off:.1f} of 255 on average ({name}).")
     return figure
 
 

@@ -30,9 +30,8 @@ def table_slides(found: dict[str, Any] | None, title: str = "What slides do to t
             ("effect", "design effect", "{:.2f}"),
             ("effective", "effective patches", "{:,.0f}"),
         ):
-            columns[words, heading] = [
-                NOT_PRINTED if v is None or v[name] is None else form.format(v[name]).replace("-", "−") for v in values
-            ]
+            known = [None if v is None else v[name] for v in values]
+            columns[words, heading] = [NOT_PRINTED if x is None else form.format(x).replace("-", "−") for x in known]
     arms = [Arm(row["regime"], row["generator"], row["selection"]) for row in rows]
     notes = (
         f"{found['test_n']:,} test patches of {found['slides']:,} slides. ICC: intraclass correlation of what each"

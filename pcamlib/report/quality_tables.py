@@ -97,11 +97,11 @@ def table_1_more(results: pd.DataFrame, extractor: str) -> Table:
         "Vendi score: how many different images would be as diverse, and depends on their number. " if later else ""
     )
     notes = (
-        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {_conventions(quality)} KID:"
-        f" mean over 100 random subsets of {listed(quality['kid_size'], ' or ', 'no')} images; the standard error of a"
-        f" single value{error} is that of this mean. Density counts the real spheres around a sample and may exceed 1;"
-        f" coverage is the share of real spheres that hold a sample. {diverse}Label AUC: how well the judge, a"
-        " classifier of real patches, recognises the class that each image was meant to show (50 is chance)."
+        f"Mean ± standard deviation over subsets. {_space(results, 'quality', extractor)}. {_conventions(quality)}"
+        f" KID: mean over 100 random subsets of {listed(quality['kid_size'], ' or ', 'no')} images; the standard error"
+        f" of a single value{error} is that of this mean. Density counts the real spheres around a sample and may"
+        f" exceed 1; coverage is the share of real spheres that hold a sample. {diverse}Label AUC: how well the judge,"
+        " a classifier of real patches, recognises the class that each image was meant to show (50 is chance)."
         f" {provenance_sentence(results, 'quality')}"
     )
     data = pd.DataFrame(columns, index=_rows(sets, "Calibration (ours)", CALIBRATION))
@@ -252,9 +252,9 @@ def table_memorisation(results: pd.DataFrame) -> Table:
             " of them with a small p is what the test can detect. "
         )
     notes = (
-        f"Mean ± standard deviation over subsets. {_space(results, 'memorisation')}. Without copying the first share is"
-        f" {share} % on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided, of"
-        " a share as high as this without copying, not corrected for the number of rows."
+        f"Mean ± standard deviation over subsets. {_space(results, 'memorisation')}. Without copying the first share"
+        f" is {share} % on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided,"
+        " of a share as high as this without copying, not corrected for the number of rows."
         f" {planted}{provenance_sentence(results, 'memorisation')}"
     )
     data = pd.DataFrame(columns, index=_rows(sets, "Controls", MEMORISATION_CONTROLS))

@@ -1,7 +1,7 @@
 """Results of a study as one tidy data frame, and the means and differences that everything else is made from.
 
-One line per subset, arm, classifier seed, feature space and metric. Metrics are fractions, except the Fréchet distance,
-KID and density, the training loss, seconds, and counts. `COLUMNS` lists the columns with their types.
+One line per subset, arm, classifier seed, feature space and metric. Metrics are fractions, except the Fréchet
+distance, KID and density, the training loss, seconds, and counts. `COLUMNS` lists the columns with their types.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from pcamlib.core.errors import StudyError, system_advice
 from pcamlib.core.files import atomic
 from pcamlib.core.settings import Profile, load_profile, profile_names
-from pcamlib.data import CLASSES
+from pcamlib.data import CLASSES, SIDE
 from pcamlib.results.arms import NO_NETWORK, Arm
 
 NOT_RUN = "not run"
@@ -27,7 +27,7 @@ PER_CLASS = ("requested", "kept", "seen", "passed", "accepted")
 LATER = ("fid_0", "fid_1", "fid_held_out", "fid_infinity", "vendi")
 """Metrics of quality that older results lack, and a row where there are too few images. Such a row has no line for
 them."""
-HALF = 48  # px: half of a patch, for `experiments.label_content`
+HALF = SIDE // 2  # px, for `experiments.label_content`
 LABEL_CONTENT = {
     "colour": "auc_colour", "half": "auc_half", "full": "auc_full",
     "apart_half": "auc_apart_half", "apart_full": "auc_apart_full",

@@ -202,7 +202,7 @@ class Progress:
     """Passes on what a kernel says about its progress, as it says it."""
 
     def write(self, text: str) -> None:
-        """Print those lines of `text` that `watch.Watch` made."""
+        """Print those lines of `text` that `training.progress.Watch` made."""
         for line in filter(PROGRESS.match, text.splitlines()):
             print(line, file=sys.stderr, flush=True)
 

@@ -42,15 +42,16 @@ STAGES = ("autoencoder", *generators.REGISTRY, *(f"classifiers:{g}" for g in (RE
 
 def train_stage(study: Study, stage: str) -> None:
     """Train one of STAGES as its notebook would, into the same run folder; what is finished is left alone."""
-    from pcamlib.experiments import classification  # these two take seconds to import
-    from pcamlib.models import autoencoder
-
     if stage == "autoencoder":
+        from pcamlib.models import autoencoder  # takes seconds, as the other import does
+
         model, _ = autoencoder.train(study)
         autoencoder.encode_subset(study, model)
     elif stage in generators.REGISTRY:
         generators.find(study, stage).train(study)
     else:
+        from pcamlib.experiments import classification
+
         classification.run_arms(study, stage.removeprefix("classifiers:"))
 
 

@@ -138,7 +138,8 @@ def test_known_labels_table_has_both_rates(run):
     for k in (0, 1):
         edit(run / f"subset-{k}/results/known-labels.json", nothing_passes)
     table = quality_tables.table_known_labels(load(run, 2))
-    assert table.data.loc["both classes"].tolist() == ["80.00 ± 0.00", "20.00 ± 0.00", "85.00 ± 0.00", "80.00 ± 0.00"]
+    both = table.data.loc["both classes"].tolist()
+    assert both == ["80.00 ± 0.00", "20.00 ± 0.00", "85.00 ± 0.00", "80.00 ± 0.00"]
     assert table.data.loc["tumour"].tolist() == ["0.00 ± 0.00"] * 3 + ["–"]
     assert "256 real patches" in table.notes and "Features of gatekeeper (a gate; patches: rows), k = 3" in table.notes
     for k in (0, 1):
