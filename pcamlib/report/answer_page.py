@@ -19,7 +19,7 @@ from pcamlib.core import paper
 from pcamlib.core.text import inert
 from pcamlib.data import SIDE
 from pcamlib.models import generators
-from pcamlib.report import claim_table, curve_plots, findings, result_plots
+from pcamlib.report import claim_table, curve_plots, findings, plan_page, result_plots
 from pcamlib.report.tables import listed, points, signed, span
 from pcamlib.results import curves, frame, headline, rivals
 from pcamlib.results.arms import MIXED, generators_of
@@ -31,6 +31,8 @@ from pcamlib.results.published import Published, data_name, published_runs
 
 HEADLINE, STRIP = "answer.png", "answer_patches.png"
 """Pictures of the page, beside it in the folder of generated pages."""
+
+NO_INTERVAL = "no difference has an interval"
 
 
 def devices_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -79,18 +81,18 @@ def _with_interval(mean: float, test: Estimate | None) -> str:
     return f"{points(mean)} points ({span(test.low, test.high)})"
 
 
-def _uses(results: pd.DataFrame) -> str:
+def _uses(results: pd.DataFrame) -> str | None:
     rows = [row for row in headline.differences(results) if row.generator]
     if not rows:
-        return f"no control of as many steps or no generated patches: {NOT_RUN}"
+        return None
     best = max(rows, key=lambda row: row.mean)
     return f"{verdict(results)}; the highest is {best.title}, {_with_interval(best.mean, best.test)}"
 
 
-def _worth(results: pd.DataFrame) -> str:
+def _worth(results: pd.DataFrame) -> str | None:
     real = next((row for row in headline.differences(results) if row.title == headline.DOUBLE.title), None)
     if real is None:
-        return f"twice the real patches: {NOT_RUN}, so there is no exchange rate either"
+        return None
     text = f"twice the real patches gain {_with_interval(real.mean, real.test)}"
     if rivals.trust(results).measures is not True:
         return f"{text}, too uncertain for an exchange rate"
@@ -137,15 +139,14 @@ def _quality(results: pd.DataFrame) -> str:
     return findings.findings_quality(results, judges[0])[0]
 
 
-def _power(results: pd.DataFrame) -> str:
-    halves = [
-        100 * (row.test.high - row.test.low) / 2
-        for row in headline.differences(results)
-        if row.generator and row.test and math.isfinite(row.test.high)
-    ]
-    if not halves:
-        return "no difference has an interval"
-    half = float(np.median(halves))
+def _power(results: pd.DataFrame) -> str | None:
+    rows = [row for row in headline.differences(results) if row.generator]
+    if not rows:
+        return None
+    tests = [row.test for row in rows if row.test and math.isfinite(row.test.high)]
+    if not tests:
+        return NO_INTERVAL
+    half = float(np.median([100 * (test.high - test.low) / 2 for test in tests]))
     could = "could" if half < 100 * LEAD else "could not"
     return f"differences of ±{half:.2f} points, so the paper's largest gain ({points(LEAD)}) {could}"
 
@@ -155,14 +156,21 @@ def sentences(results: pd.DataFrame) -> list[str]:
     quality."""
     devices = devices_of(results)
     found = []
-    for heading, say in (
-        ("Do generated patches help?", _uses),
-        ("What are real patches worth?", _worth),
-        ("Do the classifiers measure anything?", _device),
-        ("What could have been seen?", _power),
+    for heading, say, unsaid in (
+        ("Do generated patches help?", _uses, f"no control of as many steps or no generated patches: {NOT_RUN}"),
+        (
+            "What are real patches worth?",
+            _worth,
+            f"twice the real patches: {NOT_RUN}, so no exchange rate either",
+        ),
+        ("Do the classifiers measure anything?", _device, ""),
+        ("What could have been seen?", _power, NO_INTERVAL),
     ):
-        parts = {frame.DEVICES[device]: say(measured) for device, measured in devices.items()}
-        texts = [f"{name}: {part}" if len(parts) > 1 else part for name, part in parts.items()]
+        said = {frame.DEVICES[device]: say(measured) for device, measured in devices.items()}
+        texts = [unsaid]
+        if any(said.values()):  # what was measured comes first
+            parts = sorted(said.items(), key=lambda item: item[1] is None)
+            texts = [f"{name}: {part or NOT_RUN}" if len(parts) > 1 else part for name, part in parts]
         found.append(" ".join([heading, *(f"{text[0].upper()}{text[1:]}." for text in texts)]))
     return [*found, f"How good are the images? {_quality(results)}"]
 
@@ -218,7 +226,7 @@ def page(where: Path) -> str:
     else:
         text += [f"Generated patches of this run: {NOT_RUN} or not kept.", ""]
     text += [
-        f"**On what.** {about(run.results)}",
+        f"**On what.** {about(run.results)} {plan_page.state(run.results, run.name, where)}".rstrip(),
         "",
         "**Read on.** {doc}`reference` has the tables, {doc}`claims` the rules and numbers behind each verdict,",
         "{doc}`registration` what was planned before, {doc}`08_results` the run of this copy of the book, and",

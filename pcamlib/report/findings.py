@@ -141,13 +141,15 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
             f" by the autoencoder {cell(*distances.loc[again], 'fid', of)}. Samples of the diffusion models pass"
             " through the same autoencoder."
         )
-    parts, auc = [], frame.by_subset(results, "auc")
+    device = frame.fullest(results)
+    parts, auc = [], frame.by_subset(frame.by_device(results, device), "auc")
     for g, name in names.items():
         columns = [fid.get(Arm("quality", g, "none").name), auc.get(Arm("synthetic", g, "none").name)]
         both = pd.concat(columns, axis=1).dropna() if all(c is not None for c in columns) else pd.DataFrame()
         pairs = [f"{distance:.1f} and {100 * value:.1f} %" for distance, value in both.itertuples(index=False)]
         parts.append(f"{name} {'; '.join(pairs) or NOT_RUN}")
-    sentences.append(f"Distance and test AUC of training on these images alone, subset by subset: {'. '.join(parts)}.")
+    by = f" ({frame.DEVICES[device]})" * frame.has_probe(results)
+    sentences.append(f"Distance and test AUC of training on these images alone{by}, by subset: {'. '.join(parts)}.")
     return sentences
 
 

@@ -66,6 +66,19 @@ def page(where: Path) -> str:
     )
 
 
+def state(results: pd.DataFrame, published: str, where: Path) -> str:
+    """How much of the registered study the run `published` has done, in Markdown; empty for a run that was not
+    registered, or is older than its plan. where: the folder of published runs."""
+    path = where / "plan.yml"
+    if not path.exists() or (plan := plans.read(path)).run != published or plans.predates(plan, results):
+        return ""
+    done = "; ".join(plans.unfinished(plan, results)) or "all planned subsets are finished"
+    said = f"The study was planned in {inert(FILE, 'code')} before its first result: {inert(done)}."
+    if count := len(plans.departures(plan, results)) + len(plan.departures):
+        said += f" Departures from the plan: {count}, listed on the book's page *The registration*."
+    return said
+
+
 def _when(plan: Plan, commits: list[Commit] | None) -> list[str]:
     """Since when the file is there, and what has changed in it."""
     dated = f"The file {inert(FILE, 'code')} is dated {plan.registered}."

@@ -36,13 +36,14 @@ from pcamlib.report import (
     claim_table,
     curve_plots,
     findings,
+    plan_page,
     plots,
     published_tables,
     result_plots,
     strips,
 )
 from pcamlib.report.tables import listed
-from pcamlib.results import compact, curves, frame, intervals, load, plan, planning
+from pcamlib.results import compact, curves, frame, intervals, load, planning
 from pcamlib.results.arms import generators_of
 from pcamlib.results.evidence import Measured
 from pcamlib.results.loading import check
@@ -236,7 +237,9 @@ def summary(results: pd.DataFrame, published: str, where: Path | None = None) ->
     verdicts, and how to draw patches with the published weights. where: the folder of published runs."""
     where = where or published_folder()
     devices = answer_page.devices_of(results)
-    lines = [answer_page.about(results), "", answer_page.bullets(results), "", *_plan(results, published, where)]
+    lines = [answer_page.about(results), "", answer_page.bullets(results), ""]
+    if state := plan_page.state(results, published, where):
+        lines += [state, ""]
     lines += [*_table(devices), ""]
     for device, measured in devices.items():
         name = frame.DEVICES[device].capitalize()
@@ -246,26 +249,6 @@ def summary(results: pd.DataFrame, published: str, where: Path | None = None) ->
     tables = "the book's page *Published results* has all tables"
     lines += ["", f"Numbers: {inert(f'book/reference/{published}.csv', 'code')}; {tables}."]
     return "\n".join([*lines, *_draw(published, where)])
-
-
-def _plan(results: pd.DataFrame, published: str, where: Path) -> list[str]:
-    """How much of the registered study is done; no lines for a run that was not registered, or is older than its
-    plan."""
-    path = where / "plan.yml"
-    if not path.exists() or (registered := plan.read(path)).run != published or plan.predates(registered, results):
-        return []
-    state = "; ".join(plan.unfinished(registered, results)) or "all planned subsets are finished"
-    departures = len(plan.departures(registered, results)) + len(registered.departures)
-    more = (
-        f" Departures from the plan: {departures}, listed on the book's page *The registration*." if departures else ""
-    )
-    return [
-        (
-            f"The study was planned in {inert(f'book/reference/{path.name}', 'code')} before its first result:"
-            f" {inert(state)}.{more}"
-        ),
-        "",
-    ]
 
 
 DRAW = {

@@ -262,12 +262,12 @@ def forest(results: pd.DataFrame, found: dict[str, Any] | None = None, note: str
 
 
 def headline(results: Mapping[str, pd.DataFrame], note: str = "") -> Figure:
-    """The headline differences (`headline.differences`) of every device (results by its name) below each other, in
-    points.
+    """The headline differences (`headline.differences`) of every device that has some (results by its name) below each
+    other, in points.
 
     Squares are means, lines 95 % t intervals over subsets, circles the subsets; a second device has diamonds.
     """
-    found = {device: headline_of.differences(measured) for device, measured in results.items()}
+    found = _differences(results)
     titles = list(dict.fromkeys(row.title for rows in found.values() for row in rows))
     several = len(found) > 1
     figure, axes = new_figure(1, 1, 0.75 + (0.34 if several else 0.27) * max(len(titles), 1), note)
@@ -317,21 +317,26 @@ def headline(results: Mapping[str, pd.DataFrame], note: str = "") -> Figure:
 
 def headline_takeaway(results: Mapping[str, pd.DataFrame]) -> str:
     """How many uses of generated patches have an interval above the control, by device, and where twice the real
-    patches lie."""
-    uses, worth = [], []
-    for device, measured in results.items():
-        rows = headline_of.differences(measured)
+    patches lie; empty where no device has any difference."""
+    found, uses, worth = _differences(results), [], []
+    for device, rows in found.items():
         mixed = [row for row in rows if row.generator]
         above = sum(bool(row.test and row.test.low > 0 and math.isfinite(row.test.high)) for row in mixed)
-        uses.append(f"{f'{device} ' * (len(results) > 1)}{above} of {len(mixed)}")
+        uses.append(f"{f'{device} ' * (len(found) > 1)}{above} of {len(mixed)}")
         real = next((row for row in rows if row.title == headline_of.DOUBLE.title), None)
         worth.append(f"{points(real.mean)} points" if real else frame.NOT_RUN)
+    if not found:
+        return ""
     return (
         f"Uses of generated patches whose whole interval is above the control: {', '.join(uses)}; twice the real"
         f" patches: {' and '.join(worth)}."
-        if results
-        else ""
     )
+
+
+def _differences(results: Mapping[str, pd.DataFrame]) -> dict[str, list[headline_of.Difference]]:
+    """The headline differences of the devices that have some."""
+    found = {device: headline_of.differences(measured) for device, measured in results.items()}
+    return {device: rows for device, rows in found.items() if rows}
 
 
 def strip(rows: Mapping[str, np.ndarray]) -> Figure:

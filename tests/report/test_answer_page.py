@@ -110,6 +110,16 @@ def test_what_a_run_lacks_is_said(df, tmp_path):
     )
 
 
+def test_the_device_that_measured_generated_patches_speaks_first(df, tmp_path):
+    """All arms by the probe, fine-tuned only the real patches: no sentence of a network that was not trained."""
+    some = df[(df["kind"] != "classification") | (df["regime"] == "traditional")]
+    said = answer_page.sentences(some)
+    for sentence in (said[0], said[1], said[3]):
+        assert "? Linear probe: " in sentence and sentence.endswith(" Fine-tuned network: not run.")
+    page = answer_page.page(kept(some, tmp_path))
+    assert "is above the control: 0 of 6; twice the real patches: +" in page, "one device, so it is not named"
+
+
 def test_without_a_published_run_the_page_says_so(tmp_path):
     assert "No run is published" in answer_page.page(tmp_path) and answer_page.pictures(tmp_path) == {}
 

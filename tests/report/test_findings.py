@@ -29,8 +29,11 @@ def test_quality_order_as_in_the_paper(run):
     assert "distance 2.500 ± 0.707, reconstructions by the autoencoder 10.50 ± 0.71" in only(
         sentences, "For comparison"
     )
-    beside = only(sentences, "on these images alone, subset by subset")
+    beside = only(sentences, "on these images alone (fine-tuned network), by subset")
     assert "HistoGAN 100.0 and 67.0 %; 101.0 and 68.0 %. U-Net 50.0 and 71.0 %;" in beside
+    df = load(run, 2)
+    probed = df[(df["kind"] != "classification") | df["generator"].isna()]
+    assert "not run" not in only(findings.findings_quality(probed, "judge-a"), "alone (linear probe), by subset")
 
 
 def test_quality_order_unlike_the_paper(run):
