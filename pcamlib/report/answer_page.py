@@ -136,7 +136,7 @@ def _quality(results: pd.DataFrame) -> str:
     judges = frame.extractors(results)
     if not judges:
         return f"Quality of the images: {NOT_RUN}."
-    return findings.findings_quality(results, judges[0])[0]
+    return " ".join([findings.findings_quality(results, judges[0])[0], *findings.label_content(results)])
 
 
 def _power(results: pd.DataFrame) -> str | None:

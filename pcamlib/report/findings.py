@@ -153,6 +153,34 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
     return sentences
 
 
+def label_content(results: pd.DataFrame) -> list[str]:
+    """What generated patches teach on their own, by features and by colour, beside real ones; no sentence where it was
+    not measured."""
+    found = {metric: frame.by_subset(results, metric).mean() for metric in ("auc_full", "auc_colour", "auc_apart_full")}
+
+    def value(generator: str, metric: str, selection: str | None = "none") -> float:
+        return 100 * found[metric].get(Arm("label-content", generator, selection).name, math.nan)
+
+    names = {g: n for g, n in _names(results).items() if not math.isnan(value(g, "auc_full") + value(g, "auc_colour"))}
+    if not names:
+        return []
+    parts = [f"{name} {value(g, 'auc_full'):.1f} and {value(g, 'auc_colour'):.1f} %" for g, name in names.items()]
+    real = [value("real", metric, None) for metric in ("auc_full", "auc_colour")]
+    parts += [f"real patches {real[0]:.1f} and {real[1]:.1f} %"] * (not math.isnan(sum(real)))
+    coloured = [name for g, name in names.items() if value(g, "auc_full") < value(g, "auc_colour")]
+    said = [
+        "Trained on them alone, a regression on frozen features and one on colour tell the classes of real test patches"
+        f" with AUC {', '.join(parts)}"
+        + (f", so those of {', '.join(coloured)} teach no more than their colours do" if coloured else "")
+        + "."
+    ]
+    apart = [value(g, "auc_apart_full") for g in names]
+    if not any(map(math.isnan, apart)):
+        ends = " to ".join(dict.fromkeys(f"{end:.1f}" for end in (min(apart), max(apart))))
+        said.append(f"Generated and real patches are told apart with AUC {ends} % (50 is not at all).")
+    return said
+
+
 def findings_classification(results: pd.DataFrame) -> list[str]:
     """Sentences on Table 2 and Figures 5 and 6; the best arm is chosen on validation, by networks that do not report
     it."""

@@ -112,7 +112,9 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
         ),
         *dropdown(
             "Image quality: sentences and Table 1",
-            findings.bullets(findings.findings_quality(run.results, judge)) if judge else NOT_RUN,
+            findings.bullets([*findings.findings_quality(run.results, judge), *findings.label_content(run.results)])
+            if judge
+            else NOT_RUN,
             "",
             *(
                 render(table)

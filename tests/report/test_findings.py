@@ -36,6 +36,26 @@ def test_quality_order_as_in_the_paper(run):
     assert "not run" not in only(findings.findings_quality(probed, "judge-a"), "alone (linear probe), by subset")
 
 
+def test_what_generated_patches_teach_alone(run):
+    trained, apart = findings.label_content(load(run, 2))
+    assert (
+        "HistoGAN 75.0 and 70.0 %, U-Net 75.0 and 70.0 %, DiT 75.0 and 70.0 %, real patches 90.0 and 70.0 %." in trained
+    )
+    assert apart == "Generated and real patches are told apart with AUC 95.0 % (50 is not at all)."
+
+    def spoil(content):
+        for row in content["rows"]:
+            row["full"] -= 0.2 * (row["generator"] in ("histogan", "dit"))
+
+    for subset in (0, 1):
+        edit(run / f"subset-{subset}/results/label-content.json", spoil)
+    assert findings.label_content(load(run, 2))[0].endswith(
+        "real patches 90.0 and 70.0 %, so those of HistoGAN, DiT teach no more than their colours do."
+    )
+    df = load(run, 2)
+    assert findings.label_content(df[df["kind"] != "label-content"]) == []
+
+
 def test_quality_order_unlike_the_paper(run):
     def spoil(content):
         for row in content["rows"]:
