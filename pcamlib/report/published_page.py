@@ -112,7 +112,13 @@ def page(own: pd.DataFrame, intervals: dict[str, dict[str, Any]], where: Path) -
         ),
         *dropdown(
             "Image quality: sentences and Table 1",
-            findings.bullets([*findings.findings_quality(run.results, judge), *findings.label_content(run.results)])
+            findings.bullets(
+                [
+                    *findings.findings_quality(run.results, judge),
+                    *findings.label_content(run.results),
+                    *findings.known_labels(run.results),
+                ]
+            )
             if judge
             else NOT_RUN,
             "",

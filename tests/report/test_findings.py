@@ -56,6 +56,14 @@ def test_what_generated_patches_teach_alone(run):
     assert findings.label_content(df[df["kind"] != "label-content"]) == []
 
 
+def test_what_selection_does_to_known_labels(run):
+    df = load(run, 2)
+    (said,) = findings.known_labels(df)
+    assert "passes 80 % with their own label and 20 % with the other one" in said and "85 %): " in said
+    assert said.endswith("of labels half of which are wrong, 80 % of those it keeps are right.")
+    assert findings.known_labels(df[df["kind"] != "known-labels"]) == []
+
+
 def test_quality_order_unlike_the_paper(run):
     def spoil(content):
         for row in content["rows"]:
