@@ -25,7 +25,7 @@ from pcamlib.results import curves, frame, headline, rivals
 from pcamlib.results.arms import MIXED, generators_of
 from pcamlib.results.evidence import Measured, Printed
 from pcamlib.results.frame import NOT_RUN
-from pcamlib.results.inference import Estimate
+from pcamlib.results.inference import LEVEL, Estimate, holm
 from pcamlib.results.planning import LEAD
 from pcamlib.results.published import Published, data_name, published_runs
 
@@ -33,6 +33,7 @@ HEADLINE, STRIP = "answer.png", "answer_patches.png"
 """Pictures of the page, beside it in the folder of generated pages."""
 
 NO_INTERVAL = "no difference has an interval"
+NO_ARMS = "no arm with generated patches was run"
 
 
 def devices_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -65,12 +66,12 @@ def verdict(results: pd.DataFrame) -> str:
     tested = [row.test for row in rows if row.test and math.isfinite(row.test.high)]
     if not tested:
         return "one subset cannot say"
-    above, below = sum(t.low > 0 for t in tested), sum(t.high < 0 for t in tested)
-    if not above and not below:
-        return f"not shown: none of {len(rows)} uses differs significantly from the control"
-    return (
-        f"{'yes, in part' if above else 'no'}: {above} of {len(rows)} uses are above the control and {below} below it"
-    )
+    sure = [t.mean for t, p in zip(tested, holm([t.p for t in tested])) if p < 1 - LEVEL]
+    above, below = sum(mean > 0 for mean in sure), sum(mean < 0 for mean in sure)
+    if below == len(rows):
+        return f"no: all {below} uses are below the control (Holm's correction)"
+    lead = "yes, in part" if above else "not shown"
+    return f"{lead}: of {len(rows)} uses {above} are above the control and {below} below it (Holm's correction)"
 
 
 def _with_interval(mean: float, test: Estimate | None) -> str:
@@ -96,15 +97,13 @@ def _worth(results: pd.DataFrame) -> str | None:
     text = f"twice the real patches gain {_with_interval(real.mean, real.test)}"
     if rivals.trust(results).measures is not True:
         return f"{text}, too uncertain for an exchange rate"
-    if rates := _by_curves(results):
+    how, found = "exchange rate", headline.exchange_rates(results)
+    rates = {
+        g: f"{signed(r.value)} ({signed(r.low)} to {signed(r.high)})" for g, r in found.items() if math.isfinite(r.high)
+    }
+    if not rates:
         how = f"exchange rate beside {curves.size(results):,} real ones, read from the curve of real patches"
-    else:
-        how, found = "exchange rate", headline.exchange_rates(results)
-        rates = {
-            g: f"{signed(r.value)} ({signed(r.low)} to {signed(r.high)})"
-            for g, r in found.items()
-            if math.isfinite(r.high)
-        }
+        rates = _by_curves(results)
     if not rates:
         return f"{text}, too uncertain for an exchange rate"
     each = ", ".join(f"{generators.label(g)} {rate}" for g, rate in rates.items())
@@ -129,14 +128,19 @@ def _device(results: pd.DataFrame) -> str:
         return f"{found.sentence[0].lower()}{found.sentence[1:]}, so differences between classifiers decide nothing"
     rival = paper.REGIME_NAMES[found.device.rival].lower()
     consequence = "" if found.measures else ", so differences between classifiers decide nothing"
-    return f"AUC {100 * found.device.auc:.1f} % against {100 * found.device.rival_auc:.1f} % by {rival}{consequence}"
+    return (
+        f"AUC {100 * found.device.auc:.1f} % against {100 * found.device.rival_auc:.1f} % by {rival},"
+        f" {found.often}{consequence}"
+    )
 
 
 def _quality(results: pd.DataFrame) -> str:
     judges = frame.extractors(results)
     if not judges:
         return f"Quality of the images: {NOT_RUN}."
-    return " ".join([findings.findings_quality(results, judges[0])[0], *findings.label_content(results)])
+    order, *others = findings.findings_quality(results, judges[0])
+    beside = [sentence for sentence in others if sentence.startswith("For comparison")]
+    return " ".join([order, *beside, *findings.label_content(results)])
 
 
 def _power(results: pd.DataFrame) -> str | None:
@@ -148,7 +152,9 @@ def _power(results: pd.DataFrame) -> str | None:
         return NO_INTERVAL
     half = float(np.median([100 * (test.high - test.low) / 2 for test in tests]))
     could = "could" if half < 100 * LEAD else "could not"
-    return f"differences of ±{half:.2f} points, so the paper's largest gain ({points(LEAD)}) {could}"
+    return (
+        f"half of a 95 % interval is {half:.2f} points (median), so the paper's largest gain ({points(LEAD)}) {could}"
+    )
 
 
 def sentences(results: pd.DataFrame) -> list[str]:
@@ -170,7 +176,7 @@ def sentences(results: pd.DataFrame) -> list[str]:
         texts = [unsaid]
         if any(said.values()):  # what was measured comes first
             parts = sorted(said.items(), key=lambda item: item[1] is None)
-            texts = [f"{name}: {part or NOT_RUN}" if len(parts) > 1 else part for name, part in parts]
+            texts = [f"{name}: {part or NO_ARMS}" if len(parts) > 1 else part for name, part in parts]
         found.append(" ".join([heading, *(f"{text[0].upper()}{text[1:]}." for text in texts)]))
     return [*found, f"How good are the images? {_quality(results)}"]
 
@@ -207,13 +213,14 @@ def page(where: Path) -> str:
         *picture(
             HEADLINE,
             alt,
-            f"{result_plots.headline_takeaway(named)} Marks are means over subsets and selections, minus the stronger"
-            f" control on real patches{control}; circles the subsets, lines 95 % t intervals.",
+            f"{result_plots.headline_takeaway(named)} A use is to join the patches of a generator with the real ones"
+            " (augmentation) or to learn from them first (transfer). Marks are means over subsets and selections, minus"
+            f" the stronger control on real patches{control}; circles the subsets, lines 95 % t intervals.",
         ),
     ]
     evidence = [Printed(), *_measured(run)]
     text += [
-        "The paper's claims, put by the same rules to its own tables and to this run:",
+        "The paper's claims, judged by the same rules on its own tables and on this run:",
         "",
         claim_table.linked(evidence),
         "",
@@ -227,6 +234,7 @@ def page(where: Path) -> str:
         text += [f"Generated patches of this run: {NOT_RUN} or not kept.", ""]
     text += [
         f"**On what.** {about(run.results)} {plan_page.state(run.results, run.name, where)}".rstrip(),
+        *_devices(run.results),
         "",
         "**Read on.** {doc}`reference` has the tables, {doc}`claims` the rules and numbers behind each verdict,",
         "{doc}`registration` what was planned before, {doc}`08_results` the run of this copy of the book, and",
@@ -234,6 +242,22 @@ def page(where: Path) -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def _devices(results: pd.DataFrame) -> list[str]:
+    """What measures, and how long the generators learned, as lines of a paragraph."""
+    lines = []
+    if frame.has_probe(results):
+        lines += [
+            "The linear probe is a logistic regression on frozen features of a network trained on photographs, the",
+            "fine-tuned network a classifier trained as the paper trains its own ({doc}`/book/protocol`).",
+        ]
+    seen = frame.of_kind(results, "training")
+    seen = seen.loc[seen["generator"] != "autoencoder", "value"]
+    if len(seen):
+        theirs = paper.PROTOCOL.generator_epochs * paper.PROTOCOL.subset_size
+        lines.append(f"No generator saw more than {seen.max():,.0f} images in training; the paper's saw {theirs:,}.")
+    return lines
 
 
 def bullets(results: pd.DataFrame) -> str:

@@ -52,8 +52,6 @@ def verdict(rule: Rule, source: Source) -> str:
     found = claims.verdict(rule, source)
     if not isinstance(source, Printed) or found.word != claims.UNDECIDED:
         return found.text
-    if any(s.found and s.found.mean <= 0 for s in found.statements):
-        return "not supported by the paper's own table: some of its differences have the other sign"
     return "not supported by the paper's own table: five subsets cannot show it"
 
 
@@ -71,7 +69,7 @@ def decidable(rule: Rule) -> str:
         )
     paired, unpaired = max(d.paired for d in plan.found), [d.unpaired for d in plan.found]
     from_means = "" if None in unpaired else f", {max(unpaired):,} from means alone"
-    return f"With {paired:,} subsets, arms paired{from_means}.{rest}"
+    return f"From {paired:,} subsets on for its smallest effect, arms paired{from_means}.{rest}"
 
 
 TITLES = (
@@ -160,7 +158,7 @@ def page(evidence: list[Source]) -> str:
     text = [
         "# The claims",
         "",
-        "Thirteen statements of the paper can be tested. Each has a rule in code, which was checked on made-up",
+        "The book tests thirteen statements of the paper. Each has a rule in code, which was checked on made-up",
         "results of every outcome. The same rule is applied to the paper's own tables, to the largest run published",
         "with this book and to the run that this copy was built from, to a run once per measuring device.",
         "",

@@ -1,7 +1,7 @@
 """Figures and sentences of the curves: the worth of real and of synthetic patches, from `results.curves.points`.
 
-Lines are means over subsets, bands their 95 % t intervals (from three subsets on). Generators have the order of every
-table and figure.
+Lines are means over all subsets, bands their 95 % t intervals (from three subsets on). Generators have the order of
+every table and figure.
 """
 
 from __future__ import annotations
@@ -142,10 +142,10 @@ def table(found: pd.DataFrame, n: int) -> Table | None:
         index=pd.MultiIndex.from_tuples(index),
     )
     notes = (
-        "The curve of real patches only, averaged over subsets and made monotone, says how many real patches reach the"
-        " AUC of the mixture; that number minus the real patches in it, divided by the synthetic ones, is the rate. In"
-        f" brackets 95 % intervals by a bootstrap over subsets, from {curves.LEAST_SUBSETS} subsets on. > and <: beyond"
-        " the measured curve."
+        "A power law, fitted to the mean AUC of real patches only, says how many more or fewer real patches change the"
+        f" AUC as the synthetic ones do beside {n:,}; that number divided by that of the synthetic ones is the rate."
+        f" In brackets 95 % intervals by a bootstrap over subsets, from {curves.LEAST_RATES} subsets on. > and <:"
+        " beyond the measured curve."
     )
     return Table(f"Real patches that one synthetic patch is worth, beside {n:,}", data, notes, "By the linear probe.")
 

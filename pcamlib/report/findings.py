@@ -125,8 +125,10 @@ def findings_quality(results: pd.DataFrame, extractor: str) -> list[str]:
         parts = []
         for g, name in names.items():
             pair = fid.reindex(columns=[Arm("quality", g, selection).name, Arm("quality", g, "none").name])
-            change = (pair.iloc[:, 0] - pair.iloc[:, 1]).mean()
-            part = f"{name} {NOT_RUN if math.isnan(change) else signed(change)}"
+            changes = (pair.iloc[:, 0] - pair.iloc[:, 1]).dropna()
+            part = f"{name} {signed(changes.mean()) if len(changes) else NOT_RUN}"
+            if 0 < len(changes) < of:
+                part += f" in {len(changes)} of {of} subsets"
             if g in paper.GENERATORS:
                 printed = paper.quality(selection, g).fid.mean - paper.quality("none", g).fid.mean
                 part += f" (paper {signed(printed)})"
@@ -171,19 +173,23 @@ def label_content(results: pd.DataFrame) -> list[str]:
     said = [
         "Trained on them alone, a regression on frozen features and one on colour tell the classes of real test patches"
         f" with AUC {', '.join(parts)}"
-        + (f", so those of {', '.join(coloured)} teach no more than their colours do" if coloured else "")
+        + (f"; nothing shows that those of {', '.join(coloured)} teach more than their colours" if coloured else "")
         + "."
     ]
     apart = [value(g, "auc_apart_full") for g in names]
     if not any(map(math.isnan, apart)):
         ends = " to ".join(dict.fromkeys(f"{end:.1f}" for end in (min(apart), max(apart))))
-        said.append(f"Generated and real patches are told apart with AUC {ends} % (50 is not at all).")
+        controls = {"autoencoder": "reconstructions of real patches by the autoencoder", "real": "other real patches"}
+        beside = {name: value(g, "auc_apart_full", None) for g, name in controls.items()}
+        known = [f"{name} with {auc:.1f} %" for name, auc in beside.items() if not math.isnan(auc)]
+        said.append(
+            f"Generated patches are told apart from real ones with AUC {ends} %{''.join(f', {k}' for k in known)}."
+        )
     return said
 
 
 def known_labels(results: pd.DataFrame) -> list[str]:
-    """What class-based selection does to right and to wrong labels of real patches; no sentence where it was not
-    measured."""
+    """What class-based selection does to known labels of real patches; no sentence where it was not measured."""
     arm = Arm("known-labels", None, "class").name
     parts = ("passed_right", "passed_wrong", "kept_right", "passed_realism")
     right, wrong, kept, realism = (frame.by_subset(results, part).mean().get(arm, math.nan) for part in parts)
@@ -192,8 +198,8 @@ def known_labels(results: pd.DataFrame) -> list[str]:
     return [
         "Of real patches that neither generator nor selection has seen, class-based selection passes"
         f" {100 * right:.0f} % with their own label and {100 * wrong:.0f} % with the other one (realism, which asks for"
-        f" no label, {100 * realism:.0f} %): of labels half of which are wrong, {100 * kept:.0f} % of those it keeps"
-        " are right."
+        f" no label, {100 * realism:.0f} %). If half of the labels were wrong, {100 * kept:.0f} % of those kept would"
+        " be right."
     ]
 
 
@@ -284,6 +290,7 @@ def images_or_steps(results: pd.DataFrame) -> list[str]:
     references = list(dict.fromkeys([TRADITIONAL, *controls]))
     tables = {control: inference.compared(results, control)["mean"] for control in references}
     sentences, mixed = [], []
+    name = f"the {'stronger ' * (len(controls) > 1)}control"
     for regime in ("augmentation", "transfer"):
         arms = [
             a
@@ -292,15 +299,14 @@ def images_or_steps(results: pd.DataFrame) -> list[str]:
         ]
         mixed += arms
         ahead = {c: sum(means[a.name] > 0 for a in arms) for c, means in tables.items()}
-        others = ", ".join(f"{n} above {c.title}" for c, n in ahead.items() if c != stronger)
+        others = "".join(f"; {n} above {c.title}" for c, n in ahead.items() if c != stronger)
         sentences.append(
-            f"By {regime}, {ahead[stronger]} of {len(arms)} arms are above the stronger control, {stronger.title} (mean"
-            f" AUC; {others})."
+            f"By {regime}, {ahead[stronger]} of {len(arms)} arms are above {name}, {stronger.title} (mean AUC{others})."
         )
     if mixed:
         how, test = _chosen(results, mixed, stronger)
         sentences.append(
-            f"The arm chosen on validation, minus the stronger control on test: {how}"
+            f"The arm chosen on validation, minus {name} on test: {how}"
             + (f": {_answer(results, test)}." if test is not None else f": {NOT_RUN}.")
         )
     return sentences
@@ -308,7 +314,7 @@ def images_or_steps(results: pd.DataFrame) -> list[str]:
 
 def _answer(results: pd.DataFrame, test: pd.Series) -> str:
     """The difference to the control, and what it means where the device can tell."""
-    value = f"{points(test['mean'])} points"
+    value, probe = f"{points(test['mean'])} points", frame.is_probe(results)
     if math.isnan(test["p"]):
         return f"{value}, one subset only, so without an interval: undecided"
     if math.isinf(test["high"]):
@@ -316,10 +322,11 @@ def _answer(results: pd.DataFrame, test: pd.Series) -> str:
     if not rivals.trust(results).measures:
         return f"{value}{_interval(test)}. {device_note(results).rstrip('.')}"
     if test["p"] >= 1 - inference.LEVEL:
-        return f"{value}{_interval(test)}: the interval holds zero, so images and steps cannot be told apart"
-    what = "more than its steps explain, so the images help"
+        what = "it cannot be told from the control" if probe else "images and steps cannot be told apart"
+        return f"{value}{_interval(test)}: the interval holds zero, so {what}"
+    what = f"more than {'the control gives' if probe else 'its steps explain'}, so the images help"
     if test["mean"] < 0:
-        what = "less than the same steps on real images give, so the images harm"
+        what = f"less than {'the control gives' if probe else 'the same steps on real images give'}, so the images harm"
     return f"{value}{_interval(test)}: {what}"
 
 
@@ -334,7 +341,8 @@ def limits(results: pd.DataFrame, found: dict[str, Any] | None = None) -> str:
     sentences = ["One subset says nothing about the next, so nothing here can be told from chance."]
     if subsets > 1:
         sentences = [
-            "No difference to traditional augmentation has an interval, so nothing here can be told from chance."
+            "No arm with synthetic images has an interval of its difference to traditional augmentation, so nothing"
+            " here says whether they help."
         ]
     if subsets > 1 and len(widths):
         half, lead = widths.median() / 2, max(PAPER_AUC.values()) - PAPER_AUC[TRADITIONAL]

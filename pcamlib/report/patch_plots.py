@@ -113,12 +113,10 @@ def forward_noise(images: np.ndarray, steps: Sequence[int], note: str = "") -> F
     for n, line in enumerate(lines):
         for place, picture, step in zip(axes[n], _same_shape(line), steps, strict=True):
             _picture(place, picture, f"t = {step}" if n == len(lines) - 1 else "")
-    clean = int(np.argmin(steps))
-    alike = [np.mean([np.corrcoef(x[clean].ravel(), x[i].ravel())[0, 1] for x in lines]) for i in (0, -1)]
-    figure.set_label(
-        f"The correlation with the picture at t = {steps[clean]} is {alike[0]:.2f} at t = {steps[0]} and {alike[1]:.2f}"
-        f" at t = {steps[-1]}.".replace("-", "−")
-    )
+    clean, noisy = int(np.argmin(steps)), int(np.argmax(steps))
+    alike = np.mean([np.corrcoef(x[clean].ravel(), x[noisy].ravel())[0, 1] for x in lines])
+    text = f"The picture at t = {steps[noisy]} has a correlation of {alike:.2f} with the one at t = {steps[clean]}."
+    figure.set_label(text.replace("-", "−"))
     return figure
 
 

@@ -93,7 +93,7 @@ def _when(plan: Plan, commits: list[Commit] | None) -> list[str]:
         return [*said, "It has not been changed since."]
     return [
         *said,
-        f"It has been changed {len(later)} time{'s' * (len(later) != 1)} since:",
+        f"It has been changed {'once' if len(later) == 1 else f'{len(later)} times'} since:",
         "",
         *(f"- {_commit(c)}" for c in later),
     ]
@@ -155,7 +155,8 @@ def _width(plan: Plan, results: pd.DataFrame, device: str) -> str:
     halves = [100 * (r.test.high - r.test.low) / 2 for r in rows if r.test and math.isfinite(r.test.high)]
     if not halves:
         return ""
-    expected = "no width was promised" if wanted is None else f"{wanted:g} was expected"
+    planned = len(_devices(plan)[device].subsets)
+    expected = "no width was promised" if wanted is None else f"{wanted:g} is expected of {planned} subsets"
     return (
         f"{frame.DEVICES[device].capitalize()}: half of the 95 % intervals of the headline differences is"
         f" {min(halves):.2f} to {max(halves):.2f} points of AUC, median {float(np.median(halves)):.2f}; {expected}."
@@ -174,7 +175,8 @@ def _decided(plan: Plan, results: pd.DataFrame) -> list[str]:
         f"{found.best}, {points(found.test.mean)} points ({span(found.test.low, found.test.high)}) over {found.test.n}"
         " subsets"
     )
-    yes = {True: "met", False: "not met"}
+    so_far = " so far" if plans.unfinished(plan, results) else ""
+    yes = {True: f"met{so_far}", False: f"not met{so_far}"}
     return [
         (
             f"To convince us that generated patches help: **{yes[found.helps]}**. The highest contrast by the probe is"

@@ -289,8 +289,8 @@ def _draw(name: str, where: Path) -> list[str]:
         (
             f"The weights of generators of subset {index['subset']} are in"
             f" {inert(f'book/reference/generators/{name}/', 'code')}: {inert(there)}, in half precision, each with a"
-            " card and a licence note. After the installation these lines draw two patches, offline. They are no"
-            " patient's tissue and not for diagnosis."
+            " card and a licence note. After the installation these lines draw two patches, offline. They are generated"
+            " and not for diagnosis; a test for copies is on the book's page *Published results*."
         ),
         "",
         "```python",
@@ -336,7 +336,11 @@ def _table(devices: dict[str, pd.DataFrame]) -> list[str]:
     headings = [f"{name}: {heading}" for name, heading in table.columns]
     lines = [f"| training | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
     lines += [f"| {inert(title)} | {' | '.join(texts)} |" for title, *texts in table.itertuples()]
-    return [*lines, "", "Mean ± standard deviation over subsets, generators averaged over the three selections."]
+    note = (
+        "Mean ± standard deviation over subsets, generators averaged over the three selections; in brackets 95 % t"
+        " intervals."
+    )
+    return [*lines, "", note]
 
 
 def into(readme: str, results: pd.DataFrame, name: str, where: Path | None = None) -> str:

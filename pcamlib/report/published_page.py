@@ -171,6 +171,7 @@ def _worth(run: Published, shown: dict[str, pd.DataFrame], where: Path) -> list[
             path = where / "worth" / run.name / f"{name}.png"
             caption = f"{say(found, n)} {alt}: means over subsets, bands 95 % t intervals.".strip()
             lines += _figure(path, where, alt, caption) if path.exists() else []
+        lines += ["The further real patches of the curves are others than those of the arm *Twice the real data*.", ""]
         rates = curve_plots.table(found, n)
         lines += [render(rates)] if rates else []
     return dropdown("What real and generated patches are worth", *lines) if lines else []

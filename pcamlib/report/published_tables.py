@@ -160,13 +160,15 @@ def by_use(devices: dict[str, pd.DataFrame], short: bool = False) -> Table:
         columns[frame.DEVICES[device], "AUC, %"] = [auc for auc, _ in texts]
         columns[frame.DEVICES[device], "minus traditional"] = [difference for _, difference in texts]
     notes = (
-        "Mean ± standard deviation over subsets; each generator is averaged over the selections. Only differences can"
-        " be compared with the paper."
+        "Mean ± standard deviation over subsets; in brackets 95 % t intervals of the differences. Each generator is"
+        " averaged over the selections. Only differences can be compared with the paper."
         f" {' '.join(f'{frame.DEVICES[d].capitalize()}: {tables.device_note(r)}' for d, r in devices.items())}"
         f" {tables.provenance_sentence(next(iter(devices.values())), 'classification')}"
     )
     data = pd.DataFrame(columns, index=[title for title, _, _ in shown])
-    return Table("AUC by way of training", data, notes, tables.line(next(iter(devices.values())), "classification"))
+    return Table(
+        "AUC of each way of training", data, notes, tables.line(next(iter(devices.values())), "classification")
+    )
 
 
 def _use(values: pd.DataFrame, names: list[str]) -> tuple[str, str]:
@@ -179,8 +181,11 @@ def _use(values: pd.DataFrame, names: list[str]) -> tuple[str, str]:
     if names == [TRADITIONAL.name] or TRADITIONAL.name not in values:
         return auc, NOT_PRINTED
     difference = (mean - values[TRADITIONAL.name]).dropna()
-    spread = f" ± {100 * difference.std():.2f}" if len(difference) > 1 else ""
-    return auc, f"{points(difference.mean())}{spread}" if len(difference) else NOT_RUN
+    if difference.empty:
+        return auc, NOT_RUN
+    test = inference.over_subsets(difference.tolist())
+    ends = f" ({tables.span(test.low, test.high)})" if test and math.isfinite(test.high) else ""
+    return auc, f"{points(difference.mean())}{ends}"
 
 
 def shares(devices: dict[str, pd.DataFrame]) -> Table | None:

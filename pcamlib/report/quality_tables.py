@@ -253,8 +253,10 @@ def table_memorisation(results: pd.DataFrame) -> Table:
         )
     notes = (
         f"Mean ± standard deviation over subsets. {_space(results, 'memorisation')}. Without copying the first share"
-        f" is {share} % on average. Blur alone can raise the second above 50 %, so copying shows in both. p: one-sided,"
-        " of a share as high as this without copying, not corrected for the number of rows."
+        f" is {share} % on average. Blur alone can raise the second above 50 %. The controls say what the shares can"
+        " show: copies that went through the autoencoder, as samples of the diffusion models do, may show in the first"
+        " only, or hardly. p: one-sided, of a share as high as this without copying, not corrected for the number of"
+        " rows."
         f" {planted}{provenance_sentence(results, 'memorisation')}"
     )
     data = pd.DataFrame(columns, index=_rows(sets, "Controls", MEMORISATION_CONTROLS))

@@ -131,3 +131,12 @@ def compared(results: pd.DataFrame, against: Arm, metric: str = "auc") -> pd.Dat
     lines = {arm: [getattr(test, column) if test else None for column in columns] for arm, test in tests.items()}
     shown = pd.DataFrame({"mean": found.mean(), "sd": found.std(), "n": found.count()})
     return shown.join(pd.DataFrame.from_dict(lines, orient="index", columns=list(columns), dtype="float64"))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the order given: the chance of any false discovery among all tests."""
+    found, least = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        least = max(least, min(1.0, (len(p) - rank) * p[i]))
+        found[i] = least
+    return found

@@ -18,7 +18,7 @@ from __future__ import annotations
 import datetime
 import math
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self, get_args
 
@@ -32,7 +32,7 @@ from pcamlib.core.sections import Positive, Section, Seed, complaint
 from pcamlib.results import frame, headline, rivals
 from pcamlib.results.arms import MIXED, PROBED, PSEUDO, TWICE, classifiers, generators_of, of_source
 from pcamlib.results.claims import ALPHA
-from pcamlib.results.inference import Estimate
+from pcamlib.results.inference import Estimate, holm
 from pcamlib.results.loading import NO_FILE
 from pcamlib.results.published import data_name, published_folder
 
@@ -352,15 +352,6 @@ def decision(plan: Plan, results: pd.DataFrame) -> Decision | None:
     best = max(known, key=lambda title: known[title].mean)
     adjusted = dict(zip(known, holm([test.p for test in known.values()])))
     return Decision(best, known[best], adjusted[best], max(test.high for test in known.values()), real)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given: the chance of any false discovery among all tests."""
-    found, least = [0.0] * len(p), 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        least = max(least, min(1.0, (len(p) - rank) * p[i]))
-        found[i] = least
-    return found
 
 
 def _which(plan: Plan, device: str) -> Measured:

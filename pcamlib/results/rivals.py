@@ -18,11 +18,12 @@ from pcamlib.results.nested import chosen_then_reported
 
 class Trust(NamedTuple):
     """Whether a run's classifiers can measure anything: `measures` is None where that is unknown, `sentence` says why.
-    `device`: the means behind it."""
+    `device`: the means behind it; `often`: in how many subsets it measures."""
 
     measures: bool | None
     sentence: str
     device: Device | None = None
+    often: str = ""
 
 
 def trust(results: pd.DataFrame) -> Trust:
@@ -43,12 +44,14 @@ def trust(results: pd.DataFrame) -> Trust:
     if whole is None:
         return Trust(None, "No subset has both traditional augmentation and the trivial baselines")
     ahead = sum(d.measures for d in found)
+    often = f"above in {ahead} of {len(found)} subset{'s' * (len(found) != 1)}"
     return Trust(
         whole.measures,
         f"Traditional augmentation reaches AUC {100 * whole.auc:.2f} %, {'above' if whole.measures else 'not above'}"
-        f" the best trivial baseline ({paper.REGIME_NAMES[whole.rival].lower()}, {100 * whole.rival_auc:.2f} %); it is"
-        f" above the best one in {ahead} of {len(found)} subset{'s' * (len(found) != 1)}",
+        f" the best trivial baseline ({paper.REGIME_NAMES[whole.rival].lower()}, {100 * whole.rival_auc:.2f} %),"
+        f" {often}",
         whole,
+        often,
     )
 
 

@@ -62,7 +62,7 @@ def test_all_numbers_of_the_sentences_are_those_of_the_run(df, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("gain", "says"), [(0.05, "yes, in part: "), (-0.5, "no: 0 of 6 uses are above"), (None, "cannot say")]
+    ("gain", "says"), [(0.05, "yes, in part: "), (-0.5, "no: all 6 uses are below the control"), (None, "cannot say")]
 )
 def test_the_verdict_follows_the_numbers(df, gain, says):
     changes = {
@@ -84,18 +84,22 @@ def test_an_exchange_rate_only_from_a_device_that_measures_and_a_sure_gain(df):
     assert "too uncertain for an exchange rate" in answer_page._worth(tuned[~trivial])
 
 
-def test_the_probe_reads_its_exchange_rate_from_the_curves_where_there_are_some(tmp_path):
-    root = write_run(tmp_path / "phantom-demo", 3)
-    write_curves(root, 3)
-    with_curves = vary(load(root, 3), double_real=(0.02, 0.021, 0.019))
+def test_the_probe_reads_its_exchange_rate_from_the_curves_where_its_own_has_no_ends(tmp_path):
+    """The rate that was registered comes first; without a sure gain by real patches it has no ends."""
+    root = write_run(tmp_path / "phantom-demo", 6)
+    write_curves(root, 6)
+    gains = (0.02, 0.021, 0.019, 0.02, 0.021, 0.019)
+    with_curves = vary(load(root, 6), double_real=gains)
     probe, tuned = (frame.by_device(with_curves, device) for device in ("probe", "classification"))
+    assert "is worth (exchange rate): HistoGAN" in answer_page._worth(probe)
+    unsure = vary(load(root, 6), double_real=(0.3, -0.3, 0.3, -0.3, 0.3, -0.3))
     read = "(exchange rate beside 256 real ones, read from the curve of real patches): "
     rates = "HistoGAN −0.25 (−0.25 to −0.25), U-Net +0.50 (+0.50 to +0.50), DiT +0.25 (+0.25 to +0.25)"
-    # between the points the curve is exact, since it is a straight line over the logarithm
+    probe, tuned = (frame.by_device(unsure, device) for device in ("probe", "classification"))
     assert answer_page._worth(probe).endswith(f"that one generated patch is worth {read}{rates}")
-    assert "is worth (exchange rate): HistoGAN" in answer_page._worth(tuned), "the curves are the probe's"
-    few = probe[(probe["kind"] != "curves") | (probe["subset"] < 2)]
-    assert "is worth (exchange rate): HistoGAN" in answer_page._worth(few), "two subsets give no interval"
+    assert answer_page._worth(tuned).endswith("too uncertain for an exchange rate"), "the curves are the probe's"
+    few = probe[(probe["kind"] != "curves") | (probe["subset"] < 5)]
+    assert answer_page._worth(few).endswith("too uncertain for an exchange rate"), "five subsets give no interval"
 
 
 def test_what_a_run_lacks_is_said(df, tmp_path):
@@ -115,7 +119,9 @@ def test_the_device_that_measured_generated_patches_speaks_first(df, tmp_path):
     some = df[(df["kind"] != "classification") | (df["regime"] == "traditional")]
     said = answer_page.sentences(some)
     for sentence in (said[0], said[1], said[3]):
-        assert "? Linear probe: " in sentence and sentence.endswith(" Fine-tuned network: not run.")
+        assert "? Linear probe: " in sentence and sentence.endswith(
+            " Fine-tuned network: no arm with generated patches was run."
+        )
     page = answer_page.page(kept(some, tmp_path))
     assert "is above the control: 0 of 6; twice the real patches: +" in page, "one device, so it is not named"
 

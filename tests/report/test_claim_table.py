@@ -30,13 +30,13 @@ def test_a_column_per_source_and_device(evidence):
     assert table.data["paper"].tolist()[:9:4] == [SUPPORTED, "not supported", UNTESTABLE]
     paper = [claim_table.verdict(rule, evidence[0]) for rule in claims.RULES]
     assert paper[:3] == [SUPPORTED, SUPPORTED, "not supported by the paper's own table: five subsets cannot show it"]
-    assert paper[4] == "not supported by the paper's own table: some of its differences have the other sign"
+    assert paper[4] == paper[2], "its negative differences are those of other generators, as the claim wants it"
     assert paper[8] == "not testable here because the paper prints no values by subset"
     assert "3 subsets of 256" in table.notes and "2 subsets of 256" in table.notes
     assert "published: large" in render(table) and "undecided at this scale" not in render(table)
     plans = [claim_table.decidable(rule) for rule in claims.RULES]
-    assert plans[0] == "With 3 subsets, arms paired, 3 from means alone."
-    assert plans[2] == "With 23 subsets, arms paired, 39 from means alone."
+    assert plans[0] == "From 3 subsets on for its smallest effect, arms paired, 3 from means alone."
+    assert plans[2] == "From 23 subsets on for its smallest effect, arms paired, 39 from means alone."
     assert plans[6].endswith("For the rest the paper prints no effect.")
     assert plans[9] == plans[12] == "Unknown: the paper prints no effect to plan with."
 

@@ -335,13 +335,13 @@ def takeaways():
     yield patch_plots.nearest_pairs({"dit": (patches, patches, [0.9, 0.4, 0.7, 0.8, 1, 1])}), "0.40 (DiT)", "copy"
     yield (
         patch_plots.forward_noise(np.stack([patches[0], patches[0], 255 - patches[0]]), [0, 5, 9]),
-        "1.00 at t = 0",
-        "−1.00 at t = 9",
+        "The picture at t = 9 has a correlation of −1.00",
+        "at t = 0.",
     )
     yield (
         patch_plots.forward_noise(np.stack([255 - patches[0], patches[0]]), [98, 0]),
-        "t = 0 is −1.00 at t = 98",
-        "1.00 at t = 0",
+        "The picture at t = 98 has a correlation of −1.00",
+        "at t = 0.",
     )
     yield patch_plots.guidance_scales({1: dark, 3: patches}), "0 at 1, 65 at 3", "of a line"
     yield plots.noise_schedules({"one": np.array([0.6, 0.4])}), "exceeds signal after 100 % of the steps", "one"

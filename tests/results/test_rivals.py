@@ -20,7 +20,7 @@ def test_the_device_must_beat_the_best_trivial_baseline_in_the_mean():
     assert found.device.rival == "colour" and found.device.auc == pytest.approx(0.84)
     below = rivals.trust(measured({TRADITIONAL: [0.80, 0.84], COLOUR: [0.82, 0.84]}))
     assert below.measures is False and "82.00 %, not above the best" in below.sentence
-    assert rivals.trust(measured({TRADITIONAL: [0.8]})) == (None, "No trivial baseline was run", None)
+    assert rivals.trust(measured({TRADITIONAL: [0.8]})) == (None, "No trivial baseline was run", None, "")
     assert rivals.trust(measured({COLOUR: [0.8]})).measures is None
     apart = rivals.trust(measured({TRADITIONAL: [0.8, None], COLOUR: [None, 0.8]}))
     assert apart.measures is None and apart.sentence.startswith("No subset has both")
