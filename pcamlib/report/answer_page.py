@@ -97,17 +97,20 @@ def _worth(results: pd.DataFrame) -> str | None:
     text = f"twice the real patches gain {_with_interval(real.mean, real.test)}"
     if rivals.trust(results).measures is not True:
         return f"{text}, too uncertain for an exchange rate"
-    how, found = "exchange rate", headline.exchange_rates(results)
-    rates = {
-        g: f"{signed(r.value)} ({signed(r.low)} to {signed(r.high)})" for g, r in found.items() if math.isfinite(r.high)
+    shares = {
+        generator: f"{signed(rate.value)} ({signed(rate.low)} to {signed(rate.high)})"
+        for generator, rate in headline.exchange_rates(results).items()
+        if math.isfinite(rate.high)
     }
-    if not rates:
-        how = f"exchange rate beside {curves.size(results):,} real ones, read from the curve of real patches"
-        rates = _by_curves(results)
-    if not rates:
-        return f"{text}, too uncertain for an exchange rate"
-    each = ", ".join(f"{generators.label(g)} {rate}" for g, rate in rates.items())
-    return f"{text}; real patches that one generated patch is worth ({how}): {each}"
+    said = [
+        f"; {how}: {', '.join(f'{generators.label(generator)} {rate}' for generator, rate in rates.items())}"
+        for how, rates in (
+            ("as multiples of that gain (exchange rate), as many generated patches give", shares),
+            ("by the curve of real patches, one generated patch is worth so many real ones", _by_curves(results)),
+        )
+        if rates
+    ]
+    return text + "".join(said) if said else f"{text}, too uncertain for an exchange rate"
 
 
 def _by_curves(results: pd.DataFrame) -> dict[str, str]:

@@ -25,17 +25,19 @@ STYLES = {"none": "-", "realism": "--", "class": ":"}
 
 
 def _draw(place: Axes, table: pd.DataFrame, x: pd.Series, colour: str, style: str, label: str) -> None:
+    """A line with its band; lines that are not solid have none, so that bands do not hide each other."""
     place.plot(x, 100 * table["mean"], style, marker="o", ms=4, color=colour, label=label)
-    place.fill_between(x, 100 * table["low"], 100 * table["high"], color=colour, alpha=0.15, linewidth=0)
+    if style == "-":
+        place.fill_between(x, 100 * table["low"], 100 * table["high"], color=colour, alpha=0.15, linewidth=0)
 
 
-def _finish(place: Axes, label: str, ticks: list[float], texts: list[str]) -> None:
+def _finish(place: Axes, label: str, ticks: list[float], texts: list[str], height: str = "test AUC, %") -> None:
     place.set_xscale("log")
     place.xaxis.set_major_locator(FixedLocator(ticks))
     place.xaxis.set_minor_locator(NullLocator())
     place.set_xticklabels(texts)
     place.set_xlabel(label, fontsize=9)
-    place.set_ylabel("test AUC, %", fontsize=9)
+    place.set_ylabel(height, fontsize=9)
     place.legend(fontsize=7.5, frameon=False)
     plain(place)
 
@@ -58,21 +60,20 @@ def label_fraction(found: pd.DataFrame, note: str = "") -> Figure:
 
 
 def ratio(found: pd.DataFrame, n: int, note: str = "") -> Figure:
-    """AUC of the probe over synthetic patches per real one, at n real patches, beside as many other real patches."""
-    table, colours = _summary(found), COLOURS | generators.colours(_generators(found))
+    """Change of the probe's AUC over synthetic patches per real one, beside n real patches and paired by subset, and
+    over other real patches."""
+    table, colours = _summary(curves.changes(found, n)), COLOURS | generators.colours(_generators(found))
     figure, axes = new_figure(1, 1, 3.6, note)
     place = axes[0, 0]
-    real = table[(table["generator"] == "") & (table["n_real"] > n)]
+    real, mixed = table[table["generator"] == ""], table[table["generator"] != ""]
     _draw(place, real, real["n_real"] / n - 1, GREY, "-", "other real patches")
-    alone = table[(table["generator"] == "") & (table["n_real"] == n)]
-    for height in 100 * alone["mean"]:
-        place.axhline(height, color=GREY, linewidth=1, linestyle=":")
-    mixed = table[(table["generator"] != "") & (table["n_real"] == n)]
+    place.axhline(0, color=GREY, linewidth=1, linestyle=":")
     for (name, chosen), part in mixed.groupby(["generator", "selection"], sort=False):
         text = generators.label(name) + ("" if chosen == "none" else f" ({paper.SELECTION_NAMES[chosen]})")
         _draw(place, part, part["n_synthetic"] / n, colours[name], STYLES[chosen], text)
     ticks = sorted({*(mixed["n_synthetic"] / n), *(real["n_real"] / n - 1)})
-    _finish(place, f"further patches per real one, beside {n:,} real patches", ticks, [f"{x:g}" for x in ticks])
+    label = f"further patches per real one, beside {n:,} real patches"
+    _finish(place, label, ticks, [f"{x:g}" for x in ticks], "change of test AUC, points")
     figure.set_label(gains(found, n))
     return figure
 
@@ -101,12 +102,11 @@ def gain(found: pd.DataFrame, n: int) -> str:
 
 def gains(found: pd.DataFrame, n: int) -> str:
     """What synthetic patches change beside n real ones, least to most, in a sentence; empty without such points."""
-    table = curves.summary(found)
-    alone = table.loc[(table["generator"] == "") & (table["n_real"] == n), "mean"]
-    mixed = table.loc[(table["generator"] != "") & (table["n_real"] == n), "mean"]
-    if alone.empty or mixed.empty:
+    table = curves.summary(curves.changes(found, n))
+    mixed = table.loc[table["generator"] != "", "mean"]
+    if mixed.empty:
         return ""
-    low, high = (points(end - alone.iloc[0]) for end in (mixed.min(), mixed.max()))
+    low, high = (points(end) for end in (mixed.min(), mixed.max()))
     return f"Beside {n:,} real patches, synthetic ones change the probe's mean AUC by {low} to {high} points."
 
 

@@ -165,7 +165,10 @@ def _worth(run: Published, shown: dict[str, pd.DataFrame], where: Path) -> list[
                 curve_plots.gain,
                 "AUC of the probe over the number of real patches, alone and with as many synthetic ones",
             ),
-            (curve_plots.gains, f"AUC of the probe over synthetic patches per real one, beside {n:,} real patches"),
+            (
+                curve_plots.gains,
+                f"Change of the probe's AUC over further patches per real one, beside {n:,} real patches",
+            ),
         )
         for name, (say, alt) in zip(curve_plots.FIGURES, texts, strict=True):
             path = where / "worth" / run.name / f"{name}.png"

@@ -53,6 +53,17 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
     return table.assign(low=table["mean"] - half, high=table["mean"] + half).reset_index()
 
 
+def changes(found: pd.DataFrame, n: int) -> pd.DataFrame:
+    """`points` beside n real patches, or of more real ones, with "auc" minus that of n real patches in the same subset;
+    only subsets that have the latter."""
+    real = found[(found["generator"] == "") & (found["n_synthetic"] == 0)]
+    alone = real.loc[real["n_real"] == n].set_index("subset")["auc"]
+    mixed = (found["n_real"] == n) & (found["n_synthetic"] > 0)
+    more = (found["generator"] == "") & (found["n_real"] > n)
+    beside = found[(mixed | more) & found["subset"].isin(alone.index)]
+    return beside.assign(auc=beside["auc"] - beside["subset"].map(alone))
+
+
 def exchange(found: pd.DataFrame, n: int, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """How many real patches one synthetic patch is worth at n real ones, by generator, selection and n_synthetic.
 

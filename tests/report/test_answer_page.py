@@ -79,27 +79,23 @@ def test_the_verdict_follows_the_numbers(df, gain, says):
 def test_an_exchange_rate_only_from_a_device_that_measures_and_a_sure_gain(df):
     sure = vary(df, double_real=(0.02, 0.021, 0.019), augmentation_dit=(0.02, 0.021, 0.018))
     tuned = frame.by_device(sure, "classification")
-    assert "one generated patch is worth (exchange rate): HistoGAN" in answer_page._worth(tuned)
+    assert "(exchange rate), as many generated patches give: HistoGAN" in answer_page._worth(tuned)
     trivial = tuned["regime"].isin(("colour", "texture", "colour-texture", "random-features"))
     assert "too uncertain for an exchange rate" in answer_page._worth(tuned[~trivial])
 
 
-def test_the_probe_reads_its_exchange_rate_from_the_curves_where_its_own_has_no_ends(tmp_path):
-    """The rate that was registered comes first; without a sure gain by real patches it has no ends."""
+def test_the_probe_reads_exchange_rates_from_its_curves_as_well(tmp_path):
     root = write_run(tmp_path / "phantom-demo", 6)
     write_curves(root, 6)
-    gains = (0.02, 0.021, 0.019, 0.02, 0.021, 0.019)
-    with_curves = vary(load(root, 6), double_real=gains)
-    probe, tuned = (frame.by_device(with_curves, device) for device in ("probe", "classification"))
-    assert "is worth (exchange rate): HistoGAN" in answer_page._worth(probe)
-    unsure = vary(load(root, 6), double_real=(0.3, -0.3, 0.3, -0.3, 0.3, -0.3))
-    read = "(exchange rate beside 256 real ones, read from the curve of real patches): "
+    sure = vary(load(root, 6), double_real=(0.02, 0.021, 0.019, 0.02, 0.021, 0.019))
+    probe, tuned = (frame.by_device(sure, device) for device in ("probe", "classification"))
+    read = "by the curve of real patches, one generated patch is worth so many real ones: "
     rates = "HistoGAN −0.25 (−0.25 to −0.25), U-Net +0.50 (+0.50 to +0.50), DiT +0.25 (+0.25 to +0.25)"
-    probe, tuned = (frame.by_device(unsure, device) for device in ("probe", "classification"))
-    assert answer_page._worth(probe).endswith(f"that one generated patch is worth {read}{rates}")
-    assert answer_page._worth(tuned).endswith("too uncertain for an exchange rate"), "the curves are the probe's"
+    assert "(exchange rate), as many generated patches give: HistoGAN" in answer_page._worth(probe)
+    assert answer_page._worth(probe).endswith(f"; {read}{rates}")
+    assert read not in answer_page._worth(tuned), "the curves are the probe's"
     few = probe[(probe["kind"] != "curves") | (probe["subset"] < 5)]
-    assert answer_page._worth(few).endswith("too uncertain for an exchange rate"), "five subsets give no interval"
+    assert read not in answer_page._worth(few), "five subsets give no interval"
 
 
 def test_what_a_run_lacks_is_said(df, tmp_path):
