@@ -74,6 +74,12 @@ def state(results: pd.DataFrame, published: str, where: Path) -> str:
         return ""
     done = "; ".join(plans.unfinished(plan, results)) or "all planned subsets are finished"
     said = f"The study was planned in {inert(FILE, 'code')} before its first result: {inert(done)}."
+    if found := plans.decision(plan, results):
+        yes = _met(plan, results)
+        said += (
+            f" What would convince us that generated patches help is {yes[found.helps]}; what would convince us that"
+            f" they do not is {yes[found.does_not]}."
+        )
     if count := len(plans.departures(plan, results)) + len(plan.departures):
         said += f" Departures from the plan: {count}, listed on the book's page *The registration*."
     return said
@@ -175,8 +181,7 @@ def _decided(plan: Plan, results: pd.DataFrame) -> list[str]:
         f"{found.best}, {points(found.test.mean)} points ({span(found.test.low, found.test.high)}) over {found.test.n}"
         " subsets"
     )
-    so_far = " so far" if plans.unfinished(plan, results) else ""
-    yes = {True: f"met{so_far}", False: f"not met{so_far}"}
+    yes = _met(plan, results)
     return [
         (
             f"To convince us that generated patches help: **{yes[found.helps]}**. The highest contrast by the probe is"
@@ -187,6 +192,11 @@ def _decided(plan: Plan, results: pd.DataFrame) -> list[str]:
             f" end at {points(found.highest)} points or below, and twice the real patches gain {points(found.real)}."
         ),
     ]
+
+
+def _met(plan: Plan, results: pd.DataFrame) -> dict[bool, str]:
+    so_far = " so far" if plans.unfinished(plan, results) else ""
+    return {True: f"met{so_far}", False: f"not met{so_far}"}
 
 
 # ------------------------------------------------------------------------------------------------ the plan

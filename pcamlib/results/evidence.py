@@ -126,9 +126,11 @@ class Measured:
         self.histogan = getattr(profile.histogan, "variant", "stabilised") if profile else "unknown"
         self.judge = judge or next(iter(frame.extractors(results)), None)
         quality = (frame.of_kind(results, "quality", self.judge), ("fid", "precision", "recall", "label_auc"))
+        trained = frame.of_kind(results, "classification")
+        self.generated = bool(trained.loc[trained["metric"] == "auc", "generator"].notna().any())
         self.tables = {
             metric: frame.by_subset(lines, metric)
-            for lines, metrics in (quality, (frame.of_kind(results, "classification"), ("auc",)))
+            for lines, metrics in (quality, (trained, ("auc",)))
             for metric in metrics
         }
 
@@ -137,6 +139,8 @@ class Measured:
         absent = [arm for arm in weights if arm.name not in self.tables[metric]]
         if not absent:
             return f"{max(len(self.values(weights, metric)), 1)} subset has all of its arms, and two are needed"
+        if metric == "auc" and not self.generated:
+            return "no classifier was trained with generated patches"
         ran = {arm.generator for arm in weights if arm not in absent}
         names = [paper.GENERATOR_NAMES.get(a.generator, a.name) if a.generator not in ran else a.name for a in absent]
         listed = list(dict.fromkeys(names))

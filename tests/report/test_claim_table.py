@@ -84,6 +84,14 @@ def test_every_claim_is_linked_to_its_section(evidence, page):
         assert f"<claim-{number}>`" in linked and f"\n(claim-{number})=\n## {number}. " in page
 
 
+def test_a_device_that_trained_on_no_generated_patches_says_so_once(tmp_path):
+    df = load(write_run(tmp_path / "run", 2))
+    real = df[(df["kind"] != "classification") | df["generator"].isna()]
+    source = claim_table.sources(real, [])[1]
+    text = claim_table.verdict(claims.RULES[4], source)
+    assert text == "not testable here because no classifier was trained with generated patches"
+
+
 def test_without_any_result_no_claim_can_be_tested():
     evidence = claim_table.sources(frame.tidy([]), [])
     assert [s.name for s in evidence] == ["paper", "this run"]

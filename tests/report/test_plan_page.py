@@ -83,7 +83,7 @@ def test_widths_stand_beside_the_expected_ones(page, run):
         assert line in text
 
 
-def test_the_registered_criteria_are_judged(page, run):
+def test_the_registered_criteria_are_judged(page, run, tmp_path):
     """Every use of a generator gains 0.1 points less in one subset and more in the other."""
     mixed = run["regime"].isin(("transfer", "augmentation", "double-real")) & run["metric"].eq("auc")
     changed = run.assign(value=run["value"].mask(mixed, run["value"] + 0.001 * (2 * run["subset"] - 1)))
@@ -98,6 +98,9 @@ def test_the_registered_criteria_are_judged(page, run):
         "- To convince us that they do not: **not met so far**. The intervals of the generators' contrasts end at +2.97"
         " points or below, and twice the real patches gain +4.50.\n" in text
     )
+    state = plan_page.state(changed, "made-up", tmp_path)
+    assert "patches help is not met so far; what would convince us that they do not is not met so far." in state
+    assert plan_page.state(changed, "another", tmp_path) == ""
 
 
 def test_departures_are_listed_with_their_reasons(page, run):
