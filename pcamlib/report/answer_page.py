@@ -42,16 +42,17 @@ def devices_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {device: frame.by_device(results, device) for device in there}
 
 
-def about(results: pd.DataFrame) -> str:
-    """What was measured on which data, in one paragraph of Markdown."""
+def about(results: pd.DataFrame, *, versions: bool = True) -> str:
+    """What was measured on which data, in one paragraph of Markdown; versions: and by which code."""
     provenance = frame.merged_provenance(results)
     tested = listed(frame.of_kind(results, "classification")["test_n"])
     count = len(provenance["subsets"])
+    code = f"; pcamlib {inert(' and '.join(provenance['version']))}.{frame.mixture(provenance)}" if versions else "."
+    p = paper.PROTOCOL
     return (
         f"Data: {inert(data_name(results))}, {inert(tested)} test patches; {count} subset{'s' * (count != 1)} of"
-        f" {listed(provenance['n_real'])} real patches; profile {inert(provenance['profile'])}; pcamlib"
-        f" {inert(' and '.join(provenance['version']))}.{frame.mixture(provenance)} The paper: full PCam,"
-        f" {paper.PROTOCOL.subsets} subsets of {paper.PROTOCOL.subset_size:,}, {paper.PROTOCOL.test:,} test patches."
+        f" {listed(provenance['n_real'])} real patches; profile {inert(provenance['profile'])}{code} The paper: full"
+        f" PCam, {p.subsets} subsets of {p.subset_size:,}, {p.test:,} test patches."
     )
 
 
@@ -141,9 +142,7 @@ def _quality(results: pd.DataFrame) -> str:
     judges = frame.extractors(results)
     if not judges:
         return f"Quality of the images: {NOT_RUN}."
-    order, *others = findings.findings_quality(results, judges[0])
-    beside = [sentence for sentence in others if sentence.startswith("For comparison")]
-    return " ".join([order, *beside, *findings.label_content(results)])
+    return " ".join([findings.findings_quality(results, judges[0])[0], *findings.label_content(results)[:1]])
 
 
 def _power(results: pd.DataFrame) -> str | None:
@@ -177,9 +176,10 @@ def sentences(results: pd.DataFrame) -> list[str]:
     ):
         said = {frame.DEVICES[device]: say(measured) for device, measured in devices.items()}
         texts = [unsaid]
-        if any(said.values()):  # what was measured comes first
+        if any(said.values()):  # what was measured comes first, and once what was not
             parts = sorted(said.items(), key=lambda item: item[1] is None)
-            texts = [f"{name}: {part or NO_ARMS}" if len(parts) > 1 else part for name, part in parts]
+            parts = [(name, part or NO_ARMS) for name, part in parts if part or not found]
+            texts = [f"{name}: {part}" if len(said) > 1 else part for name, part in parts]
         found.append(" ".join([heading, *(f"{text[0].upper()}{text[1:]}." for text in texts)]))
     return [*found, f"How good are the images? {_quality(results)}"]
 
@@ -216,8 +216,8 @@ def page(where: Path) -> str:
         *picture(
             HEADLINE,
             alt,
-            f"{result_plots.headline_takeaway(named)} A use is to join the patches of a generator with the real ones"
-            " (augmentation) or to learn from them first (transfer). Marks are means over subsets and selections, minus"
+            f"{result_plots.headline_takeaway(named)} A use joins the patches of a generator with real ones"
+            " (augmentation) or learns from them first (transfer). Marks are means over subsets and selections, minus"
             f" the stronger control on real patches{control}; circles the subsets, lines 95 % t intervals.",
         ),
     ]
@@ -236,12 +236,11 @@ def page(where: Path) -> str:
     else:
         text += [f"Generated patches of this run: {NOT_RUN} or not kept.", ""]
     text += [
-        f"**On what.** {about(run.results)} {plan_page.state(run.results, run.name, where)}".rstrip(),
+        f"**On what.** {about(run.results, versions=False)} {plan_page.state(run.results, run.name, where)}".rstrip(),
         *_devices(run.results),
         "",
-        "**Read on.** {doc}`reference` has the tables, {doc}`claims` the rules and numbers behind each verdict,",
-        "{doc}`registration` what was planned before, {doc}`08_results` the run of this copy of the book, and",
-        "{doc}`/book/conclusion` how to read them.",
+        "**Read on.** Tables and provenance: {doc}`reference`. Rules behind the verdicts: {doc}`claims`. The plan:",
+        "{doc}`registration`. How to read it all: {doc}`/book/conclusion`. The run of this copy: {doc}`08_results`.",
         "",
     ]
     return "\n".join(text)
@@ -253,7 +252,7 @@ def _devices(results: pd.DataFrame) -> list[str]:
     if frame.has_probe(results):
         lines += [
             "The linear probe is a logistic regression on frozen features of a network trained on photographs, the",
-            "fine-tuned network a classifier trained as the paper trains its own ({doc}`/book/protocol`).",
+            "fine-tuned network a classifier trained as the paper trains its own.",
         ]
     seen = frame.of_kind(results, "training")
     seen = seen.loc[seen["generator"] != "autoencoder", "value"]

@@ -72,13 +72,14 @@ def state(results: pd.DataFrame, published: str, where: Path) -> str:
     path = where / "plan.yml"
     if not path.exists() or (plan := plans.read(path)).run != published or plans.predates(plan, results):
         return ""
-    done = "; ".join(plans.unfinished(plan, results)) or "all planned subsets are finished"
-    said = f"The study was planned in {inert(FILE, 'code')} before its first result: {inert(done)}."
+    missing = [text.replace(": unfinished,", "") for text in plans.unfinished(plan, results)]
+    done = f"finished so far: {', '.join(missing)}" if missing else "all planned subsets are finished"
+    said = f"The study was planned before its first result ({inert(FILE, 'code')}); {inert(done)}."
     if found := plans.decision(plan, results):
         yes = _met(plan, results)
         said += (
-            f" What would convince us that generated patches help is {yes[found.helps]}; what would convince us that"
-            f" they do not is {yes[found.does_not]}."
+            f" What would convince us that generated patches help is {yes[found.helps]}, that they do not,"
+            f" {yes[found.does_not]}."
         )
     if count := len(plans.departures(plan, results)) + len(plan.departures):
         said += f" Departures from the plan: {count}, listed on the book's page *The registration*."

@@ -114,10 +114,9 @@ def test_the_device_that_measured_generated_patches_speaks_first(df, tmp_path):
     """All arms by the probe, fine-tuned only the real patches: no sentence of a network that was not trained."""
     some = df[(df["kind"] != "classification") | (df["regime"] == "traditional")]
     said = answer_page.sentences(some)
-    for sentence in (said[0], said[1], said[3]):
-        assert "? Linear probe: " in sentence and sentence.endswith(
-            " Fine-tuned network: no arm with generated patches was run."
-        )
+    assert all("? Linear probe: " in sentence for sentence in (said[0], said[1], said[3]))
+    assert said[0].endswith(" Fine-tuned network: no arm with generated patches was run.")
+    assert "Fine-tuned" not in said[1] + said[3], "said once"
     page = answer_page.page(kept(some, tmp_path))
     assert "is above the control: 0 of 6; twice the real patches: +" in page, "one device, so it is not named"
 

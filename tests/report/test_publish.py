@@ -270,7 +270,7 @@ def test_the_summary_is_short_and_has_both_devices(tmp_path):
     assert "| U-Net, augmentation | 93.38 | 85.70 ± 0.71 | +0.20 | 87.70 ± 0.71 | +0.20 |" in text
     assert "procedural patches, no tissue, 1,024 test patches; 2 subsets of 256 real patches" in text
     assert "\n- **Do the classifiers measure anything?** Fine-tuned network: AUC 85.5 % against" in text
-    assert "\n- Linear probe: by augmentation," in text and "planned in" not in text
+    assert "\n- Linear probe: by augmentation," in text and "planned before" not in text
     assert "5 of 9 arms are above the stronger control" in text
     assert text.count("thirteen claims by the") == 2 and "`book/reference/made-up.csv`" in text
     assert answer_page.about(compact.read(FILES[0])).startswith(
@@ -283,7 +283,7 @@ def test_the_readme_says_how_much_of_a_registered_study_is_done(tmp_path):
     shutil.copy(project_root() / "book" / "reference" / "plan.yml", tmp_path)
     later = df.assign(created="2030-01-01T00:00:00+00:00")
     text = publish.summary(later, "pcam-slice-reference", tmp_path)
-    assert "planned in `book/reference/plan.yml` before its first result: fine-tuned network: unfinished, " in text
+    assert "planned before its first result (`book/reference/plan.yml`); finished so far: fine-tuned network " in text
     assert "Departures from the plan: " in text
     for other in (publish.summary(df, "pcam-slice-reference", tmp_path), publish.summary(later, "another", tmp_path)):
-        assert "planned in" not in other, "older than the plan, or not the registered run"
+        assert "planned before" not in other, "older than the plan, or not the registered run"
