@@ -154,9 +154,8 @@ def _power(results: pd.DataFrame) -> str | None:
         return NO_INTERVAL
     half = float(np.median([100 * (test.high - test.low) / 2 for test in tests]))
     could = "could" if half < 100 * LEAD else "could not"
-    return (
-        f"half of a 95 % interval is {half:.2f} points (median), so the paper's largest gain ({points(LEAD)}) {could}"
-    )
+    width = f"half of the 95 % interval of a use is {half:.2f} points (median)"
+    return f"{width}, so the paper's largest gain ({points(LEAD)}) {could}"
 
 
 def sentences(results: pd.DataFrame) -> list[str]:
