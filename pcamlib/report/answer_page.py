@@ -251,7 +251,7 @@ def _devices(results: pd.DataFrame) -> list[str]:
     if frame.has_probe(results):
         lines += [
             "The linear probe is a logistic regression on frozen features of a network trained on photographs, the",
-            "fine-tuned network a classifier trained as the paper trains its own.",
+            "fine-tuned network one of the same kind whose weights are trained on the patches.",
         ]
     seen = frame.of_kind(results, "training")
     seen = seen.loc[seen["generator"] != "autoencoder", "value"]

@@ -78,8 +78,7 @@ def state(results: pd.DataFrame, published: str, where: Path) -> str:
     if found := plans.decision(plan, results):
         yes = _met(plan, results)
         said += (
-            f" What would convince us that generated patches help is {yes[found.helps]}, that they do not,"
-            f" {yes[found.does_not]}."
+            f" Its criterion for a benefit is {yes[found.helps]}; its criterion against one is {yes[found.does_not]}."
         )
     if count := len(plans.departures(plan, results)) + len(plan.departures):
         said += f" Departures from the plan: {count}, listed on the book's page *The registration*."

@@ -99,7 +99,7 @@ def test_the_registered_criteria_are_judged(page, run, tmp_path):
         " points or below, and twice the real patches gain +4.50.\n" in text
     )
     state = plan_page.state(changed, "made-up", tmp_path)
-    assert "patches help is not met so far, that they do not, not met so far." in state
+    assert "for a benefit is not met so far; its criterion against one is not met so far." in state
     assert plan_page.state(changed, "another", tmp_path) == ""
 
 
